@@ -1,0 +1,193 @@
+//! What the rooms tell: one event enum, and the recorders that listen.
+//!
+//! Whoever decides something emits an [`Event`]; the metrics room counts them and knows no feature.
+//! Emitting is a plain call on the caller's thread, so a recorder must be quick and must not block.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Something that happened. Borrowed: a recorder copies what it wants to keep.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The cache answered from memory.
+    CacheHit {
+        /// Whether the answer was past its freshness lifetime (RFC 5861).
+        stale: bool,
+    },
+    /// The cache let a request through to the service.
+    CacheForwarded {
+        /// Why, in the words of RFC 9211 §2.2: `uri-miss`, `vary-miss`, `stale`, `bypass`, ..
+        reason: &'static str,
+    },
+    /// A follower shared the answer of a request that was already under way.
+    CacheCollapsed,
+    /// The cache stored an answer.
+    CacheStored {
+        /// Bytes it takes up, fields and overhead included.
+        bytes: usize,
+    },
+    /// A rate limit rule let a request through.
+    RateLimitAllowed {
+        /// The rule's name.
+        rule: &'a str,
+    },
+    /// A rate limit rule said no.
+    RateLimitDenied {
+        /// The rule's name.
+        rule: &'a str,
+        /// Whether the rule only watches (shadow mode), so that the request went on.
+        shadow: bool,
+    },
+    /// A request carried no peer address, so that it shares one bucket with all others like it.
+    PeerUnknown,
+    /// The guard let a request in.
+    GuardAdmitted {
+        /// How long it waited in the queue.
+        waited: Duration,
+    },
+    /// The guard turned a request away.
+    GuardRefused {
+        /// `overloaded` or `memory_pressure`, or `queue_timeout` for one that waited in vain.
+        why: &'static str,
+    },
+    /// The level of memory pressure changed.
+    PressureChanged {
+        /// The level before.
+        from: &'static str,
+        /// The level now.
+        to: &'static str,
+        /// Bytes in use by the process.
+        used_bytes: u64,
+        /// The process' budget in bytes.
+        budget_bytes: u64,
+    },
+    /// An invalidation was recorded in the journal.
+    Invalidated {
+        /// Its position in the journal.
+        seq: u64,
+        /// How many markers (keys, tags, patterns) it holds.
+        markers: usize,
+    },
+    /// A database query ended, or was given up.
+    QueryFinished {
+        /// The name the caller gave it.
+        name: &'a str,
+        /// How long it took.
+        took: Duration,
+        /// Whether that is above the configured threshold.
+        slow: bool,
+    },
+    /// A progress stream took a step.
+    ProgressPublished,
+    /// Something is set up in a way that cannot be meant. Told once per cause.
+    Warning {
+        /// What, and what to do about it.
+        text: &'a str,
+    },
+}
+
+/// Listens to events.
+///
+/// # Contract
+///
+/// `record` is called on the thread of the request, possibly many times per request and from many
+/// threads at once. It must neither block nor panic, and should take no more than some tens of
+/// nanoseconds for the events of the hot path (`CacheHit`, `RateLimitAllowed`, `GuardAdmitted`).
+pub trait Recorder: Send + Sync + 'static {
+    /// Takes note of `event`.
+    fn record(&self, event: &Event<'_>);
+}
+
+/// Tells all recorders. Cheap to clone; costs next to nothing where nobody listens.
+#[derive(Clone, Default)]
+pub struct Events {
+    recorders: Arc<[Arc<dyn Recorder>]>,
+}
+
+impl Events {
+    /// Nobody listens.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// These listen, in this order.
+    #[must_use]
+    pub fn to(recorders: Vec<Arc<dyn Recorder>>) -> Self {
+        Self {
+            recorders: recorders.into(),
+        }
+    }
+
+    /// Tells everyone about `event`.
+    #[inline]
+    pub fn emit(&self, event: Event<'_>) {
+        for recorder in &*self.recorders {
+            recorder.record(&event);
+        }
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events")
+            .field("recorders", &self.recorders.len())
+            .finish()
+    }
+}
+
+/// Writes warnings and changes of memory pressure to [`tracing`]; the builder adds it by default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TracingRecorder;
+
+impl Recorder for TracingRecorder {
+    fn record(&self, event: &Event<'_>) {
+        match event {
+            Event::Warning { text } => tracing::warn!(target: "tower_keep", "{text}"),
+            Event::PressureChanged {
+                from,
+                to,
+                used_bytes,
+                budget_bytes,
+            } => tracing::warn!(
+                target: "tower_keep", from, to, used_bytes, budget_bytes, "memory pressure changed"
+            ),
+            Event::QueryFinished {
+                name,
+                took,
+                slow: true,
+            } => tracing::warn!(
+                target: "tower_keep", name, took_ms = took.as_millis() as u64, "slow query"
+            ),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<String>>);
+
+    impl Recorder for Heard {
+        fn record(&self, event: &Event<'_>) {
+            self.0.lock().unwrap().push(format!("{event:?}"));
+        }
+    }
+
+    #[test]
+    fn every_recorder_hears_every_event() {
+        let (first, second) = (Arc::new(Heard::default()), Arc::new(Heard::default()));
+        let events = Events::to(vec![first.clone(), second.clone()]);
+        events.emit(Event::CacheHit { stale: false });
+        Events::none().emit(Event::PeerUnknown);
+        assert_eq!(*first.0.lock().unwrap(), ["CacheHit { stale: false }"]);
+        assert_eq!(*first.0.lock().unwrap(), *second.0.lock().unwrap());
+    }
+}

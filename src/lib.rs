@@ -1,0 +1,11 @@
+//! The middleware stack for axum and hyper on small hosts.
+
+pub mod clock;
+pub mod error;
+pub mod event;
+pub mod identity;
+pub mod pattern;
+pub mod refusal;
+pub mod response;
+pub mod route;
+pub mod task;

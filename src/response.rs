@@ -1,0 +1,137 @@
+//! Answers that a layer gives itself, and the body type that lets it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::refusal::{Refusal, retry_after_secs};
+
+pin_project! {
+    /// The inner service's body, or bytes that a layer answers with itself.
+    #[derive(Debug)]
+    pub struct AnswerBody<B> {
+        #[pin]
+        inner: Inner<B>,
+    }
+}
+
+pin_project! {
+    #[project = InnerProj]
+    #[derive(Debug)]
+    enum Inner<B> {
+        Own { bytes: Option<Bytes> },
+        Service { #[pin] body: B },
+    }
+}
+
+impl<B> AnswerBody<B> {
+    /// A body of these bytes.
+    #[must_use]
+    pub fn own(bytes: Bytes) -> Self {
+        Self {
+            inner: Inner::Own {
+                bytes: Some(bytes).filter(|bytes| !bytes.is_empty()),
+            },
+        }
+    }
+
+    /// The inner service's body.
+    #[must_use]
+    pub const fn service(body: B) -> Self {
+        Self {
+            inner: Inner::Service { body },
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for AnswerBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        match self.project().inner.project() {
+            InnerProj::Own { bytes } => Poll::Ready(bytes.take().map(|all| Ok(Frame::data(all)))),
+            InnerProj::Service { body } => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.inner {
+            Inner::Own { bytes } => bytes.is_none(),
+            Inner::Service { body } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Inner::Own { bytes } => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Inner::Service { body } => body.size_hint(),
+        }
+    }
+}
+
+/// The answer to a refused request: status, `Retry-After`, problem details, and the reason in the
+/// extensions.
+#[must_use]
+pub fn refuse<B>(refusal: Refusal) -> Response<AnswerBody<B>> {
+    let mut response = Response::new(AnswerBody::own(refusal.problem()));
+    *response.status_mut() = refusal.status();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+    headers.insert(
+        RETRY_AFTER,
+        HeaderValue::from(retry_after_secs(refusal.retry_after())),
+    );
+    response.extensions_mut().insert(refusal);
+    response
+}
+
+/// The media type of problem details (RFC 9457 §3).
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http_body_util::{BodyExt, Full};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refusal_is_a_complete_answer() {
+        let refusal = Refusal::Overloaded {
+            retry_after: Duration::from_millis(1500),
+        };
+        let response = refuse::<Full<Bytes>>(refusal.clone());
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], "2");
+        assert_eq!(
+            response.headers()["content-type"],
+            "application/problem+json"
+        );
+        assert_eq!(response.extensions().get::<Refusal>(), Some(&refusal));
+        assert_eq!(
+            response.body().size_hint().exact(),
+            Some(refusal.problem().len() as u64)
+        );
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, refusal.problem());
+    }
+
+    #[tokio::test]
+    async fn an_empty_own_body_is_at_its_end() {
+        let body = AnswerBody::<Full<Bytes>>::own(Bytes::new());
+        assert!(body.is_end_stream());
+        assert!(body.collect().await.unwrap().to_bytes().is_empty());
+    }
+}

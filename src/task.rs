@@ -1,0 +1,199 @@
+//! The only file that spawns.
+//!
+//! [`Tasks`] owns what it started: shutting it down drains it within a deadline, dropping it aborts
+//! whatever still runs. Engines hold a [`Spawner`], which can start tasks but not keep them alive.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// The owner of background tasks; dropping it aborts them.
+#[derive(Debug)]
+pub struct Tasks {
+    shared: Arc<Shared>,
+}
+
+/// Starts tasks that belong to a [`Tasks`]. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Spawner {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    runtime: Handle,
+    /// `None` once the owner is gone or has been shut down: nothing starts any more.
+    running: Mutex<Option<JoinSet<()>>>,
+    stop: watch::Sender<bool>,
+}
+
+/// Outside of a Tokio runtime there is nowhere to run a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no Tokio runtime here: call this from within one, as in `#[tokio::main]`")]
+pub struct NoRuntime;
+
+impl Tasks {
+    /// An owner whose tasks run on the current Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRuntime`] when called outside of one.
+    pub fn new() -> Result<Self, NoRuntime> {
+        let runtime = Handle::try_current().map_err(|_| NoRuntime)?;
+        let (stop, _) = watch::channel(false);
+        let running = Mutex::new(Some(JoinSet::new()));
+        Ok(Self {
+            shared: Arc::new(Shared {
+                runtime,
+                running,
+                stop,
+            }),
+        })
+    }
+
+    /// A handle for whoever needs to start tasks.
+    #[must_use]
+    pub fn spawner(&self) -> Spawner {
+        Spawner {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Asks all tasks to stop and waits for them, at most `deadline`; what is still running then is
+    /// aborted. Returns how many had to be.
+    ///
+    /// Cancelling this future aborts the remaining tasks at once.
+    pub async fn shutdown(&self, deadline: Duration) -> usize {
+        self.shared.stop.send_replace(true);
+        let Some(mut tasks) = self.shared.lock().take() else {
+            return 0;
+        };
+        let drained = tokio::time::timeout(deadline, async {
+            while tasks.join_next().await.is_some() {}
+        });
+        match drained.await {
+            Ok(()) => 0,
+            Err(_) => {
+                let left = tasks.len();
+                tasks.shutdown().await;
+                left
+            }
+        }
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.shared.stop.send_replace(true);
+        // Dropping the set aborts every task in it.
+        drop(self.shared.lock().take());
+    }
+}
+
+impl Spawner {
+    /// Starts a task. Returns whether it was: after shutdown nothing starts.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> bool {
+        let mut running = self.shared.lock();
+        let Some(tasks) = running.as_mut() else {
+            return false;
+        };
+        // Finished tasks are let go here, so that the set is no larger than what runs.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn_on(task, &self.shared.runtime);
+        true
+    }
+
+    /// Resolves when the owner begins to shut down. Safe to drop at any await.
+    pub async fn stopped(&self) {
+        let mut stop = self.shared.stop.subscribe();
+        // An error means that the sender is gone, which is a stop as well.
+        let _ = stop.wait_for(|stopped| *stopped).await;
+    }
+
+    /// Runs `beat` every `period`, the first time at once, until the owner shuts down.
+    pub fn every(&self, period: Duration, mut beat: impl FnMut() + Send + 'static) -> bool {
+        let spawner = self.clone();
+        self.spawn(async move {
+            let mut ticks = tokio::time::interval(period);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    () = spawner.stopped() => return,
+                    _ = ticks.tick() => beat(),
+                }
+            }
+        })
+    }
+
+    /// How many tasks are running.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        let mut running = self.shared.lock();
+        let Some(tasks) = running.as_mut() else {
+            return 0;
+        };
+        while tasks.try_join_next().is_some() {}
+        tasks.len()
+    }
+}
+
+impl Shared {
+    /// A panic while the lock was held cannot leave the set half-changed, so poison is ignored.
+    fn lock(&self) -> MutexGuard<'_, Option<JoinSet<()>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_no_tasks_outside_a_runtime() {
+        assert_eq!(Tasks::new().unwrap_err(), NoRuntime);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn shutdown_waits_for_the_willing_and_aborts_the_rest() {
+        let tasks = Tasks::new().unwrap();
+        let spawner = tasks.spawner();
+        let polite = spawner.clone();
+        assert!(spawner.spawn(async move { polite.stopped().await }));
+        assert!(spawner.spawn(std::future::pending()));
+        assert_eq!(tasks.shutdown(Duration::from_secs(1)).await, 1);
+        assert!(!spawner.spawn(async {}), "nothing starts after shutdown");
+    }
+
+    #[tokio::test]
+    async fn dropping_the_owner_leaks_no_task() {
+        let tasks = Tasks::new().unwrap();
+        let held = Arc::new(());
+        let inside = Arc::clone(&held);
+        tasks.spawner().spawn(async move {
+            let _inside = inside;
+            std::future::pending::<()>().await;
+        });
+        drop(tasks);
+        while Arc::strong_count(&held) > 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_beat_runs_once_a_period() {
+        let tasks = Tasks::new().unwrap();
+        let (beats, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        tasks.spawner().every(Duration::from_secs(1), move || {
+            let _ = beats.send(());
+        });
+        for _ in 0..3 {
+            seen.recv().await.unwrap();
+        }
+        tasks.shutdown(Duration::from_secs(1)).await;
+        assert!(seen.recv().await.is_none());
+    }
+}

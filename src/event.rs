@@ -184,7 +184,10 @@ mod tests {
     #[test]
     fn every_recorder_hears_every_event() {
         let (first, second) = (Arc::new(Heard::default()), Arc::new(Heard::default()));
-        let events = Events::to(vec![first.clone(), second.clone()]);
+        let events = Events::to(vec![
+            Arc::<Heard>::clone(&first),
+            Arc::<Heard>::clone(&second),
+        ]);
         events.emit(Event::CacheHit { stale: false });
         Events::none().emit(Event::PeerUnknown);
         assert_eq!(*first.0.lock().unwrap(), ["CacheHit { stale: false }"]);

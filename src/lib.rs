@@ -1,6 +1,7 @@
 //! The middleware stack for axum and hyper on small hosts.
 
 pub mod clock;
+pub mod config_time;
 pub mod error;
 pub mod event;
 pub mod identity;

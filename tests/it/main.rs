@@ -1,0 +1,10 @@
+//! Everything that is tested through real sockets, real processes or the source tree itself.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "tests fail by panicking, and their helpers are not an API"
+)]

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod config_time;
 pub mod error;
 pub mod event;
+pub mod guard;
 pub mod identity;
 pub mod pattern;
 pub mod refusal;

@@ -6,6 +6,7 @@ pub mod error;
 pub mod event;
 pub mod guard;
 pub mod identity;
+pub mod journal;
 pub mod pattern;
 pub mod refusal;
 pub mod response;

@@ -191,6 +191,8 @@ impl Slots {
         waiting(self.state.load(Ordering::Relaxed)) as usize
     }
 
+    /// Where somebody waits, all slots are taken by rule 2; asking for both keeps newcomers in their
+    /// place even if the number of slots should one day grow while some wait.
     const fn has_room(&self, state: u64) -> bool {
         waiting(state) == 0 && state & COUNT < self.slots
     }

@@ -6,6 +6,7 @@ pub mod error;
 pub mod event;
 pub mod identity;
 pub mod pattern;
+pub mod progress;
 pub mod refusal;
 pub mod response;
 pub mod route;

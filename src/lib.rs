@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod config_time;
+pub mod database;
 pub mod error;
 pub mod event;
 pub mod identity;
@@ -10,4 +11,6 @@ pub mod progress;
 pub mod refusal;
 pub mod response;
 pub mod route;
+#[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
+pub mod sqlx;
 pub mod task;

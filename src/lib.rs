@@ -1,11 +1,13 @@
 //! The middleware stack for axum and hyper on small hosts.
 
+pub mod cache;
 pub mod clock;
 pub mod config_time;
 pub mod database;
 pub mod error;
 pub mod event;
 pub mod identity;
+pub mod journal;
 pub mod pattern;
 pub mod progress;
 pub mod refusal;

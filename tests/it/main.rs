@@ -10,3 +10,4 @@
 )]
 
 mod guard;
+mod progress;

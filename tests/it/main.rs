@@ -11,3 +11,4 @@
 
 mod guard;
 mod progress;
+mod house;

@@ -5,6 +5,7 @@ pub mod config_time;
 pub mod error;
 pub mod event;
 pub mod identity;
+pub mod invalidation;
 pub mod journal;
 pub mod pattern;
 pub mod refusal;

@@ -8,6 +8,7 @@ pub mod error;
 pub mod event;
 pub mod guard;
 pub mod identity;
+pub mod invalidation;
 pub mod journal;
 pub mod pattern;
 pub mod progress;

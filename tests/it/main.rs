@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::disallowed_methods,
     missing_docs,
     missing_debug_implementations,
     unreachable_pub,
@@ -12,3 +13,4 @@
 mod guard;
 mod progress;
 mod house;
+mod invalidation;

@@ -7,6 +7,7 @@ pub mod event;
 pub mod identity;
 pub mod journal;
 pub mod pattern;
+pub mod rate_limit;
 pub mod refusal;
 pub mod response;
 pub mod route;

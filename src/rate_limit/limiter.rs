@@ -126,6 +126,7 @@ impl RateLimiter {
     ///
     /// Takes no lock that is held for long and waits for nothing; allocates only if more than four
     /// rules speak of the request, or the closures that name callers do.
+    #[must_use]
     pub fn check(&self, request: &RequestView<'_>) -> Option<Decision> {
         let engine = &*self.inner.engine;
         if !engine.enabled || (!engine.preflight && is_preflight(request)) {
@@ -155,6 +156,7 @@ impl RateLimiter {
     /// The key is whatever the rule's scope counts by, and shares its bucket with requests: the id of
     /// a caller, a tenant, an address, a custom name; for the scope `global` it means nothing. The
     /// quota is the rule's own, not a tier's.
+    #[must_use]
     pub fn check_key(&self, rule: &str, key: &str) -> Option<Decision> {
         let engine = &*self.inner.engine;
         let rule = engine.rules.iter().find(|known| &*known.name == rule)?;
@@ -289,5 +291,343 @@ impl fmt::Debug for RateLimiter {
             .field("rules", &rules.collect::<Vec<_>>())
             .field("table", &engine.table)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use http::Request;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::event::Recorder;
+    use crate::identity::{Caller, PeerAddr};
+    use crate::rate_limit::quota::Quota;
+    use crate::rate_limit::rule::Rule;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<String>>);
+
+    impl Recorder for Heard {
+        fn record(&self, event: &Event<'_>) {
+            let text = match event {
+                Event::Warning { .. } => "Warning".to_owned(),
+                other => format!("{other:?}"),
+            };
+            self.0.lock().unwrap().push(text);
+        }
+    }
+
+    fn at_once(count: u32) -> Quota {
+        Quota::requests(count).per(MINUTE)
+    }
+
+    fn only(rules: Vec<Rule>) -> RateLimitConfig {
+        RateLimitConfig {
+            keys_max: 1000,
+            default_rule: false,
+            rules,
+            ..RateLimitConfig::default()
+        }
+    }
+
+    fn limiter(config: &RateLimitConfig) -> (RateLimiter, ManualClock, Arc<Heard>) {
+        let (clock, hand) = Clock::manual();
+        let heard = Arc::new(Heard::default());
+        let events = Events::to(vec![Arc::<Heard>::clone(&heard)]);
+        let limiter = RateLimiter::new(config, &[], clock, events).unwrap();
+        (limiter, hand, heard)
+    }
+
+    fn from(peer: &str, path: &str) -> Request<()> {
+        let mut request = Request::get(path).body(()).unwrap();
+        let peer: IpAddr = peer.parse().unwrap();
+        let peer = SocketAddr::new(peer, 1234);
+        request.extensions_mut().insert(PeerAddr(peer));
+        request
+    }
+
+    fn by(caller: Caller) -> Request<()> {
+        let mut request = from("203.0.113.7", "/");
+        request.extensions_mut().insert(caller);
+        request
+    }
+
+    /// How many of up to 50 such requests pass at once.
+    fn passes(limiter: &RateLimiter, request: &Request<()>) -> usize {
+        let view = RequestView::of(request);
+        (0..50)
+            .take_while(|_| limiter.check(&view).is_some_and(|d| d.is_allow()))
+            .count()
+    }
+
+    #[test]
+    fn a_denial_by_one_rule_charges_no_other() {
+        let config = only(vec![
+            Rule::new("wide", at_once(10)),
+            Rule::new("login", at_once(2)).route("/login"),
+        ]);
+        let (limiter, hand, heard) = limiter(&config);
+        let login = from("203.0.113.7", "/login");
+        assert_eq!(passes(&limiter, &login), 2);
+        let denied = limiter.check(&RequestView::of(&login)).unwrap();
+        let standing = denied.standing();
+        assert_eq!(
+            (standing.rule(), standing.limit(), standing.remaining()),
+            ("login", 2, 0)
+        );
+        assert_eq!(standing.retry_after(), MINUTE / 2);
+        assert_eq!(standing.reset_after(), MINUTE);
+        assert_eq!(
+            heard.0.lock().unwrap().last().unwrap(),
+            "RateLimitDenied { rule: \"login\", shadow: false }"
+        );
+        assert_eq!(passes(&limiter, &from("203.0.113.7", "/other")), 8);
+        hand.advance(MINUTE);
+        assert_eq!(passes(&limiter, &login), 2);
+    }
+
+    #[test]
+    fn a_tier_has_its_own_quota_and_a_change_of_plans_is_no_fresh_start() {
+        let config = only(vec![
+            Rule::new("r", at_once(4))
+                .tier("premium", at_once(12))
+                .tier("anonymous", at_once(1)),
+        ]);
+        let (limiter, _hand, _heard) = limiter(&config);
+        assert_eq!(passes(&limiter, &by(Caller::new("a"))), 4);
+        assert_eq!(passes(&limiter, &by(Caller::new("a").tier("premium"))), 0);
+        assert_eq!(passes(&limiter, &by(Caller::new("b").tier("premium"))), 12);
+        assert_eq!(
+            passes(&limiter, &by(Caller::new("c").tier("unheard of"))),
+            4
+        );
+        assert_eq!(passes(&limiter, &from("203.0.113.7", "/")), 1);
+    }
+
+    #[test]
+    fn plans_behind_one_address_do_not_use_up_each_others_quota() {
+        let rule = Rule::new("r", at_once(4)).scope(Scope::Ip);
+        let config = only(vec![rule.tier("premium", at_once(12))]);
+        let (limiter, _hand, _heard) = limiter(&config);
+        assert_eq!(passes(&limiter, &from("203.0.113.7", "/")), 4);
+        assert_eq!(passes(&limiter, &by(Caller::new("a").tier("premium"))), 12);
+        assert_eq!(passes(&limiter, &by(Caller::new("b").tier("premium"))), 0);
+    }
+
+    #[test]
+    fn every_scope_counts_what_it_says_and_falls_back_to_the_address() {
+        let acme = |id: &str| by(Caller::new(id).tenant("acme"));
+        let keyed = |key: &str| {
+            let mut request = from("203.0.113.7", "/");
+            request.headers_mut().insert("x-key", key.parse().unwrap());
+            request
+        };
+        let by_key = Scope::custom(|request| {
+            let key = request.headers.get("x-key")?;
+            key.to_str().ok().map(Cow::Borrowed)
+        });
+        for (scope, same, other) in [
+            (
+                Scope::Caller,
+                [by(Caller::new("a")), by(Caller::new("a"))],
+                by(Caller::new("b")),
+            ),
+            (Scope::Tenant, [acme("a"), acme("b")], by(Caller::new("a"))),
+            (
+                Scope::Tenant,
+                [by(Caller::new("a")), by(Caller::new("a"))],
+                by(Caller::new("b")),
+            ),
+            (
+                Scope::Ip,
+                [by(Caller::new("a")), keyed("k")],
+                from("203.0.113.8", "/"),
+            ),
+            (by_key.clone(), [keyed("k"), keyed("k")], keyed("l")),
+            (
+                by_key,
+                [keyed("\u{e4}"), from("203.0.113.7", "/")],
+                keyed("k"),
+            ),
+            (
+                Scope::Ip,
+                [
+                    from("2001:db8:1:2::1", "/"),
+                    from("2001:db8:1:2:ffff::", "/"),
+                ],
+                from("2001:db8:1:3::1", "/"),
+            ),
+        ] {
+            let config = only(vec![Rule::new("r", at_once(3)).scope(scope.clone())]);
+            let (limiter, _hand, _heard) = limiter(&config);
+            assert_eq!(passes(&limiter, &same[0]), 3, "{scope:?}");
+            assert_eq!(passes(&limiter, &same[1]), 0, "{scope:?}");
+            assert_eq!(passes(&limiter, &other), 3, "{scope:?}");
+        }
+        let config = only(vec![Rule::new("r", at_once(3)).scope(Scope::Global)]);
+        let (limiter, _hand, _heard) = limiter(&config);
+        assert_eq!(passes(&limiter, &from("203.0.113.7", "/")), 3);
+        assert_eq!(passes(&limiter, &by(Caller::new("a"))), 0);
+    }
+
+    #[test]
+    fn the_resolver_says_who_it_is() {
+        let (limiter, _hand, _heard) = limiter(&only(vec![Rule::new("r", at_once(2))]));
+        let knowing = limiter.callers(CallerResolver::new(|request| {
+            request.uri.query().map(Caller::new)
+        }));
+        assert_eq!(passes(&knowing, &from("203.0.113.7", "/?a")), 2);
+        assert_eq!(passes(&knowing, &from("203.0.113.8", "/?a")), 0);
+        assert_eq!(passes(&knowing, &from("203.0.113.7", "/?b")), 2);
+        // Both count in the same table.
+        assert_eq!(passes(&knowing, &from("203.0.113.7", "/")), 2);
+        assert_eq!(passes(&limiter, &from("203.0.113.7", "/")), 0);
+    }
+
+    #[test]
+    fn a_rule_that_watches_tells_but_never_denies() {
+        let config = only(vec![
+            Rule::new("new", at_once(1)).shadow(true),
+            Rule::new("old", at_once(3)),
+        ]);
+        let (limiter, _hand, heard) = limiter(&config);
+        let request = from("203.0.113.7", "/");
+        assert_eq!(passes(&limiter, &request), 3);
+        let shadow = |shadow| format!("RateLimitDenied {{ rule: \"new\", shadow: {shadow} }}");
+        let heard = heard.0.lock().unwrap();
+        // Two of the three; the fourth was denied by the other rule and not looked at.
+        assert_eq!(
+            heard.iter().filter(|event| **event == shadow(true)).count(),
+            2
+        );
+        assert!(!heard.contains(&shadow(false)));
+        drop(heard);
+        let (alone, _hand, _heard) =
+            self::limiter(&only(vec![Rule::new("new", at_once(1)).shadow(true)]));
+        for _ in 0..3 {
+            assert!(alone.check(&RequestView::of(&request)).is_none());
+        }
+    }
+
+    #[test]
+    fn requests_without_a_peer_share_a_bucket_and_warn_once() {
+        let (limiter, _hand, heard) = limiter(&only(vec![Rule::new("r", at_once(2))]));
+        let nobody = Request::get("/").header("x-forwarded-for", "1.2.3.4");
+        let nobody = nobody.body(()).unwrap();
+        assert_eq!(passes(&limiter, &nobody), 2);
+        assert_eq!(
+            passes(&limiter, &Request::get("/other").body(()).unwrap()),
+            0
+        );
+        let heard = heard.0.lock().unwrap();
+        let count = |text: &str| heard.iter().filter(|event| *event == text).count();
+        assert_eq!((count("PeerUnknown"), count("Warning")), (4, 1));
+    }
+
+    #[test]
+    fn a_proxy_that_nobody_trusts_is_told_of_once() {
+        let (limiter, _hand, heard) = limiter(&only(vec![Rule::new("r", at_once(9))]));
+        let ask = |peer: &str, fields: bool| {
+            let mut request = from(peer, "/");
+            if fields {
+                let headers = request.headers_mut();
+                headers.insert("x-forwarded-for", "1.2.3.4".parse().unwrap());
+            }
+            let _ = limiter.check(&RequestView::of(&request));
+            let heard = heard.0.lock().unwrap();
+            heard.iter().filter(|event| *event == "Warning").count()
+        };
+        assert_eq!(ask("10.0.0.1", false), 0);
+        assert_eq!(ask("203.0.113.7", true), 0);
+        assert_eq!(ask("10.0.0.1", true), 1);
+        assert_eq!(ask("169.254.1.1", true), 1);
+    }
+
+    #[test]
+    fn preflights_are_counted_by_option() {
+        for preflight in [false, true] {
+            let config = RateLimitConfig {
+                preflight,
+                ..only(vec![Rule::new("r", at_once(2))])
+            };
+            let (limiter, _hand, _heard) = limiter(&config);
+            let mut options = from("203.0.113.7", "/");
+            *options.method_mut() = Method::OPTIONS;
+            // Plain `OPTIONS` is a request like any other.
+            assert!(limiter.check(&RequestView::of(&options)).is_some());
+            let headers = options.headers_mut();
+            headers.insert("origin", "https://a.test".parse().unwrap());
+            headers.insert("access-control-request-method", "PUT".parse().unwrap());
+            let counted = limiter.check(&RequestView::of(&options)).is_some();
+            assert_eq!(counted, preflight);
+        }
+    }
+
+    #[test]
+    fn keys_without_http_share_the_buckets_of_requests() {
+        let config = only(vec![
+            Rule::new("callers", at_once(3)),
+            Rule::new("addresses", at_once(9)).scope(Scope::Ip),
+            Rule::new("all", at_once(20)).scope(Scope::Global),
+        ]);
+        let (limiter, _hand, _heard) = limiter(&config);
+        let allows = |rule: &str, key: &str| limiter.check_key(rule, key).unwrap().is_allow();
+        assert_eq!(passes(&limiter, &by(Caller::new("a"))), 3);
+        assert!(!allows("callers", "a"));
+        assert!(allows("callers", "b"));
+        assert_eq!(
+            (0..20)
+                .filter(|_| allows("addresses", "203.0.113.7"))
+                .count(),
+            6
+        );
+        assert!(allows("addresses", "no address"));
+        assert_eq!(
+            (0..50).filter(|at| allows("all", &at.to_string())).count(),
+            17
+        );
+        assert!(limiter.check_key("none", "a").is_none());
+    }
+
+    #[test]
+    fn a_limiter_that_is_switched_off_lets_everything_be() {
+        let config = RateLimitConfig {
+            enabled: false,
+            keys_max: 1_000_000,
+            ..only(vec![Rule::new("r", at_once(1))])
+        };
+        let (limiter, _hand, heard) = limiter(&config);
+        assert!(
+            limiter
+                .check(&RequestView::of(&from("203.0.113.7", "/")))
+                .is_none()
+        );
+        assert!(limiter.check_key("r", "a").is_none());
+        assert!(!limiter.is_enabled());
+        assert!(limiter.table_bytes() < 1000);
+        assert!(heard.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn faults_of_settings_and_routes_come_together() {
+        let config = RateLimitConfig {
+            keys_max: 1,
+            ..only(vec![Rule::new("r", at_once(1)).route("/a")])
+        };
+        let known = ["/b".to_owned()];
+        let error = RateLimiter::new(&config, &known, Clock::system(), Events::none());
+        let error = error.unwrap_err();
+        let fields = error.faults().iter().map(|fault| fault.field.as_str());
+        assert_eq!(
+            fields.collect::<Vec<_>>(),
+            ["rate_limit.keys_max", "rate_limit.rules[0].route"]
+        );
     }
 }

@@ -3,8 +3,17 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::disallowed_methods,
     missing_docs,
     missing_debug_implementations,
     unreachable_pub,
     reason = "tests fail by panicking, and their helpers are not an API"
 )]
+
+mod guard;
+mod house;
+mod invalidation;
+mod metrics;
+mod progress;
+mod prometheus_text;
+mod rate_limit;

@@ -19,7 +19,7 @@ pub const FLOORS: &[(u8, &[&str])] = &[
             "identity",
         ],
     ),
-    (2, &["event", "response", "breaker"]),
+    (2, &["event", "response", "breaker", "database"]),
     (3, &["store", "metrics", "guard"]),
     (4, &["journal", "rate_limit", "progress", "idempotency"]),
     (5, &["cache"]),

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tower::{Layer, ServiceExt};
 use tower_keep::clock::Clock;
 use tower_keep::event::{Event, Recorder};
-use tower_keep::metrics::{Metrics, MetricsConfig, MetricsLayer};
+use tower_keep::metrics::{HttpTotals, Metrics, MetricsConfig, MetricsLayer};
 
 use crate::prometheus_text::Scrape;
 
@@ -36,7 +36,7 @@ fn answered(route: &str, method: &str, status: &str) -> String {
 }
 
 /// Waits, at most 10 s, until `done` says so of the metrics.
-async fn until(metrics: &Metrics, done: impl Fn(&tower_keep::metrics::HttpTotals) -> bool) {
+async fn until(metrics: &Metrics, done: fn(&HttpTotals) -> bool) {
     let waited = tokio::time::timeout(Duration::from_secs(10), async {
         while !done(&metrics.snapshot().http) {
             tokio::time::sleep(Duration::from_millis(2)).await;

@@ -16,3 +16,4 @@ mod invalidation;
 mod metrics;
 mod progress;
 mod prometheus_text;
+mod rate_limit;

@@ -13,6 +13,7 @@
 mod guard;
 mod house;
 mod invalidation;
+mod keep;
 mod metrics;
 mod progress;
 mod prometheus_text;

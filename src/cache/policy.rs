@@ -42,6 +42,8 @@ pub(crate) struct Answer<'a> {
 pub(crate) struct Terms {
     /// How long it is fresh, counted in age.
     pub(crate) lifetime: Duration,
+    /// The lifetime that the handler gave in code, which outlives a 304 that says nothing.
+    pub(crate) ttl: Option<Duration>,
     /// Its age when it arrived (RFC 9111 §4.2.3, `corrected_initial_age`).
     pub(crate) initial_age: Duration,
     /// `no-cache`: each use needs the origin's word.
@@ -113,6 +115,7 @@ pub(crate) fn terms(answer: &Answer<'_>, rules: &Rules) -> Result<Terms, &'stati
     };
     let terms = Terms {
         lifetime,
+        ttl: answer.ttl,
         initial_age: initial_age(answer),
         always_validate: control.no_cache,
         stale_while_revalidate: stale(control.stale_while_revalidate, rules.stale_while_revalidate),
@@ -271,17 +274,16 @@ impl Terms {
         if request.no_cache {
             return Freshness::Unwanted;
         }
-        // §5.2.1.1: "the client prefers a response whose age is less than or equal to .. max-age".
-        if request.max_age.is_some_and(|limit| age.as_secs() > limit) && request.max_stale.is_none()
-        {
+        // §5.2.1.1: "the client prefers a response whose age is less than or equal to .. max-age";
+        // what `max-stale` grants counts from there, as it does from the end of the answer's life.
+        let granted = request.max_stale.unwrap_or(0);
+        let too_old = |limit: u64| age > Duration::from_secs(limit.saturating_add(granted));
+        if request.max_age.is_some_and(too_old) {
             return Freshness::Unwanted;
         }
         // §5.2.1.3: "its freshness lifetime is no less than its current age plus the specified time".
-        let left = self.lifetime.saturating_sub(age);
-        if request
-            .min_fresh
-            .is_some_and(|wish| left < Duration::from_secs(wish))
-        {
+        let too_short = |wish| self.lifetime < age.saturating_add(Duration::from_secs(wish));
+        if request.min_fresh.is_some_and(too_short) {
             return Freshness::Unwanted;
         }
         // §4.2: "response_is_fresh = (freshness_lifetime > current_age)".
@@ -296,10 +298,19 @@ impl Terms {
         {
             return Freshness::StaleAccepted;
         }
-        if staleness < self.stale_while_revalidate {
+        // §5.2.1.1: "Unless the max-stale request directive is also present, the client does not wish to
+        // receive a stale response."
+        if staleness < self.stale_while_revalidate && request.max_age.is_none() {
             return Freshness::StaleWhileRevalidate;
         }
         Freshness::Stale
+    }
+
+    /// Whether it will be served to anybody before the origin is asked again. If not, waiting for it
+    /// is in vain: each request has to ask by itself.
+    pub(crate) fn serves_others(&self) -> bool {
+        let served = self.lifetime.saturating_add(self.stale_while_revalidate);
+        !self.always_validate && served > self.initial_age
     }
 
     /// Whether an answer of this age may stand in for an origin that fails (RFC 5861 §4).

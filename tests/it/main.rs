@@ -8,3 +8,6 @@
     unreachable_pub,
     reason = "tests fail by panicking, and their helpers are not an API"
 )]
+
+mod cache;
+mod cache_room;

@@ -18,3 +18,5 @@ mod metrics;
 mod progress;
 mod prometheus_text;
 mod rate_limit;
+mod cache;
+mod cache_room;

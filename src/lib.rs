@@ -1,5 +1,6 @@
 //! The middleware stack for axum and hyper on small hosts.
 
+pub mod cache;
 pub mod clock;
 pub mod config_time;
 pub mod error;

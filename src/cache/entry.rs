@@ -1,0 +1,174 @@
+//! One stored answer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    AGE, CONNECTION, CONTENT_LENGTH, DATE, PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::cache::policy::Terms;
+use crate::cache::vary::Selector;
+use crate::clock::Moment;
+use crate::journal::{Checked, Journal, Stamp, Subject};
+
+/// A stored answer with everything that decides whether it may be served.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) selector: Selector,
+    pub(crate) terms: Terms,
+    /// When its head arrived.
+    pub(crate) arrived: Moment,
+    /// The journal's position before the origin was asked.
+    pub(crate) born: Stamp,
+    pub(crate) checked: Checked,
+    pub(crate) subject: Subject,
+}
+
+impl Entry {
+    /// RFC 9111 §4.2.3, `current_age`.
+    pub(crate) fn age(&self, now: Moment) -> Duration {
+        self.terms
+            .initial_age
+            .saturating_add(now.since(self.arrived))
+    }
+
+    /// Whether nothing that was invalidated since its birth concerns it.
+    #[inline]
+    pub(crate) fn holds(&self, journal: &Journal) -> bool {
+        journal.holds(self.born, &self.checked, &self.subject)
+    }
+
+    /// What it takes up, in bytes: content, fields, and the structures around them.
+    pub(crate) fn bytes(&self) -> usize {
+        let field = |(name, value): (&HeaderName, &HeaderValue)| {
+            name.as_str().len() + value.len() + HEADER_OVERHEAD
+        };
+        let fields: usize = self.headers.iter().map(field).sum();
+        let names = size_of_val(self.subject.names()) + self.subject.key().len();
+        size_of::<Self>() + self.body.len() + fields + names + self.selector.bytes()
+    }
+}
+
+/// The fields of a response as they are stored: those of one connection go (RFC 9111 §3.1), `Date` is
+/// set where the origin gave none (RFC 9110 §6.6.1), `Age` goes because it is worked out anew.
+pub(crate) fn stored_fields(response: &HeaderMap, now: std::time::SystemTime) -> HeaderMap {
+    let mut headers = response.clone();
+    strip_connection_fields(&mut headers);
+    headers.remove(AGE);
+    headers.entry(DATE).or_insert_with(|| {
+        // Unreachable for a date that httpdate has written, but a header value must be proven text.
+        HeaderValue::from_str(&httpdate::fmt_http_date(now)).unwrap_or(EPOCH)
+    });
+    headers
+}
+
+/// RFC 9110 §7.6.1: fields for the next hop only, those that `Connection` lists among them.
+fn strip_connection_fields(headers: &mut HeaderMap) {
+    let listed: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .collect();
+    for name in listed {
+        headers.remove(name);
+    }
+    for name in [
+        CONNECTION,
+        PROXY_AUTHENTICATE,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+    for name in [
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authentication-info",
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// The stored fields after a 304 (RFC 9111 §3.2): what it carries replaces what was stored, but for
+/// what describes the content that it does not carry.
+pub(crate) fn freshened_fields(stored: &HeaderMap, answer: &HeaderMap) -> HeaderMap {
+    let mut headers = stored.clone();
+    let mut update = answer.clone();
+    strip_connection_fields(&mut update);
+    for name in [AGE, CONTENT_LENGTH, SET_COOKIE] {
+        update.remove(name);
+    }
+    for name in ["content-encoding", "content-type", "content-range"] {
+        update.remove(name);
+    }
+    for name in update.keys() {
+        headers.remove(name);
+    }
+    for (name, value) in &update {
+        headers.append(name, value.clone());
+    }
+    headers
+}
+
+/// What a map of fields adds per field: two index words, the bucket, and two counted strings.
+const HEADER_OVERHEAD: usize = 112;
+
+const EPOCH: HeaderValue = HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT");
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn fields_of_one_connection_are_not_stored() {
+        let response = headers(&[
+            ("connection", "x-private-hop, close"),
+            ("x-private-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("age", "7"),
+            ("x-kept", "1"),
+        ]);
+        let stored = stored_fields(&response, SystemTime::UNIX_EPOCH);
+        let names: Vec<&str> = stored.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["x-kept", "date"]);
+    }
+
+    #[test]
+    fn a_304_updates_what_it_carries_and_leaves_the_content_alone() {
+        let stored = headers(&[
+            ("etag", "\"a\""),
+            ("content-length", "5"),
+            ("cache-control", "max-age=1"),
+        ]);
+        let answer = headers(&[
+            ("cache-control", "max-age=9"),
+            ("content-length", "0"),
+            ("x-new", "1"),
+        ]);
+        let fresh = freshened_fields(&stored, &answer);
+        assert_eq!(fresh["cache-control"], "max-age=9");
+        assert_eq!(fresh["content-length"], "5");
+        assert_eq!(fresh["x-new"], "1");
+        assert_eq!(fresh["etag"], "\"a\"");
+    }
+}

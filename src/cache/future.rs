@@ -1,0 +1,108 @@
+//! The future of a cached request: answered already, forwarded, or waiting for somebody else.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::Body;
+use pin_project_lite::pin_project;
+
+use crate::cache::body::CacheBody;
+use crate::cache::engine::Cache;
+use crate::cache::errand::{Change, Errand, pass_through};
+use crate::cache::status::FwdReason;
+
+pin_project! {
+    /// The future of a [`CacheService`](crate::cache::CacheService). Cancel it at any time: a request
+    /// that others wait for is handed on to one of them.
+    pub struct CacheFuture<F, B, E> {
+        #[pin]
+        kind: Kind<F, B, E>,
+    }
+}
+
+type Answer<B, E> = Result<Response<CacheBody<B>>, E>;
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<F, B, E> {
+        Ready { response: Option<Response<CacheBody<B>>> },
+        Forward { #[pin] inner: F, then: Option<Then> },
+        Slow { waiting: Pin<Box<dyn Future<Output = Answer<B, E>> + Send>> },
+    }
+}
+
+/// What to do with the service's answer.
+pub(crate) enum Then {
+    /// Nothing at all: the cache is switched off.
+    Untouched,
+    /// Pass it on with a remark.
+    Pass(Cache, FwdReason),
+    /// Invalidate what it changed.
+    Change(Box<Change>),
+    /// Store it, if it may be.
+    Errand(Box<Errand>),
+}
+
+impl<F, B, E> CacheFuture<F, B, E> {
+    pub(crate) const fn ready(response: Response<CacheBody<B>>) -> Self {
+        Self {
+            kind: Kind::Ready {
+                response: Some(response),
+            },
+        }
+    }
+
+    pub(crate) const fn forward(inner: F, then: Then) -> Self {
+        Self {
+            kind: Kind::Forward {
+                inner,
+                then: Some(then),
+            },
+        }
+    }
+
+    pub(crate) fn slow(waiting: impl Future<Output = Answer<B, E>> + Send + 'static) -> Self {
+        Self {
+            kind: Kind::Slow {
+                waiting: Box::pin(waiting),
+            },
+        }
+    }
+}
+
+impl<F, B, E> Future for CacheFuture<F, B, E>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body<Data = Bytes>,
+{
+    type Output = Answer<B, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().kind.project() {
+            KindProj::Ready { response } => match response.take() {
+                Some(response) => Poll::Ready(Ok(response)),
+                // Polled after it was done; the contract of `Future` leaves that open.
+                None => Poll::Pending,
+            },
+            KindProj::Forward { inner, then } => {
+                let response = ready!(inner.poll(cx))?;
+                Poll::Ready(Ok(match then.take() {
+                    Some(Then::Pass(cache, reason)) => pass_through(&cache, response, reason),
+                    Some(Then::Change(change)) => change.arrive(response),
+                    Some(Then::Errand(errand)) => errand.arrive(response),
+                    Some(Then::Untouched) | None => response.map(CacheBody::through),
+                }))
+            }
+            KindProj::Slow { waiting } => waiting.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<F, B, E> std::fmt::Debug for CacheFuture<F, B, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CacheFuture").finish_non_exhaustive()
+    }
+}

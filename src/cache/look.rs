@@ -1,0 +1,229 @@
+//! The first stop of every request: what does memory say?
+//!
+//! Synchronous and free of allocation wherever something stored can be served.
+
+use std::sync::Arc;
+
+use http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, IF_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, PRAGMA, RANGE,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, Method, Request};
+
+use crate::cache::control::CacheControl;
+use crate::cache::engine::Cache;
+use crate::cache::entry::Entry;
+use crate::cache::flight::{Boarding, Passenger, Pilot};
+use crate::cache::hot::Slot;
+use crate::cache::key::{CacheKey, KeyView};
+use crate::cache::policy::{Freshness, has_credentials};
+use crate::cache::status::{FwdReason, Service};
+use crate::clock::Moment;
+
+/// Where a request goes from here.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// To the client, with what is stored.
+    Serve(Arc<Entry>, Moment, Service),
+    /// To the client with what is stored, while it is fetched anew.
+    ServeAndFetch(Arc<Entry>, Moment, Fetch),
+    /// To the service, and what comes back is nobody else's.
+    Pass(FwdReason),
+    /// To the service, and what is stored under its path holds no longer.
+    Unsafe,
+    /// To the service, and what comes back may be stored.
+    Fetch(Fetch),
+    /// Somebody else is fetching it.
+    Wait(Passenger),
+    /// The client wants a stored answer or none, and there is none.
+    Refuse,
+}
+
+/// A request to the service whose answer may be stored.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    pub(crate) key: CacheKey,
+    pub(crate) reason: FwdReason,
+    /// Held by whoever others wait for.
+    pub(crate) pilot: Option<Pilot>,
+    /// What is stored but may not be served unasked.
+    pub(crate) stale: Option<Arc<Entry>>,
+    pub(crate) control: CacheControl,
+}
+
+/// Whether a request may wait for another one's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Company {
+    /// It may lead or follow.
+    Shared,
+    /// It goes alone.
+    Alone,
+}
+
+/// Decides where `request` goes.
+pub(crate) fn look<B>(cache: &Cache, request: &Request<B>, company: Company) -> Stop {
+    let method = request.method();
+    if *method != Method::GET && *method != Method::HEAD {
+        // RFC 9110 §9.2.1: an unknown method is not known to be safe.
+        return if method.is_safe() {
+            Stop::Pass(FwdReason::Method)
+        } else {
+            Stop::Unsafe
+        };
+    }
+    let headers = request.headers();
+    if stays_out(headers) {
+        return Stop::Pass(FwdReason::Bypass);
+    }
+    let Some(key) = KeyView::of(request.uri(), headers, cache.config().key_authority) else {
+        return Stop::Pass(FwdReason::Bypass);
+    };
+    let control = if headers.contains_key(CACHE_CONTROL) || headers.contains_key(PRAGMA) {
+        CacheControl::of_request(headers)
+    } else {
+        CacheControl::default()
+    };
+    if control.no_store {
+        return Stop::Pass(FwdReason::Request);
+    }
+    let now = cache.clock().now();
+    let slot = cache.slot(key);
+    let (entry, reason) = select(cache, slot.as_deref(), headers);
+    if let Some(entry) = &entry
+        && !entry.terms.for_everyone
+        && has_credentials(headers, cache.rules())
+    {
+        // What is stored may be somebody else's view; what comes back may still be for everyone.
+        return fetch(
+            cache,
+            key,
+            FwdReason::Bypass,
+            (None, control),
+            (method, Company::Alone),
+        );
+    }
+    let passed = slot.is_some_and(|slot| slot.pass_until.is_some_and(|until| now < until));
+    let company = if passed { Company::Alone } else { company };
+    let Some(entry) = entry else {
+        return fetch(cache, key, reason, (None, control), (method, company));
+    };
+    let reason = match entry.terms.freshness(entry.age(now), &control) {
+        Freshness::Fresh => return Stop::Serve(entry, now, Service::Fresh),
+        Freshness::StaleAccepted => return Stop::Serve(entry, now, Service::Accepted),
+        Freshness::StaleWhileRevalidate => {
+            return refresh(cache, key, (entry, now, control), method);
+        }
+        Freshness::Unwanted => FwdReason::Request,
+        Freshness::Stale => FwdReason::Stale,
+    };
+    fetch(
+        cache,
+        key,
+        reason,
+        (Some(entry), control),
+        (method, company),
+    )
+}
+
+/// Serves what is stale, and fetches it anew unless somebody does already.
+fn refresh(
+    cache: &Cache,
+    key: KeyView<'_>,
+    (entry, now, control): (Arc<Entry>, Moment, CacheControl),
+    method: &Method,
+) -> Stop {
+    if cache.spawner().is_none() || *method != Method::GET {
+        return Stop::Serve(entry, now, Service::WhileRevalidate);
+    }
+    let key = key.to_owned();
+    match cache.board(&key) {
+        Boarding::Follow(_) => Stop::Serve(entry, now, Service::WhileRevalidate),
+        Boarding::Lead(pilot) => {
+            let stale = Some(Arc::clone(&entry));
+            let (pilot, reason) = (Some(pilot), FwdReason::Stale);
+            Stop::ServeAndFetch(
+                entry,
+                now,
+                Fetch {
+                    key,
+                    reason,
+                    pilot,
+                    stale,
+                    control,
+                },
+            )
+        }
+    }
+}
+
+/// Sends a request on to the service, alone, as leader or behind one.
+fn fetch(
+    cache: &Cache,
+    key: KeyView<'_>,
+    reason: FwdReason,
+    (stale, control): (Option<Arc<Entry>>, CacheControl),
+    (method, company): (&Method, Company),
+) -> Stop {
+    if control.only_if_cached {
+        return Stop::Refuse;
+    }
+    // The answer to a HEAD has no content to store.
+    if *method == Method::HEAD {
+        return Stop::Pass(reason);
+    }
+    let key = key.to_owned();
+    if company == Company::Alone {
+        return Stop::Fetch(Fetch {
+            key,
+            reason,
+            pilot: None,
+            stale,
+            control,
+        });
+    }
+    match cache.board(&key) {
+        Boarding::Follow(passenger) => Stop::Wait(passenger),
+        Boarding::Lead(pilot) => Stop::Fetch(Fetch {
+            key,
+            reason,
+            pilot: Some(pilot),
+            stale,
+            control,
+        }),
+    }
+}
+
+/// The newest stored answer that fits the request and still holds, or why there is none.
+fn select(
+    cache: &Cache,
+    slot: Option<&Slot>,
+    request: &HeaderMap,
+) -> (Option<Arc<Entry>>, FwdReason) {
+    let Some(slot) = slot else {
+        return (None, FwdReason::UriMiss);
+    };
+    let mut reason = FwdReason::UriMiss;
+    for entry in &slot.variants {
+        if !entry.holds(cache.journal()) {
+            continue;
+        }
+        if entry.selector.fits(request) {
+            return (Some(Arc::clone(entry)), reason);
+        }
+        reason = FwdReason::VaryMiss;
+    }
+    (None, reason)
+}
+
+/// Requests that this cache does not take part in: parts of an answer, conditions on changing it, a
+/// change of protocol, and a GET with content, which no key could tell apart.
+fn stays_out(headers: &HeaderMap) -> bool {
+    let has_content = headers.contains_key(TRANSFER_ENCODING)
+        || headers
+            .get(CONTENT_LENGTH)
+            .is_some_and(|length| length != "0");
+    has_content
+        || [RANGE, IF_RANGE, IF_MATCH, IF_UNMODIFIED_SINCE, UPGRADE]
+            .iter()
+            .any(|name| headers.contains_key(name))
+}

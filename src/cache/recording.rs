@@ -1,0 +1,153 @@
+//! An answer that is being recorded while it streams to its client.
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use crate::cache::engine::Cache;
+use crate::cache::entry::Entry;
+use crate::cache::flight::{Landing, Pilot};
+use crate::cache::key::CacheKey;
+use crate::cache::policy::Terms;
+use crate::cache::vary::Selector;
+use crate::clock::Moment;
+use crate::journal::{Checked, Stamp, Subject};
+
+/// The head of the answer, and the frames so far. Dropping it stores nothing and hands the flight on.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    cache: Cache,
+    key: CacheKey,
+    head: Head,
+    pilot: Option<Pilot>,
+    chunks: Vec<Bytes>,
+    len: u64,
+    /// What Content-Length says.
+    announced: Option<u64>,
+}
+
+/// Everything of an entry but its body.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) selector: Selector,
+    pub(crate) terms: Terms,
+    pub(crate) arrived: Moment,
+    pub(crate) born: Stamp,
+    pub(crate) subject: Subject,
+}
+
+impl Head {
+    /// The entry of this head and `body`.
+    pub(crate) fn with_body(self, body: Bytes) -> Entry {
+        let Self {
+            status,
+            headers,
+            selector,
+            terms,
+            arrived,
+            born,
+            subject,
+        } = self;
+        let checked = Checked::at(born);
+        Entry {
+            status,
+            headers,
+            body,
+            selector,
+            terms,
+            arrived,
+            born,
+            checked,
+            subject,
+        }
+    }
+}
+
+impl Recording {
+    pub(crate) fn new(cache: Cache, key: CacheKey, head: Head, pilot: Option<Pilot>) -> Self {
+        let announced = announced(&head.headers);
+        Self {
+            cache,
+            key,
+            head,
+            pilot,
+            chunks: Vec::new(),
+            len: 0,
+            announced,
+        }
+    }
+
+    /// Keeps a piece. Returns whether the whole still fits.
+    pub(crate) fn add(&mut self, data: &Bytes) -> bool {
+        self.len += data.len() as u64;
+        self.chunks.push(data.clone());
+        self.len <= self.cache.config().body_bytes_max
+    }
+
+    pub(crate) fn is_as_long_as_announced(&self) -> bool {
+        self.announced == Some(self.len)
+    }
+
+    /// The body has ended well: stores the answer and lets the followers look again.
+    pub(crate) fn commit(self: Box<Self>) {
+        if self
+            .announced
+            .is_some_and(|announced| announced != self.len)
+        {
+            // Shorter or longer than announced is broken off, whatever the stream says.
+            return;
+        }
+        let body = self.content();
+        let Self {
+            cache,
+            key,
+            mut head,
+            pilot,
+            len,
+            ..
+        } = *self;
+        if may_have_content(head.status) {
+            // A HEAD that is answered from this entry has no body to tell the length by.
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
+        }
+        cache.put(key, head.with_body(body));
+        if let Some(pilot) = pilot {
+            pilot.land(Landing::Stored);
+        }
+    }
+
+    /// The answer is not one that can be stored: remembers that, and sends the followers on.
+    pub(crate) fn give_up(self: Box<Self>) {
+        let Self {
+            cache, key, pilot, ..
+        } = *self;
+        let now = cache.clock().now();
+        cache.pass(key, now);
+        if let Some(pilot) = pilot {
+            pilot.land(Landing::Unusable);
+        }
+    }
+
+    /// The pieces as one, copied, so that no entry keeps a larger buffer alive than it is weighed by.
+    fn content(&self) -> Bytes {
+        match &*self.chunks {
+            [] => Bytes::new(),
+            [only] => Bytes::copy_from_slice(only),
+            chunks => chunks.concat().into(),
+        }
+    }
+}
+
+/// The one length that a head announces, if it does.
+pub(crate) fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// RFC 9110 §6.4.1: these never have content, and no Content-Length either (§8.6).
+fn may_have_content(status: StatusCode) -> bool {
+    !status.is_informational()
+        && status != StatusCode::NO_CONTENT
+        && status != StatusCode::NOT_MODIFIED
+}

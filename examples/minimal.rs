@@ -31,5 +31,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 /// The handler says how long its answer holds; the keep does the rest.
 async fn slow() -> impl IntoResponse {
     tokio::time::sleep(Duration::from_millis(500)).await;
-    ([(header::CACHE_CONTROL, "public, max-age=60")], "worth waiting for\n")
+    (
+        [(header::CACHE_CONTROL, "public, max-age=60")],
+        "worth waiting for\n",
+    )
 }

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
+use crate::stand_in::identity::{Caller, RequestView};
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use crate::stand_in::identity::{Caller, RequestView};
 
 use crate::problem::Problem;
 
@@ -16,10 +16,12 @@ use crate::problem::Problem;
 ///
 /// This runs for every request, so the keys are in memory; a real service would refresh them there.
 pub(crate) fn by_api_key() -> impl Fn(&RequestView<'_>) -> Option<Caller> + Send + Sync + 'static {
-    let callers = HashMap::from(
-        ["basic", "premium", "admin"]
-            .map(|tier| (format!("{tier}-key"), Caller::new(format!("user-{tier}")).tier(tier))),
-    );
+    let callers = HashMap::from(["basic", "premium", "admin"].map(|tier| {
+        (
+            format!("{tier}-key"),
+            Caller::new(format!("user-{tier}")).tier(tier),
+        )
+    }));
     move |request| {
         let key = request.headers.get("x-api-key")?.to_str().ok()?;
         callers.get(key).cloned()

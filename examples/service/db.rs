@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use sqlx::SqlitePool;
 use crate::stand_in::sqlx::Database;
+use sqlx::SqlitePool;
 
 use crate::seed;
 

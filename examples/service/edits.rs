@@ -3,6 +3,7 @@
 //! What the rules in `main.rs` cannot know from the path alone, the handlers say: which organization
 //! a contact belongs to is only in the database, so they add [`Invalidate`] to their answers.
 
+use crate::stand_in::invalidation::Invalidate;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
@@ -12,7 +13,6 @@ use serde::Deserialize;
 use sqlx::Sqlite;
 use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
-use crate::stand_in::invalidation::Invalidate;
 
 use crate::contacts::contact;
 use crate::db::Crm;
@@ -49,7 +49,7 @@ pub(crate) async fn create(
     let id: i64 = crm.queries.timed("contacts.create", insert).await?;
     let body = Json(contact(&crm, id).await?);
     let location = [(header::LOCATION, format!("/contacts/{id}"))];
-    let changed = Extension(Invalidate::tag(organization_tag(input.organization_id)));
+    let changed = Extension(Invalidate::tag(&organization_tag(input.organization_id)));
     Ok((StatusCode::CREATED, location, changed, body).into_response())
 }
 
@@ -68,8 +68,8 @@ pub(crate) async fn update(
         .await?
         .ok_or_else(|| Problem::not_found("contact", id))?;
     // A contact that moves house changes two organizations' pages.
-    let changed = Invalidate::tag(organization_tag(before))
-        .and_tag(organization_tag(input.organization_id));
+    let changed = Invalidate::tag(&organization_tag(before))
+        .and_tag(&organization_tag(input.organization_id));
     let body = Json(contact(&crm, id).await?);
     Ok((Extension(changed), body).into_response())
 }
@@ -88,7 +88,7 @@ pub(crate) async fn remove(
         .timed("contacts.remove", delete)
         .await?
         .ok_or_else(|| Problem::not_found("contact", id))?;
-    let changed = Extension(Invalidate::tag(organization_tag(organization)));
+    let changed = Extension(Invalidate::tag(&organization_tag(organization)));
     Ok((StatusCode::NO_CONTENT, changed).into_response())
 }
 

@@ -1,5 +1,10 @@
 //! Stands in for the crate's upper floors until they are there.
-#![expect(clippy::unused_self, clippy::needless_pass_by_value, clippy::unused_async, reason = "stand-in")]
+#![expect(
+    clippy::unused_self,
+    clippy::needless_pass_by_value,
+    clippy::unused_async,
+    reason = "stand-in"
+)]
 pub(crate) mod cache {
     #[derive(Clone, Debug)]
     pub(crate) struct CacheTags;
@@ -13,10 +18,10 @@ pub(crate) mod invalidation {
     #[derive(Clone, Debug)]
     pub(crate) struct Invalidate;
     impl Invalidate {
-        pub(crate) fn tag(_tag: String) -> Self {
+        pub(crate) fn tag(_tag: &str) -> Self {
             Self
         }
-        pub(crate) fn and_tag(self, _tag: String) -> Self {
+        pub(crate) fn and_tag(self, _tag: &str) -> Self {
             self
         }
     }
@@ -43,10 +48,18 @@ pub(crate) mod sqlx {
             let options: SqliteConnectOptions = url.parse()?;
             SqlitePoolOptions::new()
                 .max_connections(3)
-                .connect_with(options.journal_mode(SqliteJournalMode::Wal).foreign_keys(true))
+                .connect_with(
+                    options
+                        .journal_mode(SqliteJournalMode::Wal)
+                        .foreign_keys(true),
+                )
                 .await
         }
-        pub(crate) async fn timed<T>(&self, _name: &'static str, query: impl Future<Output = T>) -> T {
+        pub(crate) async fn timed<T>(
+            &self,
+            _name: &'static str,
+            query: impl Future<Output = T>,
+        ) -> T {
             query.await
         }
     }

@@ -8,3 +8,5 @@
     unreachable_pub,
     reason = "tests fail by panicking, and their helpers are not an API"
 )]
+
+mod examples;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::stand_in::sqlx::Database;
+use tower_keep::sqlx::Database;
 use sqlx::SqlitePool;
 
 use crate::seed;

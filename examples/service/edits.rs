@@ -3,7 +3,7 @@
 //! What the rules in `main.rs` cannot know from the path alone, the handlers say: which organization
 //! a contact belongs to is only in the database, so they add [`Invalidate`] to their answers.
 
-use crate::stand_in::invalidation::Invalidate;
+use tower_keep::invalidation::Invalidate;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};

@@ -32,7 +32,7 @@ use crate::db::Crm;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     // The ten lines. All faults of the configuration come at once, and before anything runs.
-    let crm = Crm::open(&stand_in::sqlx::Database).await?;
+    let crm = Crm::open(&tower_keep::sqlx::Database::new(&Default::default(), Default::default(), tower_keep::event::Events::none())?).await?;
     let app = routes(crm.clone());
 
     server::serve(app).await?;

@@ -1,6 +1,6 @@
 //! An answer that the cache may keep: how long, under which tags, in which version.
 
-use crate::stand_in::cache::CacheTags;
+use tower_keep::cache::CacheTags;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};

@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::disallowed_methods,
     missing_docs,
     missing_debug_implementations,
     unreachable_pub,
@@ -10,3 +11,7 @@
 )]
 
 mod examples;
+mod guard;
+mod house;
+mod invalidation;
+mod progress;

@@ -36,8 +36,8 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let keep = Keep::builder(Profile::from_env())
-        .env()
         .metrics(|metrics| metrics.routes = vec![PRIMES.to_owned()])
+        .env()
         .build()?;
     let service = ServiceBuilder::new()
         .layer(keep.layer())
@@ -106,12 +106,9 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
         refused.headers_mut().insert(header::ALLOW, allowed);
         return Ok(refused);
     }
-    let count = match count.parse() {
-        Ok(count @ 1..=COUNT_MAX) => count,
-        _ => {
-            let fault = format!("count is a number from 1 to {COUNT_MAX}");
-            return Ok(text(StatusCode::BAD_REQUEST, fault));
-        }
+    let Ok(count @ 1..=COUNT_MAX) = count.parse() else {
+        let fault = format!("count is a number from 1 to {COUNT_MAX}");
+        return Ok(text(StatusCode::BAD_REQUEST, fault));
     };
     Ok(
         match tokio::task::spawn_blocking(move || prime(count)).await {

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use crate::stand_in::identity::{Caller, RequestView};
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use tower_keep::identity::{Caller, RequestView};
 
 use crate::problem::Problem;
 

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use tower_keep::sqlx::Database;
 use sqlx::SqlitePool;
+use tower_keep::sqlx::Database;
 
 use crate::seed;
 

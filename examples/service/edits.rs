@@ -3,7 +3,6 @@
 //! What the rules in `main.rs` cannot know from the path alone, the handlers say: which organization
 //! a contact belongs to is only in the database, so they add [`Invalidate`] to their answers.
 
-use tower_keep::invalidation::Invalidate;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
@@ -13,6 +12,7 @@ use serde::Deserialize;
 use sqlx::Sqlite;
 use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
+use tower_keep::invalidation::Invalidate;
 
 use crate::contacts::contact;
 use crate::db::Crm;

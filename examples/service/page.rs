@@ -1,10 +1,10 @@
 //! An answer that the cache may keep: how long, under which tags, in which version.
 
-use tower_keep::cache::CacheTags;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
+use tower_keep::cache::CacheTags;
 
 use crate::problem::Problem;
 

@@ -110,17 +110,15 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
         let fault = format!("count is a number from 1 to {COUNT_MAX}");
         return Ok(text(StatusCode::BAD_REQUEST, fault));
     };
-    Ok(
-        match tokio::task::spawn_blocking(move || prime(count)).await {
-            Ok(prime) => {
-                let mut found = text(StatusCode::OK, format!("prime {count} is {prime}"));
-                let forever = header::HeaderValue::from_static("public, max-age=86400");
-                found.headers_mut().insert(header::CACHE_CONTROL, forever);
-                found
-            }
-            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "something went wrong"),
-        },
-    )
+    let found = tokio::task::spawn_blocking(move || prime(count)).await;
+    let Ok(prime) = found else {
+        return Ok(text(StatusCode::INTERNAL_SERVER_ERROR, "no prime today"));
+    };
+    let mut answer = text(StatusCode::OK, format!("prime {count} is {prime}"));
+    // The keep takes it from here: who asks for the same number today gets the same answer.
+    let today = header::HeaderValue::from_static("public, max-age=86400");
+    answer.headers_mut().insert(header::CACHE_CONTROL, today);
+    Ok(answer)
 }
 
 fn text(status: StatusCode, line: impl Into<String>) -> Response<Full<Bytes>> {

@@ -26,7 +26,7 @@ use tower::{ServiceBuilder, service_fn};
 use tower_keep::identity::PeerAddr;
 use tower_keep::{Keep, Profile};
 
-/// The one template; `metrics` counts under it.
+/// The one template; requests are counted under it.
 const PRIMES: &str = "/primes/{count}";
 /// More primes than this take too long for an answer.
 const COUNT_MAX: usize = 50_000;
@@ -36,7 +36,7 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let keep = Keep::builder(Profile::from_env())
-        .metrics(|metrics| metrics.routes = vec![PRIMES.to_owned()])
+        .routes([PRIMES])
         .env()
         .build()?;
     let service = ServiceBuilder::new()

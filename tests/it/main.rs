@@ -14,4 +14,7 @@ mod examples;
 mod guard;
 mod house;
 mod invalidation;
+mod metrics;
 mod progress;
+mod prometheus_text;
+mod rate_limit;

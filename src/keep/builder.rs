@@ -191,7 +191,11 @@ impl KeepBuilder {
             recorders.push(Arc::new(metrics.clone()));
         }
         let events = Events::to(recorders);
-        let ground = Ground { config, clock, events };
+        let ground = Ground {
+            config,
+            clock,
+            events,
+        };
         // What is wrong with a rule's route only its engine can tell, so all of them are asked before
         // anything is reported.
         let engines = Engines::new(&ground, callers, &mut faults);
@@ -199,7 +203,12 @@ impl KeepBuilder {
             return Err(faults.into_error());
         };
         faults.into_result()?;
-        let keep = Keep::of(Parts { ground, metrics, engines, board: HealthBoard::new() });
+        let keep = Keep::of(Parts {
+            ground,
+            metrics,
+            engines,
+            board: HealthBoard::new(),
+        });
         watch::start(&keep)?;
         Ok(keep)
     }

@@ -55,7 +55,10 @@ impl Engines {
             Some(callers) => limiter.callers(callers),
             None => limiter,
         });
-        let progress = noted(ProgressHub::new(&config.progress, clock(), events()), faults);
+        let progress = noted(
+            ProgressHub::new(&config.progress, clock(), events()),
+            faults,
+        );
         #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
         let database = noted(Database::new(&config.database, clock(), events()), faults);
         let journal = noted(Journal::new(&config.journal, events()), faults)?;
@@ -63,7 +66,12 @@ impl Engines {
         let invalidator = Invalidator::new(rules, &config.routes, journaled, events());
         let invalidator = noted(invalidator, faults);
         let spawner = tasks.as_ref().map(Tasks::spawner);
-        let parts = CacheParts { journal, clock: clock(), events: events(), spawner };
+        let parts = CacheParts {
+            journal,
+            clock: clock(),
+            events: events(),
+            spawner,
+        };
         let cache = noted(Cache::new(&config.cache, parts), faults);
         Some(Self {
             tasks: tasks?,

@@ -196,6 +196,10 @@ impl Keep {
     /// accepting; layers go on answering meanwhile. Cancelling it aborts the rest at once.
     pub async fn shutdown(&self) -> usize {
         self.parts.engines.progress.close();
-        self.parts.engines.tasks.shutdown(self.parts.ground.config.shutdown).await
+        self.parts
+            .engines
+            .tasks
+            .shutdown(self.parts.ground.config.shutdown)
+            .await
     }
 }

@@ -10,6 +10,7 @@
     reason = "tests fail by panicking, and their helpers are not an API"
 )]
 
+mod examples;
 mod guard;
 mod house;
 mod invalidation;

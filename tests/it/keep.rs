@@ -249,6 +249,45 @@ async fn a_read_after_a_write_never_sees_the_old_value() {
 }
 
 #[tokio::test]
+async fn nested_routers_keep_their_answers_apart_and_equivalent_targets_together() {
+    let keep = Keep::builder(Profile::production()).build().unwrap();
+    let said = |what: &'static str| {
+        let answer = move || async move { ([("cache-control", "public, max-age=600")], what) };
+        Router::new()
+            .route("/{id}", get(answer).put(StatusCode::NO_CONTENT))
+            .layer(keep.layer())
+    };
+    let app = Router::<()>::new()
+        .nest("/contacts", said("contact"))
+        .nest("/orders", said("order"));
+    let ask = async |method: &str, path: &str| {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .body(Body::empty())
+            .unwrap();
+        let (head, body) = app.clone().oneshot(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let status = head.headers["cache-status"].to_str().unwrap().to_owned();
+        (String::from_utf8(body.to_vec()).unwrap(), status)
+    };
+    let miss = "keep; fwd=uri-miss; stored".to_owned();
+    assert_eq!(
+        ask("GET", "/contacts/7").await,
+        ("contact".to_owned(), miss.clone())
+    );
+    assert_eq!(
+        ask("GET", "/orders/7").await,
+        ("order".to_owned(), miss.clone())
+    );
+    assert_eq!(ask("GET", "/contacts/7").await.1, "keep; hit");
+    // The same contact by another spelling: what one changes, the other must not serve.
+    ask("PUT", "/contacts/%37").await;
+    assert_eq!(ask("GET", "/contacts/7").await.1, miss);
+    assert_eq!(ask("GET", "/orders/7").await.1, "keep; hit");
+}
+
+#[tokio::test]
 async fn a_thousand_requests_for_one_missing_answer_cost_one_call() {
     let keep = Keep::builder(Profile::production())
         .rate_limit(|limits| limits.enabled = false)

@@ -10,6 +10,8 @@
     reason = "tests fail by panicking, and their helpers are not an API"
 )]
 
+mod cache;
+mod cache_room;
 mod examples;
 mod guard;
 mod house;
@@ -19,5 +21,3 @@ mod metrics;
 mod progress;
 mod prometheus_text;
 mod rate_limit;
-mod cache;
-mod cache_room;

@@ -16,6 +16,7 @@ pub const FLOORS: &[(u8, &[&str])] = &[
             "route",
             "task",
             "config_time",
+            "target",
             "identity",
         ],
     ),

@@ -226,8 +226,8 @@ impl Case {
             );
         }
         match self.compare {
-            Compare::Total => println!("  RATIO compares the median of the whole request"),
-            Compare::AboveBaseline => println!("  RATIO compares the median above {base}"),
+            Compare::Total => println!("  compared: the median of the whole request"),
+            Compare::AboveBaseline => println!("  compared: the median above {base}"),
         }
         let compared = |row: &Row| match self.compare {
             Compare::Total => row.median,

@@ -1,0 +1,59 @@
+//! tower-keep beside its peers: the same requests, in one process, in turns, by thread CPU time.
+//!
+//! ```text
+//! cargo run --release --manifest-path benches/peers/Cargo.toml -- [room ..]
+//! ```
+//!
+//! Without a room all of them are measured. Each case prints a table for people and lines for programs:
+//! `RATIO <room>/<case> ours=<ns> <peer>=<ns> ratio=<ours/peer>`, one peer a line. A ratio below 1 means
+//! that tower-keep is cheaper. `floor` is no peer but the least work that could do the job, written by
+//! hand: what a ratio to it costs is what the features cost.
+//!
+//! A further room is a file with a `pub(crate) fn run(bench: &Bench) -> Result<(), Failure>` and a line
+//! in [`ROOMS`].
+
+mod allocations;
+mod cache;
+mod drive;
+mod measure;
+mod metrics;
+mod traffic;
+
+use std::process::ExitCode;
+
+use crate::measure::Bench;
+
+/// Whatever keeps a room from being measured.
+pub(crate) type Failure = Box<dyn std::error::Error>;
+
+/// A name for the command line, and what measures it.
+type Room = (&'static str, fn(&Bench) -> Result<(), Failure>);
+
+/// What can be measured, in order. Rooms still to come: `guard`, `rate_limit`, `store`, `tiers`.
+const ROOMS: [Room; 2] = [("metrics", metrics::run), ("cache", cache::run)];
+
+fn main() -> ExitCode {
+    let asked: Vec<String> = std::env::args().skip(1).collect();
+    let known = ROOMS.map(|(name, _)| name);
+    if let Some(unknown) = asked.iter().find(|room| !known.contains(&room.as_str())) {
+        eprintln!("there is no room {unknown:?}; rooms: {}", known.join(", "));
+        return ExitCode::FAILURE;
+    }
+    match measure(&asked) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(asked: &[String]) -> Result<(), Failure> {
+    let bench = Bench::new()?;
+    for (name, run) in ROOMS {
+        if asked.is_empty() || asked.iter().any(|room| room == name) {
+            run(&bench)?;
+        }
+    }
+    Ok(())
+}

@@ -11,7 +11,7 @@ use http::{Method, header};
 use crate::clock::Clock;
 use crate::error::{ConfigError, Faults};
 use crate::event::{Event, Events};
-use crate::identity::{CallerResolver, RequestView, masked};
+use crate::identity::{CallerResolver, ProxyHeader, RequestView, masked};
 use crate::rate_limit::charges::{Charge, Charges, take_all};
 use crate::rate_limit::compiled::CompiledRule;
 use crate::rate_limit::config::RateLimitConfig;
@@ -245,8 +245,9 @@ impl Engine {
         if self.origin.proxies.trusts_nobody()
             && !self.told_proxy.load(Ordering::Relaxed)
             && subject.asked_peer().is_some_and(is_private)
-            && (request.headers.contains_key("x-forwarded-for")
-                || request.headers.contains_key(header::FORWARDED))
+            && [ProxyHeader::XForwardedFor, ProxyHeader::Forwarded]
+                .iter()
+                .any(|header| request.headers.contains_key(header.name()))
         {
             self.warn_once(&self.told_proxy, TOLD_PROXY);
         }

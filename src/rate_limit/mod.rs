@@ -22,7 +22,9 @@
 //!     .scope(Scope::Ip);
 //! // Beside it, the rule `default` for every request: 600 a minute per caller or address.
 //! let config = RateLimitConfig { rules: vec![login], ..RateLimitConfig::default() };
-//! let limiter = RateLimiter::new(&config, &[], Clock::system(), Events::none())?;
+//! // A clock that stands still, for the example's sake; `Clock::system()` in a service.
+//! let (clock, _hand) = Clock::manual();
+//! let limiter = RateLimiter::new(&config, &[], clock, Events::none())?;
 //!
 //! let service = ServiceBuilder::new()
 //!     .layer(RateLimitLayer::new(limiter))
@@ -37,9 +39,9 @@
 //! assert_eq!(second.status(), 429);
 //! assert_eq!(second.headers()["retry-after"], "720");
 //!
-//! // The refused request was not counted by `default` either, of whose 100 at once one is gone.
+//! // The refused request was not counted by `default` either, of whose 600 one is gone.
 //! let other = service.oneshot(Request::get("/").body(())?).await?;
-//! assert_eq!(other.headers()["ratelimit"], "\"default\";r=98;t=1");
+//! assert_eq!(other.headers()["ratelimit"], "\"default\";r=598;t=1");
 //! # Ok(())
 //! # }
 //! ```

@@ -31,14 +31,19 @@ pub(crate) enum Owner<'a> {
     Named(Cow<'a, str>),
 }
 
+#[derive(Clone, Copy, PartialEq)]
+struct Address {
+    peer: IpAddr,
+    client: IpAddr,
+}
+
 /// A request, and what has been found out about who sent it.
 pub(crate) struct Subject<'a> {
     request: RequestView<'a>,
     callers: &'a CallerResolver,
     origin: &'a Origin,
     caller: OnceCell<Option<Cow<'a, Caller>>>,
-    peer: OnceCell<Option<IpAddr>>,
-    ip: OnceCell<Option<IpAddr>>,
+    address: OnceCell<Option<Address>>,
 }
 
 impl<'a> Subject<'a> {
@@ -52,8 +57,7 @@ impl<'a> Subject<'a> {
             callers,
             origin,
             caller: OnceCell::new(),
-            peer: OnceCell::new(),
-            ip: OnceCell::new(),
+            address: OnceCell::new(),
         }
     }
 
@@ -74,17 +78,21 @@ impl<'a> Subject<'a> {
             Scope::Global => Some(Owner::Everybody),
             Scope::Custom(custom) => custom.name(&self.request).map(Owner::Named),
         };
-        owner.unwrap_or_else(|| self.client_ip().map_or(Owner::Unknown, Owner::Ip))
+        owner.unwrap_or_else(|| match self.address() {
+            Some(address) => Owner::Ip(address.client),
+            None => Owner::Unknown,
+        })
     }
 
     /// Whether the peer's address was asked for and is not known.
     pub(crate) fn lacks_peer(&self) -> bool {
-        self.peer.get() == Some(&None)
+        matches!(self.address.get(), Some(None))
     }
 
     /// The peer's address if it was asked for and is known.
     pub(crate) fn asked_peer(&self) -> Option<IpAddr> {
-        self.peer.get().copied().flatten()
+        let asked = self.address.get().copied().flatten();
+        asked.map(|address| address.peer)
     }
 
     fn caller(&self) -> Option<&Caller> {
@@ -93,11 +101,13 @@ impl<'a> Subject<'a> {
             .as_deref()
     }
 
-    fn client_ip(&self) -> Option<IpAddr> {
-        *self.ip.get_or_init(|| {
-            let peer = *self.peer.get_or_init(|| peer_ip(&self.request));
-            let client = self.origin.proxies.client_ip(peer?, self.request.headers);
-            Some(masked(client, self.origin.ipv6_prefix))
+    /// Where the request comes from; the client masked.
+    fn address(&self) -> Option<Address> {
+        *self.address.get_or_init(|| {
+            let peer = peer_ip(&self.request)?;
+            let client = self.origin.proxies.client_ip(peer, self.request.headers);
+            let client = masked(client, self.origin.ipv6_prefix);
+            Some(Address { peer, client })
         })
     }
 }

@@ -407,6 +407,45 @@ mod tests {
         }
     }
 
+    /// Two threads whose clocks differ by a little see different slots as free. Without taking
+    /// turns each would give the new key a bucket of its own.
+    #[test]
+    fn a_key_that_two_threads_insert_at_once_gets_one_bucket() {
+        const ROUNDS: usize = 2000;
+        let once = Limit::new(DAY, 1);
+        let tables: Vec<Table> = (0..ROUNDS)
+            .map(|_| {
+                let table = Table::new(8, 0);
+                for name in 0..100 {
+                    // The slots that are filled first are free last.
+                    table.charge(key(&table, name), 0, Limit::new(1000 - name, 1));
+                }
+                table
+            })
+            .collect();
+        let (arrived, allowed) = (AtomicU64::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            for thread in 0..2 {
+                let (tables, arrived, allowed) = (&tables, &arrived, &allowed);
+                scope.spawn(move || {
+                    for (round, table) in (1..).zip(tables) {
+                        let new = key(table, u64::MAX);
+                        arrived.fetch_add(1, Ordering::SeqCst);
+                        while arrived.load(Ordering::SeqCst) < 2 * round {
+                            std::thread::yield_now();
+                        }
+                        if table.charge(new, 980 + 10 * thread, once).is_allow() {
+                            allowed.fetch_add(1, Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+        let allowed = allowed.into_inner() as usize;
+        // Now and then the new key has a twin among the old ones, and is refused.
+        assert!((ROUNDS - 5..=ROUNDS).contains(&allowed), "{allowed}");
+    }
+
     #[test]
     fn after_a_pause_of_any_length_a_bucket_is_full() {
         let limit = Limit::new(DAY, 60);

@@ -96,7 +96,6 @@ impl Body for Piped {
 pub struct Room {
     pub cache: Cache,
     pub hand: ManualClock,
-    pub clock: Clock,
     /// Background refreshes run here.
     pub tasks: Tasks,
 }
@@ -113,7 +112,7 @@ pub fn room_with(change: impl FnOnce(&mut CacheConfig)) -> Room {
     let tasks = Tasks::new().unwrap();
     let parts = CacheParts {
         journal: Journal::new(&JournalConfig::default(), Events::none()).unwrap(),
-        clock: clock.clone(),
+        clock,
         events: Events::none(),
         spawner: Some(tasks.spawner()),
     };
@@ -121,7 +120,6 @@ pub fn room_with(change: impl FnOnce(&mut CacheConfig)) -> Room {
     Room {
         cache,
         hand,
-        clock,
         tasks,
     }
 }

@@ -10,4 +10,5 @@
 )]
 
 mod cache;
+mod cache_body;
 mod cache_room;

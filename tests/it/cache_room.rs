@@ -117,11 +117,7 @@ pub fn room_with(change: impl FnOnce(&mut CacheConfig)) -> Room {
         spawner: Some(tasks.spawner()),
     };
     let cache = Cache::new(&config, parts).unwrap();
-    Room {
-        cache,
-        hand,
-        tasks,
-    }
+    Room { cache, hand, tasks }
 }
 
 impl Room {

@@ -11,4 +11,7 @@
 
 mod cache;
 mod cache_body;
+mod cache_flight;
+mod cache_model;
 mod cache_room;
+mod cache_sockets;

@@ -129,6 +129,12 @@ impl Faults {
         self.found.is_empty()
     }
 
+    /// What was found as an error, for where something surely was.
+    #[must_use]
+    pub fn into_error(self) -> ConfigError {
+        ConfigError { faults: self.found }
+    }
+
     /// `Ok` if nothing was found.
     ///
     /// # Errors

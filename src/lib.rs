@@ -1,14 +1,77 @@
-//! The middleware stack for axum and hyper on small hosts.
+//! The middleware stack for axum and hyper on small hosts: metrics, an admission guard, rate limits,
+//! invalidation and an HTTP cache, set up through one builder with profiles for small machines.
+//!
+//! ```
+//! use axum::{Router, routing::get};
+//! use tower_keep::{Keep, Profile};
+//!
+//! # #[cfg(feature = "axum")]
+//! # fn app() -> Result<Router, tower_keep::error::ConfigError> {
+//! let keep = Keep::builder(Profile::from_env()) // azure_b1 on App Service, else production
+//!     .env() // ENABLE_RATE_LIMITING, CACHE_MAX_SIZE_MB, KEEP_CACHE_CAPACITY_BYTES, ..
+//!     .build()?; // names every fault at once
+//! let app = Router::new()
+//!     .route("/reports/{id}", get(async || ([("cache-control", "max-age=60")], "slow to make")))
+//!     .layer(keep.layer()) // metrics > guard > rate limit > invalidation > cache
+//!     .merge(keep.admin_router()); // /alive /ready /health /metrics
+//! # Ok(app) }
+//! ```
+//!
+//! # What a request meets
+//!
+//! | stop | what it does | what it answers itself |
+//! |---|---|---|
+//! | [`metrics`] | counts by route, method and status; latency; in flight; cancelled | |
+//! | [`guard`] | bounded concurrency, bounded queue, memory budget | 503 |
+//! | [`rate_limit`] | GCRA per rule and caller, all-or-nothing, in a table of fixed size | 429 |
+//! | [`invalidation`] | after a write: purges by rule, before the writer hears of it | |
+//! | [`cache`] | a shared cache by RFC 9111; one request fetches for all | 200, 304, 504 |
+//!
+//! Each layer is usable alone ([`Keep::cache_layer`], [`CacheLayer::new`](cache::CacheLayer::new), ..),
+//! and each engine without Tower ([`RateLimiter::check`](rate_limit::RateLimiter::check),
+//! [`Invalidator::purge_tag`](invalidation::Invalidator::purge_tag), ..). Beside them stand
+//! [`progress`] streams and, with a `sqlx-` feature, database pools with a small host's numbers.
+//!
+//! State lives in memory, and each instance has its own. A layer never changes its service's error type:
+//! what it refuses is a response, with its [`Refusal`](refusal::Refusal) in the extensions.
+//!
+//! # Features
+//!
+//! None is on by default. `axum`: `ConnectInfo` and `MatchedPath` are understood, and
+//! `Keep::admin_router` is there. `sqlx-sqlite`, `sqlx-postgres`: the room `sqlx`.
 
+#[cfg(feature = "axum")]
+pub mod admin;
 pub mod cache;
 pub mod clock;
+pub mod config;
 pub mod config_time;
+pub mod database;
+pub mod env;
 pub mod error;
 pub mod event;
+pub mod guard;
 pub mod identity;
+pub mod invalidation;
 pub mod journal;
+pub mod keep;
+pub mod metrics;
 pub mod pattern;
+pub mod profile;
+pub mod progress;
+pub mod rate_limit;
 pub mod refusal;
 pub mod response;
 pub mod route;
+#[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
+pub mod sqlx;
+pub mod store;
+pub mod target;
 pub mod task;
+
+pub use keep::{Keep, KeepBuilder, KeepLayer, KeepService};
+pub use profile::Profile;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

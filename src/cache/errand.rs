@@ -22,7 +22,9 @@ use crate::cache::status::{CACHE_STATUS, Fate, FwdReason, Service};
 use crate::cache::vary::Selector;
 use crate::clock::Moment;
 use crate::event::Event;
+use crate::identity::RequestView;
 use crate::journal::{Marker, Stamp, Subject};
+use crate::target::normal_form;
 
 /// What is remembered while the service works on a request whose answer may be stored.
 #[derive(Debug)]
@@ -303,12 +305,13 @@ impl Change {
         cache.emit(Event::CacheForwarded {
             reason: FwdReason::Method.as_str(),
         });
-        let host = request.headers().get(http::header::HOST);
-        let authority = request.uri().authority().map(http::uri::Authority::as_str);
+        let view = RequestView::of(request);
+        let host = view.headers.get(http::header::HOST);
+        let authority = view.uri.authority().map(http::uri::Authority::as_str);
         let authority = authority.or_else(|| host?.to_str().ok()).map(Box::from);
         Self {
             cache: cache.clone(),
-            path: Some(request.uri().path().into()),
+            path: Some(normal_form(view.uri.path()).into()),
             authority,
         }
     }
@@ -330,7 +333,7 @@ impl Change {
                     .get(name)
                     .and_then(|value| value.to_str().ok());
                 let local = target.and_then(|target| self.local_path(target));
-                markers.extend(local.map(Marker::tag));
+                markers.extend(local.map(|path| Marker::tag(&normal_form(path))));
             }
             self.cache.journal().append(&markers);
         }
@@ -368,7 +371,8 @@ impl Drop for Change {
 
 /// What an answer can be invalidated by: its target, its path, and the handler's tags.
 fn subject(target: &str, tags: Option<&CacheTags>) -> Subject {
-    let mut all: Vec<Arc<str>> = vec![path(target).into()];
+    let target = normal_form(target);
+    let mut all: Vec<Arc<str>> = vec![path(&target).into()];
     all.extend(tags.iter().flat_map(|tags| tags.tags()).cloned());
-    Subject::of(target, &all)
+    Subject::of(&*target, &all)
 }

@@ -19,6 +19,7 @@ use crate::cache::key::{CacheKey, KeyView};
 use crate::cache::policy::{Freshness, has_credentials};
 use crate::cache::status::{FwdReason, Service};
 use crate::clock::Moment;
+use crate::identity::RequestView;
 
 /// Where a request goes from here.
 #[derive(Debug)]
@@ -104,7 +105,11 @@ pub(crate) fn look<B>(cache: &Cache, request: &Request<B>, company: Company) -> 
     if stays_out(headers) {
         return Stop::Pass(FwdReason::Bypass);
     }
-    let Some(key) = KeyView::of(request.uri(), headers, cache.config().key_authority) else {
+    let Some(key) = KeyView::of(
+        RequestView::of(request).uri,
+        headers,
+        cache.config().key_authority,
+    ) else {
         return Stop::Pass(FwdReason::Bypass);
     };
     let control = if headers.contains_key(CACHE_CONTROL) || headers.contains_key(PRAGMA) {

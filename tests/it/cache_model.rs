@@ -174,23 +174,25 @@ fn service(room: &Room, origin: &Arc<Mutex<Origin>>) -> Cached {
     })
 }
 
-/// How old, in seconds, the directives and the URL's own terms let an answer be that was not fetched now.
+/// How old, in whole seconds, the directives and the URL's own terms let an answer be that was not
+/// fetched now. A lifetime of a minute ends before its sixtieth second is over.
 fn oldest_allowed(ask: &Ask, failing: bool) -> u64 {
-    let own = match URLS[ask.url].0 {
-        "/swr" => LIFETIME + URLS[ask.url].2,
-        "/sie" if failing => LIFETIME + URLS[ask.url].2,
-        // A refresh always asks; only a failing origin makes no difference to it.
+    let (path, _, more) = URLS[ask.url];
+    let fresh = LIFETIME - 1;
+    let own = match path {
+        "/swr" => fresh + more,
+        "/sie" if failing => fresh + more,
         "/asked" => 0,
-        _ => LIFETIME,
+        _ => fresh,
     };
-    let strict = matches!(URLS[ask.url].0, "/strict" | "/asked");
+    let strict = matches!(path, "/strict" | "/asked");
     match ask.directives {
-        Directives::MaxStale(more) if !strict => own.max(LIFETIME + more),
+        Directives::MaxStale(accepted) if !strict => own.max(LIFETIME + accepted),
         // Staleness on error is the origin's leave, above what the client prefers.
-        _ if failing && URLS[ask.url].0 == "/sie" => own,
+        _ if failing && path == "/sie" => own,
         Directives::NoCache | Directives::NoStore => 0,
-        Directives::MaxAge(limit) => own.min(limit).min(LIFETIME),
-        Directives::MinFresh(wish) => LIFETIME.saturating_sub(wish),
+        Directives::MaxAge(limit) => own.min(limit).min(fresh),
+        Directives::MinFresh(wish) => LIFETIME.saturating_sub(wish).min(fresh),
         _ => own,
     }
 }

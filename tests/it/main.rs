@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::disallowed_methods,
     missing_docs,
     missing_debug_implementations,
     unreachable_pub,
@@ -15,3 +16,12 @@ mod cache_flight;
 mod cache_model;
 mod cache_room;
 mod cache_sockets;
+mod examples;
+mod guard;
+mod house;
+mod invalidation;
+mod keep;
+mod metrics;
+mod progress;
+mod prometheus_text;
+mod rate_limit;

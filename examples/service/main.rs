@@ -1,0 +1,106 @@
+//! A small customer file (CRM) on SQLite, behind the whole stack.
+//!
+//! ```text
+//! cargo run --release --example service --features axum,sqlx-sqlite
+//! ```
+//!
+//! All that the crate has to do with it is in this file: the lines of [`main`] that build a [`Keep`]
+//! and put its layer around the routes, and the two lists of rules below. The other files are the
+//! service: handlers that say `Cache-Control`, name tags, and know nothing of layers.
+
+mod callers;
+mod contacts;
+mod db;
+mod edits;
+mod organizations;
+mod page;
+mod problem;
+mod reports;
+mod search;
+mod seed;
+mod server;
+
+use std::error::Error;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::Method;
+use axum::routing::{get, post};
+use tower_keep::invalidation::{InvalidationConfig, InvalidationRule};
+use tower_keep::rate_limit::{Quota, RateLimitConfig, Rule, Scope};
+use tower_keep::{Keep, Profile};
+
+use crate::db::Crm;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // What the environment says comes last, so that an operator can overrule what is written here.
+    let keep = Keep::builder(Profile::from_env())
+        .callers(callers::by_api_key())
+        .rate_limit(quotas)
+        .invalidation(consequences)
+        .env()
+        .build()?;
+    let crm = Crm::open(keep.database()).await?;
+    let app = routes(crm.clone())
+        .layer(keep.layer())
+        // Probes must be answered when everything else is refused, so they stand outside.
+        .merge(keep.admin_router());
+
+    let served = server::serve(app).await;
+    keep.shutdown().await;
+    crm.close().await;
+    Ok(served?)
+}
+
+/// How often who may ask: a rule for everybody, by tier, and two for what costs more.
+fn quotas(limits: &mut RateLimitConfig) {
+    let minute = Duration::from_secs(60);
+    let per_minute = |count| Quota::requests(count).per(minute);
+    // Callers without a key, by their address.
+    (limits.requests_max, limits.window, limits.burst) = (300, minute, None);
+    for (tier, count) in [("basic", 60), ("premium", 600), ("admin", 6_000)] {
+        limits.tiers.insert(tier.to_owned(), per_minute(count));
+    }
+    // By address whoever is signed in, so that nobody guesses passwords faster for having a key.
+    let login = Rule::new("login", per_minute(5)).route("/login");
+    limits
+        .rules
+        .push(login.methods([Method::POST]).scope(Scope::Ip));
+    let report = Rule::new("report", per_minute(30)).route("/reports/sales/{organization_id}");
+    limits.rules.push(report);
+}
+
+/// What a change makes old, as far as its path tells; the rest the handlers say (`edits.rs`).
+fn consequences(changes: &mut InvalidationConfig) {
+    changes.rules = vec![
+        InvalidationRule::new("/contacts/{id}")
+            .methods(["PUT", "DELETE"])
+            .paths(["/contacts/{{id}}"])
+            .tags(["contacts"])
+            .patterns(["/search*"]),
+        InvalidationRule::new("/contacts")
+            .methods(["POST"])
+            .tags(["contacts"])
+            .patterns(["/search*"]),
+    ];
+}
+
+fn routes(crm: Crm) -> Router {
+    Router::new()
+        .route("/contacts", get(contacts::list).post(edits::create))
+        .route(
+            "/contacts/{id}",
+            get(contacts::show).put(edits::update).delete(edits::remove),
+        )
+        .route("/organizations/{id}", get(organizations::show))
+        .route("/reports/sales/{organization_id}", get(reports::sales))
+        .route("/search", get(search::search))
+        .route("/login", post(callers::login))
+        .fallback(problem::no_such_route)
+        .method_not_allowed_fallback(problem::no_such_method)
+        // No body that this service understands is larger.
+        .layer(DefaultBodyLimit::max(16 * 1024))
+        .with_state(crm)
+}

@@ -1,0 +1,257 @@
+//! All settings of the stack in one value.
+//!
+//! A [`Profile`] is a complete [`KeepConfig`]; files, code and environment overlay it. In a file only
+//! what differs needs to be said:
+//!
+//! ```
+//! use tower_keep::config::KeepConfig;
+//!
+//! let config: KeepConfig = toml::from_str(r#"
+//!     profile = "azure_b1"
+//!     [cache]
+//!     capacity_bytes = 33554432
+//!     [rate_limit]
+//!     requests_max = 100
+//!     window_ms = 60000
+//! "#)?;
+//! assert_eq!(config.cache.capacity_bytes, 32 << 20);
+//! assert_eq!(config.database.connections_max, 3, "the profile's number");
+//! # Ok::<(), toml::de::Error>(())
+//! ```
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+
+use crate::cache::CacheConfig;
+use crate::database::DatabaseConfig;
+use crate::error::{ConfigError, Faults};
+use crate::guard::GuardConfig;
+use crate::invalidation::InvalidationConfig;
+use crate::journal::JournalConfig;
+use crate::metrics::MetricsConfig;
+use crate::progress::ProgressConfig;
+use crate::rate_limit::RateLimitConfig;
+use crate::route::Route;
+use crate::store::RedisConfig;
+
+/// The settings of every room.
+///
+/// Deserialized, it begins with the profile that the field `profile` names (`production` without one)
+/// and takes over what is said; an unknown field is an error that names it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self", deny_unknown_fields)]
+pub struct KeepConfig {
+    /// The service's path templates, where they are known. Then a rule for any other route is a fault,
+    /// and metrics can tell routes apart without axum.
+    pub routes: Vec<String>,
+    /// How long [`Keep::shutdown`](crate::Keep::shutdown) waits for background work: 100 ms to 5 min.
+    #[serde(rename = "shutdown_ms", with = "crate::config_time::millis")]
+    pub shutdown: Duration,
+    /// Where Redis is.
+    pub redis: RedisConfig,
+    /// What is measured.
+    pub metrics: MetricsConfig,
+    /// How much is let in.
+    pub guard: GuardConfig,
+    /// Who may ask how often.
+    pub rate_limit: RateLimitConfig,
+    /// How much is remembered of what was invalidated.
+    pub journal: JournalConfig,
+    /// Which requests make which answers old.
+    pub invalidation: InvalidationConfig,
+    /// What is stored.
+    pub cache: CacheConfig,
+    /// Streams that tell of long work.
+    pub progress: ProgressConfig,
+    /// Database pools and slow queries.
+    pub database: DatabaseConfig,
+}
+
+impl KeepConfig {
+    /// These settings with what `overlay` says in their place: tables are merged, everything else is
+    /// replaced.
+    ///
+    /// # Errors
+    ///
+    /// Names the field that is unknown or of the wrong type.
+    pub fn overlaid(&self, overlay: Value) -> Result<Self, ConfigError> {
+        let mut whole = self.to_value()?;
+        merge(&mut whole, overlay);
+        Self::from_value(whole)
+    }
+
+    /// The settings as a tree, for overlays and for looking at them.
+    ///
+    /// # Errors
+    ///
+    /// None in practice: all settings are numbers, texts and lists.
+    pub fn to_value(&self) -> Result<Value, ConfigError> {
+        serde_json::to_value(self)
+            .map_err(|error| ConfigError::one("config", "?", error.to_string()))
+    }
+
+    pub(crate) fn from_value(whole: Value) -> Result<Self, ConfigError> {
+        let seen = whole.clone();
+        let mut track = serde_path_to_error::Track::new();
+        let inner = serde_path_to_error::Deserializer::new(whole, &mut track);
+        Self::deserialize(inner).map_err(|error| {
+            let path = track.path().to_string();
+            let pointer = format!("/{}", path.replace('.', "/").replace(['[', ']'], ""));
+            let value = match seen.pointer(&pointer) {
+                // A URL may hold a password.
+                Some(_) if path.starts_with("redis") => "(hidden)".to_owned(),
+                Some(value) if !value.is_object() => value.to_string(),
+                _ => "?".to_owned(),
+            };
+            ConfigError::one(path, value, error.to_string())
+        })
+    }
+
+    /// Notes everything that is out of range or contradicts itself, in every room.
+    pub fn check(&self, faults: &mut Faults) {
+        let (least, most) = (Duration::from_millis(100), Duration::from_secs(300));
+        faults.within_time("shutdown_ms", self.shutdown, least..=most);
+        for route in &self.routes {
+            if let Err(wrong) = Route::new(route, &[]) {
+                faults.add("routes", route, wrong);
+            }
+        }
+        self.redis.check("redis", faults);
+        self.metrics.check("metrics", faults);
+        self.guard.check("guard", faults);
+        self.rate_limit.check("rate_limit", faults);
+        self.journal.check("journal", faults);
+        self.invalidation.check("invalidation", faults);
+        self.cache.check("cache", faults);
+        self.progress.check("progress", faults);
+        self.database.check("database", faults);
+        if let Some(budget) = self.guard.memory_budget_bytes
+            && self.cache.enabled
+            && self.cache.capacity_bytes > budget / 2
+        {
+            let allowed = format!("must be at most half of guard.memory_budget_bytes = {budget}");
+            faults.add("cache.capacity_bytes", self.cache.capacity_bytes, allowed);
+        }
+    }
+}
+
+/// Lays `over` onto `base`.
+fn merge(base: &mut Value, over: Value) {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            for (name, value) in over {
+                merge(base.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (base, over) => *base = over,
+    }
+}
+
+impl Serialize for KeepConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::profile::Profile;
+
+    fn faults(config: &KeepConfig) -> Vec<String> {
+        let mut faults = Faults::new();
+        config.check(&mut faults);
+        match faults.into_result() {
+            Ok(()) => Vec::new(),
+            Err(error) => error
+                .faults()
+                .iter()
+                .map(|fault| fault.field.clone())
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn what_is_not_said_is_the_profiles() {
+        let config: KeepConfig =
+            serde_json::from_value(json!({"profile": "azure_b1", "cache": {"enabled": false}}))
+                .unwrap();
+        let mut expected = Profile::azure_b1().config().clone();
+        expected.cache.enabled = false;
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn a_config_survives_being_written_and_read() {
+        for profile in [
+            Profile::azure_b1(),
+            Profile::development(),
+            Profile::production(),
+        ] {
+            let written = serde_json::to_value(profile.config()).unwrap();
+            assert_eq!(KeepConfig::from_value(written).unwrap(), *profile.config());
+        }
+    }
+
+    #[test]
+    fn a_wrong_field_is_named_with_its_value() {
+        let base = Profile::production().config().clone();
+        let error = base
+            .overlaid(json!({"guard": {"slots": "many"}}))
+            .unwrap_err();
+        assert_eq!(error.faults()[0].field, "guard.slots");
+        assert_eq!(error.faults()[0].value, "\"many\"");
+        let error = base.overlaid(json!({"cache": {"capcity": 1}})).unwrap_err();
+        assert!(
+            error.to_string().contains("unknown field `capcity`"),
+            "{error}"
+        );
+        let error = base
+            .overlaid(json!({"cache": {"ttl_default_ms": -1}}))
+            .unwrap_err();
+        assert_eq!(error.faults()[0].field, "cache.ttl_default_ms");
+        assert_eq!(error.faults()[0].value, "-1");
+        let error = base.overlaid(json!({"redis": {"url": 7}})).unwrap_err();
+        assert_eq!(error.faults()[0].value, "(hidden)");
+    }
+
+    #[test]
+    fn an_unknown_profile_is_named() {
+        let read = serde_json::from_value::<KeepConfig>(json!({"profile": "b1"}));
+        assert!(read.unwrap_err().to_string().contains("azure_b1"));
+        assert!(serde_json::from_value::<KeepConfig>(json!({"profile": 1})).is_err());
+    }
+
+    #[test]
+    fn every_room_is_checked_and_contradictions_between_rooms_are_found() {
+        let mut config = Profile::production().config().clone();
+        assert_eq!(faults(&config), Vec::<String>::new());
+        config.guard.slots = 0;
+        config.cache.capacity_bytes = 0;
+        config.database.connections_max = 0;
+        config.routes = vec!["no-slash".to_owned()];
+        config.redis.url = Some("ftp://x".to_owned());
+        let found = faults(&config);
+        for field in [
+            "guard.slots",
+            "cache.capacity_bytes",
+            "database.connections_max",
+            "routes",
+            "redis.url",
+        ] {
+            assert!(
+                found.iter().any(|found| found == field),
+                "{field} in {found:?}"
+            );
+        }
+        let mut config = Profile::production().config().clone();
+        config.guard.memory_budget_bytes = Some(64 << 20);
+        config.cache.capacity_bytes = 60 << 20;
+        config.cache.body_bytes_max = 1 << 20;
+        assert_eq!(faults(&config), ["cache.capacity_bytes"]);
+    }
+}

@@ -1,0 +1,573 @@
+//! The guard itself: an entrance for requests, and a watch over memory.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+
+use http::Request;
+
+use crate::clock::Clock;
+use crate::error::{ConfigError, Faults};
+use crate::event::{Event, Events};
+use crate::guard::admission::{Admission, Entrance, Permit};
+use crate::guard::config::GuardConfig;
+use crate::guard::memory::{MemoryProbe, MemoryReading, NoProbe};
+use crate::guard::pressure::{Pressure, PressureCell};
+use crate::guard::slots::Slots;
+use crate::identity::RequestView;
+use crate::route::Route;
+
+/// Decides who comes in, and watches the memory of the process. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Guard {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    enabled: bool,
+    entrance: Arc<Entrance>,
+    critical: Vec<Route>,
+    used_bytes: AtomicU64,
+    budget_bytes: u64,
+    watch: Mutex<Watch>,
+}
+
+/// What only the one who samples touches.
+struct Watch {
+    probe: Box<dyn MemoryProbe>,
+    hooks: Vec<Hook>,
+}
+
+type Hook = Box<dyn Fn(Pressure) + Send + Sync>;
+
+impl Guard {
+    /// A guard that reads the memory of this process, where it knows how (Linux); elsewhere the
+    /// pressure stays [`Pressure::Unknown`]. Takes a first sample.
+    ///
+    /// # Errors
+    ///
+    /// All faults of the configuration, as fields of `guard`.
+    pub fn new(config: &GuardConfig, clock: Clock, events: Events) -> Result<Self, ConfigError> {
+        Self::with_probe(config, clock, events, system_probe())
+    }
+
+    /// A guard with another source of memory readings.
+    ///
+    /// # Errors
+    ///
+    /// All faults of the configuration, as fields of `guard`.
+    pub fn with_probe(
+        config: &GuardConfig,
+        clock: Clock,
+        events: Events,
+        mut probe: Box<dyn MemoryProbe>,
+    ) -> Result<Self, ConfigError> {
+        let mut faults = Faults::new();
+        config.check("guard", &mut faults);
+        faults.into_result()?;
+        // The check has gone through the same templates, so none is lost here.
+        let critical = config.critical.iter();
+        let critical = critical.filter_map(|template| Route::new(template, &[]).ok());
+        let used_bytes = probe.used_bytes();
+        let budget_bytes = config.memory_budget_bytes.or_else(|| {
+            let bounds = probe.bounds()?;
+            Some(bounds.budget_bytes(used_bytes?))
+        });
+        // A process that begins in calm has nothing to tell; one that does not, does in `sample`.
+        let begin = match used_bytes.and(budget_bytes) {
+            Some(_) if config.enabled => Pressure::Normal,
+            _ => Pressure::Unknown,
+        };
+        let guard = Self {
+            shared: Arc::new(Shared {
+                enabled: config.enabled,
+                entrance: Arc::new(Entrance {
+                    slots: Slots::new(config.slots, config.queue),
+                    pressure: PressureCell::new(begin),
+                    clock,
+                    events,
+                    queue_timeout: config.queue_timeout,
+                    retry_after: config.retry_after,
+                }),
+                critical: critical.collect(),
+                used_bytes: AtomicU64::new(0),
+                budget_bytes: budget_bytes.unwrap_or(0),
+                watch: Mutex::new(Watch {
+                    probe,
+                    hooks: Vec::new(),
+                }),
+            }),
+        };
+        guard.sample();
+        Ok(guard)
+    }
+
+    /// Asks for a slot, for a request that may (`critical`) or may not be served at
+    /// [`Pressure::Critical`]. Lock-free while nobody waits.
+    ///
+    /// To wait takes a Tokio timer: outside of a runtime with time enabled, `admit` panics when all
+    /// slots are taken and the queue has places.
+    #[inline]
+    pub fn admit(&self, critical: bool) -> Admission {
+        self.admit_if(|| critical)
+    }
+
+    /// The same for a request, whose route is looked up only when it matters.
+    #[inline]
+    pub(crate) fn admit_request<B>(&self, request: &Request<B>) -> Admission {
+        self.admit_if(|| self.is_critical(&RequestView::of(request)))
+    }
+
+    #[inline]
+    fn admit_if(&self, critical: impl Fn() -> bool) -> Admission {
+        if self.shared.enabled {
+            self.shared.entrance.admit(critical)
+        } else {
+            Admission::Admitted(Permit::unguarded())
+        }
+    }
+
+    /// Whether the request's route is among the critical ones: by the template that axum matched, or
+    /// by its path.
+    #[must_use]
+    pub fn is_critical(&self, request: &RequestView<'_>) -> bool {
+        let matched = request.matched_template();
+        self.shared
+            .critical
+            .iter()
+            .any(|route| matched == Some(&**route.template()) || route.matches(request))
+    }
+
+    /// Reads the memory once, and acts if the level has changed: waiters learn of a critical one,
+    /// [`Event::PressureChanged`] is emitted, and the hooks are called on this thread.
+    ///
+    /// Meant for a beat of [`GuardConfig::memory_sample`]. Takes microseconds, besides the hooks; does
+    /// nothing while another thread is at it.
+    pub fn sample(&self) {
+        if !self.shared.enabled {
+            return;
+        }
+        let mut watch = match self.shared.watch.try_lock() {
+            Ok(watch) => watch,
+            // A probe that panicked may be asked again.
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let used = watch.probe.used_bytes();
+        self.shared
+            .used_bytes
+            .store(used.unwrap_or(0), Ordering::Relaxed);
+        let budget_bytes = self.shared.budget_bytes;
+        let from = self.pressure();
+        let to = used.map_or(Pressure::Unknown, |used| from.next(used, budget_bytes));
+        if from == to {
+            return;
+        }
+        let entrance = &self.shared.entrance;
+        entrance.set_pressure(to);
+        entrance.events.emit(Event::PressureChanged {
+            from: from.name(),
+            to: to.name(),
+            used_bytes: used.unwrap_or(0),
+            budget_bytes,
+        });
+        for hook in &watch.hooks {
+            self.call(hook, to);
+        }
+    }
+
+    /// Calls `hook` with the present level now, and with the new one after each change.
+    ///
+    /// Hooks run one after another on the thread that samples, so they should be quick and hand long
+    /// work to a task. A hook must not register another. One that panics is reported as
+    /// [`Event::Warning`] and called again the next time.
+    pub fn on_pressure(&self, hook: impl Fn(Pressure) + Send + Sync + 'static) {
+        let mut watch = self
+            .shared
+            .watch
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let hook: Hook = Box::new(hook);
+        self.call(&hook, self.pressure());
+        watch.hooks.push(hook);
+    }
+
+    /// A hook's panic would end the task that samples, and with it the only way back from a critical
+    /// level: the service would refuse everybody for ever. So it ends here.
+    fn call(&self, hook: &Hook, pressure: Pressure) {
+        if catch_unwind(AssertUnwindSafe(|| hook(pressure))).is_err() {
+            self.shared.entrance.events.emit(Event::Warning {
+                text: "a hook for memory pressure panicked; mend it, it frees less than it should",
+            });
+        }
+    }
+
+    /// The level of memory pressure: one atomic load.
+    #[must_use]
+    #[inline]
+    pub fn pressure(&self) -> Pressure {
+        self.shared.entrance.pressure.load()
+    }
+
+    /// The last sample and the budget.
+    #[must_use]
+    pub fn memory(&self) -> MemoryReading {
+        MemoryReading {
+            used_bytes: self.shared.used_bytes.load(Ordering::Relaxed),
+            budget_bytes: self.shared.budget_bytes,
+        }
+    }
+
+    /// How many slots are taken.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.shared.entrance.slots.taken()
+    }
+
+    /// How many requests wait for a slot.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.shared.entrance.slots.waiting()
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard")
+            .field("enabled", &self.shared.enabled)
+            .field("in_flight", &self.in_flight())
+            .field("queued", &self.queued())
+            .field("pressure", &self.pressure())
+            .field("memory", &self.memory())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn system_probe() -> Box<dyn MemoryProbe> {
+    match crate::guard::procfs::ProcProbe::open() {
+        Some(probe) => Box::new(probe),
+        None => Box::new(NoProbe),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn system_probe() -> Box<dyn MemoryProbe> {
+    Box::new(NoProbe)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
+
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::event::Recorder;
+    use crate::guard::memory::MemoryBounds;
+    use crate::refusal::Refusal;
+
+    /// Uses as many of 1,000 bytes as it is told; `u64::MAX` is "cannot tell".
+    #[derive(Clone, Default)]
+    struct FakeProbe(Arc<AtomicU64>);
+
+    impl MemoryProbe for FakeProbe {
+        fn used_bytes(&mut self) -> Option<u64> {
+            Some(self.0.load(Ordering::SeqCst)).filter(|used| *used != u64::MAX)
+        }
+
+        fn bounds(&mut self) -> Option<MemoryBounds> {
+            Some(MemoryBounds {
+                limit_bytes: Some(1000),
+                total_bytes: 10_000,
+                available_bytes: 5000,
+            })
+        }
+    }
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<String>>);
+
+    impl Recorder for Heard {
+        fn record(&self, event: &Event<'_>) {
+            self.0.lock().unwrap().push(match event {
+                Event::GuardAdmitted { waited } => format!("admitted after {waited:?}"),
+                Event::GuardRefused { why } => format!("refused: {why}"),
+                Event::PressureChanged { from, to, .. } => format!("{from} to {to}"),
+                other => format!("{other:?}"),
+            });
+        }
+    }
+
+    struct Set {
+        guard: Guard,
+        used: Arc<AtomicU64>,
+        heard: Arc<Heard>,
+        hand: crate::clock::ManualClock,
+    }
+
+    fn guard(slots: usize, queue: usize) -> Set {
+        let (clock, hand) = Clock::manual();
+        let (probe, heard) = (FakeProbe::default(), Arc::new(Heard::default()));
+        let used = Arc::clone(&probe.0);
+        let config = GuardConfig {
+            slots,
+            queue,
+            queue_timeout: Duration::from_millis(500),
+            ..GuardConfig::default()
+        };
+        let events = Events::to(vec![Arc::<Heard>::clone(&heard)]);
+        let guard = Guard::with_probe(&config, clock, events, Box::new(probe)).unwrap();
+        Set {
+            guard,
+            used,
+            heard,
+            hand,
+        }
+    }
+
+    impl Set {
+        fn admitted(&self) -> Permit {
+            match self.guard.admit(false) {
+                Admission::Admitted(permit) => permit,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn waiting(&self) -> crate::guard::Waiting {
+            match self.guard.admit(false) {
+                Admission::Wait(waiting) => waiting,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn uses(&self, bytes: u64) -> Pressure {
+            self.used.store(bytes, Ordering::SeqCst);
+            self.guard.sample();
+            self.guard.pressure()
+        }
+
+        fn heard(&self) -> Vec<String> {
+            std::mem::take(&mut self.heard.0.lock().unwrap())
+        }
+    }
+
+    const RETRY_AFTER: Duration = Duration::from_secs(1);
+    const OVERLOADED: Refusal = Refusal::Overloaded {
+        retry_after: RETRY_AFTER,
+    };
+    const SHORT_OF_MEMORY: Refusal = Refusal::MemoryPressure {
+        retry_after: RETRY_AFTER,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_too_long_is_refused_and_leaves_the_queue() {
+        let set = guard(1, 1);
+        let _permit = set.admitted();
+        let waiting = set.waiting();
+        assert!(matches!(set.guard.admit(false), Admission::Refused(r) if r == OVERLOADED));
+        let late = tokio::time::timeout(Duration::from_millis(501), waiting);
+        assert_eq!(late.await.unwrap().unwrap_err(), OVERLOADED);
+        assert_eq!((set.guard.in_flight(), set.guard.queued()), (1, 0));
+        assert_eq!(
+            set.heard(),
+            [
+                "admitted after 0ns",
+                "refused: overloaded",
+                "refused: queue_timeout"
+            ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiter_is_admitted_when_a_permit_is_dropped_and_says_how_long_it_took() {
+        let set = guard(1, 1);
+        let permit = set.admitted();
+        let mut waiting = Box::pin(set.waiting());
+        tokio::select! {
+            biased;
+            _ = &mut waiting => panic!("no slot is free"),
+            () = tokio::task::yield_now() => {}
+        }
+        set.hand.advance(Duration::from_millis(30));
+        drop(permit);
+        let permit = waiting.await.unwrap();
+        assert_eq!((set.guard.in_flight(), set.guard.queued()), (1, 0));
+        drop(permit);
+        assert_eq!(set.guard.in_flight(), 0);
+        assert_eq!(set.heard(), ["admitted after 0ns", "admitted after 30ms"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn critical_pressure_refuses_all_but_the_critical_and_those_who_wait_at_once() {
+        let set = guard(1, 2);
+        let permit = set.admitted();
+        let waiting = set.waiting();
+        let Admission::Wait(critical) = set.guard.admit(true) else {
+            panic!("a critical request waits like others");
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { waiting.await.unwrap_err() });
+        tokio::task::yield_now().await;
+        let began = now();
+        assert_eq!(set.uses(950), Pressure::Critical);
+        assert_eq!(tasks.join_next().await.unwrap().unwrap(), SHORT_OF_MEMORY);
+        assert_eq!(now(), began, "woken, not timed out");
+        assert!(matches!(set.guard.admit(false), Admission::Refused(r) if r == SHORT_OF_MEMORY));
+        drop(permit);
+        drop(critical.await.unwrap());
+        assert!(matches!(set.guard.admit(true), Admission::Admitted(_)));
+        assert_eq!((set.guard.in_flight(), set.guard.queued()), (0, 0));
+        set.uses(100);
+        drop(set.admitted());
+    }
+
+    /// The paused runtime's time.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "there is no other way to read paused time"
+    )]
+    fn now() -> tokio::time::Instant {
+        tokio::time::Instant::now()
+    }
+
+    #[test]
+    fn a_change_of_level_is_told_once_to_events_and_hooks() {
+        let set = guard(1, 0);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        set.guard.on_pressure(|_| panic!("a hook with a mistake"));
+        let seen = Arc::clone(&told);
+        set.guard
+            .on_pressure(move |level| seen.lock().unwrap().push(level));
+        set.heard();
+        for (bytes, level) in [
+            (100, Pressure::Normal),
+            (860, Pressure::High),
+            (870, Pressure::High),
+            (u64::MAX, Pressure::Unknown),
+            (100, Pressure::Normal),
+        ] {
+            assert_eq!(set.uses(bytes), level, "{bytes}");
+        }
+        assert_eq!(
+            *told.lock().unwrap(),
+            [
+                Pressure::Normal,
+                Pressure::High,
+                Pressure::Unknown,
+                Pressure::Normal
+            ],
+            "the present level at registration, then each change"
+        );
+        let changes: Vec<_> = set.heard();
+        let changes = changes.iter().filter(|text| !text.contains("Warning"));
+        assert_eq!(
+            changes.collect::<Vec<_>>(),
+            ["normal to high", "high to unknown", "unknown to normal"]
+        );
+        let reading = set.guard.memory();
+        assert_eq!((reading.used_bytes, reading.budget_bytes), (100, 1000));
+    }
+
+    #[test]
+    fn a_guard_that_is_switched_off_lets_everybody_in() {
+        let config = GuardConfig {
+            enabled: false,
+            slots: 1,
+            ..GuardConfig::default()
+        };
+        let probe = FakeProbe(Arc::new(AtomicU64::new(2000)));
+        let guard =
+            Guard::with_probe(&config, Clock::system(), Events::none(), Box::new(probe)).unwrap();
+        let permits = [guard.admit(false), guard.admit(false)];
+        assert!(
+            permits
+                .iter()
+                .all(|permit| matches!(permit, Admission::Admitted(_)))
+        );
+        guard.sample();
+        assert_eq!(guard.pressure(), Pressure::Unknown);
+    }
+
+    #[test]
+    fn the_guard_of_this_process_knows_its_memory_on_linux() {
+        let guard = Guard::new(&GuardConfig::default(), Clock::system(), Events::none()).unwrap();
+        if cfg!(target_os = "linux") {
+            let reading = guard.memory();
+            assert!(reading.used_bytes > 0 && reading.budget_bytes > 16 << 20);
+            assert_ne!(guard.pressure(), Pressure::Unknown);
+        } else {
+            assert_eq!(guard.pressure(), Pressure::Unknown);
+        }
+    }
+
+    #[test]
+    fn a_faulty_configuration_makes_no_guard() {
+        let config = GuardConfig {
+            slots: 0,
+            critical: vec!["health".to_owned()],
+            ..GuardConfig::default()
+        };
+        let error = Guard::new(&config, Clock::system(), Events::none()).unwrap_err();
+        assert_eq!(error.faults().len(), 2);
+    }
+
+    /// Eight tasks on four threads arrive 160,000 times; some give up before they are polled, some
+    /// while they wait, some are refused, and nobody may be forgotten in the queue.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn many_threads_that_come_wait_and_give_up_leave_no_slot_behind() {
+        let config = GuardConfig {
+            slots: 3,
+            queue: 4,
+            queue_timeout: Duration::from_secs(60),
+            ..GuardConfig::default()
+        };
+        let probe = Box::new(FakeProbe::default());
+        let guard = Guard::with_probe(&config, Clock::system(), Events::none(), probe).unwrap();
+        let inside = Arc::new(AtomicUsize::new(0));
+        let mut tasks = JoinSet::new();
+        for seed in 0..8_u64 {
+            let (guard, inside) = (guard.clone(), Arc::clone(&inside));
+            tasks.spawn(async move {
+                let mut served = 0;
+                let mut dice = seed;
+                for _ in 0..20_000 {
+                    dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let choice = dice >> 61;
+                    let permit = match guard.admit(false) {
+                        Admission::Admitted(permit) => permit,
+                        Admission::Refused(_) => {
+                            tokio::task::yield_now().await;
+                            continue;
+                        }
+                        Admission::Wait(_) if choice == 0 => continue,
+                        Admission::Wait(waiting) if choice < 3 => {
+                            let won = tokio::select! {
+                                biased;
+                                permit = waiting => Some(permit.unwrap()),
+                                () = tokio::task::yield_now() => None,
+                            };
+                            let Some(permit) = won else { continue };
+                            permit
+                        }
+                        Admission::Wait(waiting) => waiting.await.unwrap(),
+                    };
+                    assert!(inside.fetch_add(1, Ordering::SeqCst) < 3);
+                    if choice % 2 == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                    drop(permit);
+                    served += 1;
+                }
+                served
+            });
+        }
+        let all = tokio::time::timeout(Duration::from_secs(50), tasks.join_all());
+        let served: u64 = all.await.expect("a waiter was forgotten").iter().sum();
+        assert!(served > 8000, "{served}");
+        assert_eq!((guard.in_flight(), guard.queued()), (0, 0));
+    }
+}

@@ -1,0 +1,74 @@
+//! The guard: how many requests are inside at once, how many may wait, and what happens when memory
+//! runs out.
+//!
+//! A small host dies of what it has let in, not of what knocks: thirty reports under way at once
+//! need the memory of thirty reports. The [`Guard`] gives each request a slot until its answer's
+//! **body** has ended, lets a bounded number wait for one in the order of their arrival and for a
+//! bounded time, and refuses the rest at once with `503`, `Retry-After` and problem details, which
+//! costs less than serving anybody late.
+//!
+//! It also watches the memory of the process. As the use nears the budget, the [`Pressure`] rises
+//! through its levels: other rooms hear of it ([`Guard::on_pressure`]) and give memory back, from
+//! 90 % on HTTP/1 connections are closed after their answer, and from 95 % on only the critical
+//! routes are served. All of that costs a request one atomic load: the reading itself is done by
+//! whoever calls [`Guard::sample`] once a second.
+//!
+//! ```
+//! use tower_keep::clock::Clock;
+//! use tower_keep::event::Events;
+//! use tower_keep::guard::{Guard, GuardConfig, GuardLayer};
+//!
+//! # fn main() -> Result<(), tower_keep::error::ConfigError> {
+//! let config = GuardConfig { slots: 32, queue: 64, ..GuardConfig::default() };
+//! let guard = Guard::new(&config, Clock::system(), Events::none())?;
+//! let app: axum::Router = axum::Router::new()
+//!     .route("/report", axum::routing::get(|| async { "a report" }))
+//!     .layer(GuardLayer::new(guard.clone()));
+//! assert_eq!((guard.in_flight(), guard.queued()), (0, 0));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The engine works without Tower as well, around anything that should not happen too often at once:
+//!
+//! ```
+//! # use tower_keep::{clock::Clock, event::Events, guard::{Guard, GuardConfig}, refusal::Refusal};
+//! use tower_keep::guard::Admission;
+//!
+//! async fn export(guard: &Guard) -> Result<(), Refusal> {
+//!     let _permit = match guard.admit(false) {
+//!         Admission::Admitted(permit) => permit,
+//!         Admission::Wait(waiting) => waiting.await?,
+//!         Admission::Refused(refusal) => return Err(refusal),
+//!     };
+//!     // .. the work, while `_permit` lives.
+//!     Ok(())
+//! }
+//! ```
+
+mod admission;
+mod body;
+#[cfg(target_os = "linux")]
+mod cgroup;
+mod config;
+mod engine;
+mod future;
+#[cfg(target_os = "linux")]
+mod kept_file;
+mod layer;
+mod memory;
+mod pressure;
+#[cfg(target_os = "linux")]
+mod procfs;
+mod service;
+mod slots;
+
+pub use admission::{Admission, Permit, Waiting};
+pub use body::GuardBody;
+pub use config::GuardConfig;
+pub use engine::Guard;
+pub use future::GuardFuture;
+pub use layer::GuardLayer;
+pub use memory::{MemoryBounds, MemoryProbe, MemoryReading};
+pub use pressure::Pressure;
+pub use service::GuardService;

@@ -1,0 +1,145 @@
+//! What can be purged, checked before anything is done with it.
+
+use crate::journal::Marker;
+use crate::pattern::Pattern;
+use crate::target::normal_form;
+
+/// One thing to purge: a key, a path, a tag or a pattern.
+///
+/// Small and without a lifetime: names are kept as hashes.
+#[derive(Clone, Debug)]
+pub struct Target(Marker);
+
+/// Why something cannot be purged. No entry is named by it, or every entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// The tag has no text.
+    #[error("an empty tag names nothing")]
+    EmptyTag,
+    /// The tag is longer than [`TAG_BYTES_MAX`].
+    #[error("a tag has at most {TAG_BYTES_MAX} bytes, this one has {bytes}")]
+    TagTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The tag holds a control character.
+    #[error("a tag holds no control characters")]
+    ControlInTag,
+    /// The tag begins with `/`, as only the tags do that entries carry for their paths.
+    #[error("a tag does not begin with `/`: purge a path as a path")]
+    TagIsPath,
+    /// The pattern consists of stars.
+    #[error("the pattern matches everything: purge everything by the call that says so")]
+    MatchesEverything,
+}
+
+impl Target {
+    /// The one entry of this key; for the HTTP cache an exact path and query, `/contacts?page=2`.
+    #[must_use]
+    pub fn key(key: &str) -> Self {
+        Self(Marker::key(&normal_form(key)))
+    }
+
+    /// The entries of this path, whatever their query. What follows a `?` or `#` is left out, and a
+    /// missing `/` at the beginning is put there.
+    #[must_use]
+    pub fn path(path: &str) -> Self {
+        let end = path.find(['?', '#']).unwrap_or(path.len());
+        let path = normal_form(&path[..end]);
+        if path.starts_with('/') {
+            Self(Marker::tag(&path))
+        } else {
+            Self(Marker::tag(&format!("/{path}")))
+        }
+    }
+
+    /// The entries that carry this tag.
+    ///
+    /// # Errors
+    ///
+    /// Where no entry can carry it: it is empty, longer than [`TAG_BYTES_MAX`], begins with `/` or
+    /// holds a control character.
+    pub fn tag(tag: &str) -> Result<Self, TargetError> {
+        if tag.is_empty() {
+            return Err(TargetError::EmptyTag);
+        }
+        if tag.len() > TAG_BYTES_MAX {
+            return Err(TargetError::TagTooLong { bytes: tag.len() });
+        }
+        if tag.chars().any(char::is_control) {
+            return Err(TargetError::ControlInTag);
+        }
+        if tag.starts_with('/') {
+            return Err(TargetError::TagIsPath);
+        }
+        Ok(Self(Marker::tag(tag)))
+    }
+
+    /// The entries whose key matches this pattern.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::MatchesEverything`] for a pattern of nothing but stars. It is more often a
+    /// forgotten value than a wish.
+    pub fn pattern(pattern: &Pattern) -> Result<Self, TargetError> {
+        if pattern.is_everything() {
+            return Err(TargetError::MatchesEverything);
+        }
+        Ok(Self(Marker::pattern(pattern.clone())))
+    }
+
+    /// What the journal records.
+    pub(crate) const fn marker(&self) -> &Marker {
+        &self.0
+    }
+
+    pub(crate) fn into_marker(self) -> Marker {
+        self.0
+    }
+}
+
+/// The longest tag, in bytes; a longer one is more likely an attack than a name.
+pub const TAG_BYTES_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(target: &Target) -> u64 {
+        let Marker::Name(hash) = target.marker() else {
+            panic!("{target:?} is no name")
+        };
+        *hash
+    }
+
+    #[test]
+    fn what_names_nothing_or_everything_says_why() {
+        for (tag, why) in [
+            (String::new(), TargetError::EmptyTag),
+            ("x".repeat(257), TargetError::TagTooLong { bytes: 257 }),
+            ("a\nb".to_owned(), TargetError::ControlInTag),
+            ("\u{85}".to_owned(), TargetError::ControlInTag),
+            ("/contacts".to_owned(), TargetError::TagIsPath),
+        ] {
+            assert_eq!(Target::tag(&tag).unwrap_err(), why, "{tag:?}");
+        }
+        for text in ["*", "***"] {
+            let pattern = Pattern::parse(text).unwrap();
+            let why = Target::pattern(&pattern).unwrap_err();
+            assert_eq!(why, TargetError::MatchesEverything);
+        }
+        assert!(Target::tag(&"x".repeat(256)).is_ok());
+        assert!(Target::tag("organisation:ä b/c").is_ok());
+    }
+
+    #[test]
+    fn a_path_is_named_without_its_query() {
+        let plain = Target::path("/contacts");
+        for same in ["/contacts?page=2", "/contacts#top", "contacts"] {
+            assert_eq!(name(&Target::path(same)), name(&plain), "{same}");
+        }
+        assert_ne!(name(&Target::path("/contacts/")), name(&plain));
+        assert_ne!(name(&Target::key("/contacts")), name(&plain));
+    }
+}

@@ -1,0 +1,228 @@
+//! From settings to running parts.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::cache::CacheConfig;
+use crate::clock::Clock;
+use crate::config::KeepConfig;
+use crate::database::DatabaseConfig;
+use crate::env;
+use crate::error::{ConfigError, Faults};
+use crate::event::{Events, Recorder, TracingRecorder};
+use crate::guard::GuardConfig;
+use crate::identity::{Caller, CallerResolver, RequestView};
+use crate::invalidation::InvalidationConfig;
+use crate::keep::engines::{Engines, Ground, noted};
+use crate::keep::parts::{Keep, Parts};
+use crate::keep::watch;
+use crate::metrics::{HealthBoard, Metrics, MetricsConfig};
+use crate::profile::Profile;
+use crate::progress::ProgressConfig;
+use crate::rate_limit::RateLimitConfig;
+
+/// Puts a [`Keep`] together. Begin with [`Keep::builder`]; later calls win over earlier ones.
+///
+/// Nothing is checked before [`build`](Self::build), which then names everything that is wrong at once.
+#[must_use]
+pub struct KeepBuilder {
+    config: KeepConfig,
+    faults: Faults,
+    callers: Option<CallerResolver>,
+    recorders: Vec<Arc<dyn Recorder>>,
+    clock: Option<Clock>,
+}
+
+impl Keep {
+    /// Begins with a profile's settings.
+    pub fn builder(profile: Profile) -> KeepBuilder {
+        let (config, fault) = profile.into_parts();
+        let mut builder = Self::from_config(config);
+        if let Some(fault) = fault {
+            builder.faults.add(fault.field, fault.value, fault.allowed);
+        }
+        builder
+    }
+
+    /// Begins with these settings, as read from a file.
+    pub fn from_config(config: KeepConfig) -> KeepBuilder {
+        // Warnings, slow queries and memory pressure go to `tracing`, where a service's log is.
+        let recorders: Vec<Arc<dyn Recorder>> = vec![Arc::new(TracingRecorder)];
+        let faults = Faults::new();
+        KeepBuilder {
+            config,
+            faults,
+            callers: None,
+            recorders,
+            clock: None,
+        }
+    }
+}
+
+impl KeepBuilder {
+    /// Lays settings over those so far, from anything that serde can read into a tree, such as
+    /// `toml::from_str(text)?` or `serde_json::json!({"cache": {"enabled": false}})`.
+    pub fn overlay(mut self, settings: Value) -> Self {
+        match self.config.overlaid(settings) {
+            Ok(config) => self.config = config,
+            Err(error) => self.faults.absorb(error),
+        }
+        self
+    }
+
+    /// Takes over what the process' environment says; see [`env`](mod@crate::env) for the names.
+    pub fn env(self) -> Self {
+        self.env_from(|name| std::env::var(name).ok())
+    }
+
+    /// As [`env`](Self::env), with variables from elsewhere.
+    pub fn env_from(mut self, var: impl Fn(&str) -> Option<String>) -> Self {
+        match env::overlay(&self.config, &var, &mut self.faults) {
+            Ok(config) => self.config = config,
+            Err(error) => self.faults.absorb(error),
+        }
+        self
+    }
+
+    /// Takes the Redis URL, and nothing else, from `REDIS_URL` or else `AZURE_REDIS_URL`. This version
+    /// checks it and keeps everything in memory; health then says `degraded`.
+    pub fn redis_from_env(mut self) -> Self {
+        if let Some(url) = env::redis_url(&|name| std::env::var(name).ok()) {
+            self.config.redis.url = Some(url);
+        }
+        self
+    }
+
+    /// The service's path templates. With them, a rule for any other route is a fault, and metrics can
+    /// tell routes apart without axum.
+    pub fn routes(mut self, routes: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.config.routes = routes.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Changes the metrics' settings.
+    pub fn metrics(mut self, change: impl FnOnce(&mut MetricsConfig)) -> Self {
+        change(&mut self.config.metrics);
+        self
+    }
+
+    /// Changes the guard's settings.
+    pub fn guard(mut self, change: impl FnOnce(&mut GuardConfig)) -> Self {
+        change(&mut self.config.guard);
+        self
+    }
+
+    /// Changes the rate limiter's settings.
+    pub fn rate_limit(mut self, change: impl FnOnce(&mut RateLimitConfig)) -> Self {
+        change(&mut self.config.rate_limit);
+        self
+    }
+
+    /// Changes the invalidation rules.
+    pub fn invalidation(mut self, change: impl FnOnce(&mut InvalidationConfig)) -> Self {
+        change(&mut self.config.invalidation);
+        self
+    }
+
+    /// Changes the cache's settings.
+    pub fn cache(mut self, change: impl FnOnce(&mut CacheConfig)) -> Self {
+        change(&mut self.config.cache);
+        self
+    }
+
+    /// Changes the settings of progress streams.
+    pub fn progress(mut self, change: impl FnOnce(&mut ProgressConfig)) -> Self {
+        change(&mut self.config.progress);
+        self
+    }
+
+    /// Changes the settings of database pools.
+    pub fn database(mut self, change: impl FnOnce(&mut DatabaseConfig)) -> Self {
+        change(&mut self.config.database);
+        self
+    }
+
+    /// Says who is calling, for limits per caller and tier. Asked once per request, on its thread:
+    /// look into fields and extensions, not into a database.
+    pub fn callers(
+        mut self,
+        resolve: impl Fn(&RequestView<'_>) -> Option<Caller> + Send + Sync + 'static,
+    ) -> Self {
+        self.callers = Some(CallerResolver::new(resolve));
+        self
+    }
+
+    /// Adds somebody who hears of every [`Event`](crate::event::Event).
+    pub fn recorder(mut self, recorder: Arc<dyn Recorder>) -> Self {
+        self.recorders.push(recorder);
+        self
+    }
+
+    /// Replaces the machine's clock; for tests.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// The settings as they are now.
+    #[must_use]
+    pub const fn config(&self) -> &KeepConfig {
+        &self.config
+    }
+
+    /// Checks everything and starts the parts. Waits for nothing and opens no connection.
+    ///
+    /// # Errors
+    ///
+    /// Names every fault with its field, its value and what is allowed; also when called outside of a
+    /// Tokio runtime.
+    pub fn build(self) -> Result<Keep, ConfigError> {
+        let Self {
+            mut config,
+            mut faults,
+            callers,
+            mut recorders,
+            clock,
+        } = self;
+        if config.metrics.routes.is_empty() {
+            config.metrics.routes.clone_from(&config.routes);
+        }
+        config.check(&mut faults);
+        let clock = clock.unwrap_or_default();
+        let metrics = noted(Metrics::new(&config.metrics, clock.clone()), &mut faults);
+        if let Some(metrics) = metrics.as_ref().filter(|_| config.metrics.enabled) {
+            recorders.push(Arc::new(metrics.clone()));
+        }
+        let events = Events::to(recorders);
+        let ground = Ground {
+            config,
+            clock,
+            events,
+        };
+        // What is wrong with a rule's route only its engine can tell, so all of them are asked before
+        // anything is reported.
+        let engines = Engines::new(&ground, callers, &mut faults);
+        let (Some(metrics), Some(engines)) = (metrics, engines) else {
+            return Err(faults.into_error());
+        };
+        faults.into_result()?;
+        let keep = Keep::of(Parts {
+            ground,
+            metrics,
+            engines,
+            board: HealthBoard::new(),
+        });
+        watch::start(&keep)?;
+        Ok(keep)
+    }
+}
+
+impl fmt::Debug for KeepBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeepBuilder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

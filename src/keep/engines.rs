@@ -1,0 +1,92 @@
+//! The engines of a stack, built from one configuration.
+
+use crate::cache::{Cache, CacheParts};
+use crate::clock::Clock;
+use crate::config::KeepConfig;
+use crate::error::{ConfigError, Faults};
+use crate::event::Events;
+use crate::guard::Guard;
+use crate::identity::CallerResolver;
+use crate::invalidation::Invalidator;
+use crate::journal::Journal;
+use crate::progress::ProgressHub;
+use crate::rate_limit::RateLimiter;
+#[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
+use crate::sqlx::Database;
+use crate::task::{NoRuntime, Tasks};
+
+/// What every engine stands on.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    pub(crate) config: KeepConfig,
+    pub(crate) clock: Clock,
+    pub(crate) events: Events,
+}
+
+/// The engines, and the owner of their tasks.
+#[derive(Debug)]
+pub(crate) struct Engines {
+    pub(crate) tasks: Tasks,
+    pub(crate) guard: Guard,
+    pub(crate) limiter: RateLimiter,
+    pub(crate) invalidator: Invalidator,
+    pub(crate) cache: Cache,
+    pub(crate) progress: ProgressHub,
+    #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
+    pub(crate) database: Database,
+}
+
+impl Engines {
+    /// Builds them all, or none and notes why. Every one is tried, so that every fault is found.
+    pub(crate) fn new(
+        ground: &Ground,
+        callers: Option<CallerResolver>,
+        faults: &mut Faults,
+    ) -> Option<Self> {
+        let config = &ground.config;
+        let (clock, events) = (|| ground.clock.clone(), || ground.events.clone());
+        let tasks = Tasks::new().map_err(|NoRuntime| {
+            ConfigError::one("build()", "no Tokio runtime", NoRuntime.to_string())
+        });
+        let tasks = noted(tasks, faults);
+        let guard = noted(Guard::new(&config.guard, clock(), events()), faults);
+        let limiter = RateLimiter::new(&config.rate_limit, &config.routes, clock(), events());
+        let limiter = noted(limiter, faults).map(|limiter| match callers {
+            Some(callers) => limiter.callers(callers),
+            None => limiter,
+        });
+        let progress = noted(
+            ProgressHub::new(&config.progress, clock(), events()),
+            faults,
+        );
+        #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
+        let database = noted(Database::new(&config.database, clock(), events()), faults);
+        let journal = noted(Journal::new(&config.journal, events()), faults)?;
+        let (rules, journaled) = (&config.invalidation, journal.clone());
+        let invalidator = Invalidator::new(rules, &config.routes, journaled, events());
+        let invalidator = noted(invalidator, faults);
+        let spawner = tasks.as_ref().map(Tasks::spawner);
+        let parts = CacheParts {
+            journal,
+            clock: clock(),
+            events: events(),
+            spawner,
+        };
+        let cache = noted(Cache::new(&config.cache, parts), faults);
+        Some(Self {
+            tasks: tasks?,
+            guard: guard?,
+            limiter: limiter?,
+            invalidator: invalidator?,
+            cache: cache?,
+            progress: progress?,
+            #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
+            database: database?,
+        })
+    }
+}
+
+/// What was built, or its faults added to the others.
+pub(crate) fn noted<T>(built: Result<T, ConfigError>, faults: &mut Faults) -> Option<T> {
+    built.map_err(|error| faults.absorb(error)).ok()
+}

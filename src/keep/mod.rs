@@ -1,0 +1,11 @@
+//! The builder, the running parts, and the layer that stacks them.
+
+mod builder;
+mod engines;
+mod parts;
+mod stack;
+mod watch;
+
+pub use builder::KeepBuilder;
+pub use parts::Keep;
+pub use stack::{KeepLayer, KeepService};

@@ -1,0 +1,155 @@
+//! The running parts.
+
+use std::sync::Arc;
+
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::config::KeepConfig;
+use crate::event::Events;
+use crate::guard::{Guard, Pressure};
+use crate::invalidation::Invalidator;
+use crate::keep::engines::{Engines, Ground};
+use crate::metrics::{Health, HealthBoard, Metrics};
+use crate::progress::ProgressHub;
+use crate::rate_limit::RateLimiter;
+#[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
+use crate::sqlx::Database;
+use crate::task::Spawner;
+
+/// The stack: its engines, its layers, its background work. Cheap to clone; all clones are one stack.
+///
+/// When the last clone is dropped, every task it started is aborted. Layers that are still in use go on
+/// deciding, without what those tasks did (reading the memory, refreshing stale answers).
+#[derive(Clone, Debug)]
+pub struct Keep {
+    parts: Arc<Parts>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) ground: Ground,
+    pub(crate) metrics: Metrics,
+    pub(crate) engines: Engines,
+    pub(crate) board: HealthBoard,
+}
+
+impl Keep {
+    pub(crate) fn of(parts: Parts) -> Self {
+        Self {
+            parts: Arc::new(parts),
+        }
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.parts.metrics
+    }
+
+    /// What is let in.
+    #[must_use]
+    pub fn guard(&self) -> &Guard {
+        &self.parts.engines.guard
+    }
+
+    /// Who may ask how often.
+    #[must_use]
+    pub fn limiter(&self) -> &RateLimiter {
+        &self.parts.engines.limiter
+    }
+
+    /// Makes stored answers old.
+    #[must_use]
+    pub fn invalidator(&self) -> &Invalidator {
+        &self.parts.engines.invalidator
+    }
+
+    /// What is stored.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.parts.engines.cache
+    }
+
+    /// Streams that tell of long work.
+    #[must_use]
+    pub fn progress(&self) -> &ProgressHub {
+        &self.parts.engines.progress
+    }
+
+    /// Pools with the profile's numbers, and timed queries.
+    #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.parts.engines.database
+    }
+
+    /// How everything is, from what is known: asks nobody, so it costs a lock and never waits.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.parts.board.health()
+    }
+
+    /// Where components of the service's own tell how they are.
+    #[must_use]
+    pub fn health_board(&self) -> &HealthBoard {
+        &self.parts.board
+    }
+
+    /// Whether new requests are welcome: not while memory is critical.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.parts.engines.guard.pressure() != Pressure::Critical
+    }
+
+    /// The operator's endpoints: `GET /alive`, `/ready`, `/health`, `/metrics`. Merge them beside the
+    /// stack, not behind it, so that they answer while it sheds.
+    #[cfg(feature = "axum")]
+    pub fn admin_router<S: Clone + Send + Sync + 'static>(&self) -> axum::Router<S> {
+        let (metrics, health) = (self.parts.metrics.clone(), self.parts.board.clone());
+        // The guard, not the whole stack: a router that is kept must not keep the tasks running.
+        let guard = self.parts.engines.guard.clone();
+        let ready = Arc::new(move || guard.pressure() != Pressure::Critical);
+        crate::admin::AdminEndpoints {
+            metrics,
+            health,
+            ready,
+        }
+        .router()
+    }
+
+    /// The settings it runs with.
+    #[must_use]
+    pub fn config(&self) -> &KeepConfig {
+        &self.parts.ground.config
+    }
+
+    /// The clock that all parts share.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.parts.ground.clock
+    }
+
+    /// Tells all recorders, for rooms of the service's own.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.parts.ground.events
+    }
+
+    /// Starts background tasks that end with this stack.
+    #[must_use]
+    pub fn spawner(&self) -> Spawner {
+        self.parts.engines.tasks.spawner()
+    }
+
+    /// Ends the background work: asks every task to stop, waits for them at most `shutdown_ms`, and
+    /// aborts the rest. Returns how many had to be aborted. Call it after the server has stopped
+    /// accepting; layers go on answering meanwhile. Cancelling it aborts the rest at once.
+    pub async fn shutdown(&self) -> usize {
+        self.parts.engines.progress.close();
+        self.parts
+            .engines
+            .tasks
+            .shutdown(self.parts.ground.config.shutdown)
+            .await
+    }
+}

@@ -1,0 +1,122 @@
+//! What runs beside the requests, and how the parts act on one another.
+
+use std::time::Duration;
+
+use crate::cache::Cache;
+use crate::error::ConfigError;
+use crate::event::Event;
+use crate::guard::{Guard, Pressure};
+use crate::keep::parts::Keep;
+use crate::metrics::{HealthBoard, HealthStatus};
+
+/// What health and one warning say while a Redis is configured that this version does not use.
+const REDIS_UNUSED: &str =
+    "a Redis URL is configured, but this version keeps everything in this process' memory";
+
+/// Starts the beats. None of them holds the `Keep`, so dropping it ends them.
+///
+/// # Errors
+///
+/// When a gauge's name is refused.
+pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
+    let (spawner, board) = (keep.spawner(), keep.health_board().clone());
+    match &keep.config().redis.url {
+        Some(_) => {
+            keep.events().emit(Event::Warning { text: REDIS_UNUSED });
+            board.set("redis", HealthStatus::Degraded, REDIS_UNUSED);
+        }
+        None => board.set(
+            "redis",
+            HealthStatus::Healthy,
+            "not configured: state is in memory",
+        ),
+    }
+    if keep.config().guard.enabled {
+        let cache = keep.cache().clone();
+        keep.guard()
+            .on_pressure(move |pressure| relieve(&cache, pressure));
+        let guard = keep.guard().clone();
+        spawner.every(keep.config().guard.memory_sample, move || {
+            guard.sample();
+            tell_memory(&guard, &board);
+        });
+    }
+    if keep.config().progress.enabled {
+        let progress = keep.progress().clone();
+        spawner.every(SWEEP, move || progress.sweep());
+    }
+    register_gauges(keep)
+}
+
+/// What the cache gives up at each level of memory pressure (DESIGN section 8).
+fn relieve(cache: &Cache, pressure: Pressure) {
+    let configured = cache.config().capacity_bytes;
+    match pressure {
+        Pressure::Normal | Pressure::Unknown => cache.restore_capacity(),
+        // Growth is frozen: what is there stays, new answers take the place of old ones.
+        Pressure::Elevated => cache.set_capacity_bytes(cache.bytes().max(configured / 8)),
+        Pressure::High | Pressure::Severe => {
+            cache.set_capacity_bytes((cache.bytes().min(configured) / 10 * 7).max(configured / 16));
+        }
+        Pressure::Critical => cache.set_capacity_bytes(configured / 16),
+    }
+}
+
+fn register_gauges(keep: &Keep) -> Result<(), ConfigError> {
+    let (metrics, cache, guard) = (keep.metrics(), keep.cache(), keep.guard());
+    let stored = cache.clone();
+    metrics.gauge(
+        "keep_cache_bytes",
+        "Memory taken up by stored answers.",
+        move || stored.bytes() as f64,
+    )?;
+    let stored = cache.clone();
+    metrics.gauge(
+        "keep_cache_entries",
+        "URLs with something stored.",
+        move || stored.len() as f64,
+    )?;
+    let inside = guard.clone();
+    metrics.gauge(
+        "keep_guard_in_flight",
+        "Requests inside the guard.",
+        move || inside.in_flight() as f64,
+    )?;
+    let waiting = guard.clone();
+    metrics.gauge(
+        "keep_guard_queued",
+        "Requests waiting for a slot.",
+        move || waiting.queued() as f64,
+    )?;
+    let memory = guard.clone();
+    metrics.gauge(
+        "keep_memory_used_bytes",
+        "Memory the process uses.",
+        move || memory.memory().used_bytes as f64,
+    )?;
+    let memory = guard.clone();
+    metrics.gauge(
+        "keep_memory_budget_bytes",
+        "Memory the process may use.",
+        move || memory.memory().budget_bytes as f64,
+    )
+}
+
+/// Writes on the board how the memory is.
+fn tell_memory(guard: &Guard, board: &HealthBoard) {
+    let (memory, pressure) = (guard.memory(), guard.pressure());
+    let status = match pressure {
+        Pressure::Normal | Pressure::Unknown | Pressure::Elevated => HealthStatus::Healthy,
+        Pressure::High | Pressure::Severe => HealthStatus::Degraded,
+        Pressure::Critical => HealthStatus::Unhealthy,
+    };
+    let (used, budget) = (memory.used_bytes >> 20, memory.budget_bytes >> 20);
+    board.set(
+        "memory",
+        status,
+        format!("{}: {used} of {budget} MiB", pressure.name()),
+    );
+}
+
+/// How often streams that nobody needs any more are let go.
+const SWEEP: Duration = Duration::from_secs(5);

@@ -1,0 +1,85 @@
+//! What a service does, in figures: requests by route, and everything the other rooms tell.
+//!
+//! [`Metrics`] is the engine. Behind a [`MetricsLayer`] it counts requests; as a
+//! [`Recorder`](crate::event::Recorder) it counts the [`Event`](crate::event::Event)s of the cache,
+//! the limiter, the guard and the rest; [`Metrics::prometheus`] and [`Metrics::snapshot`] give all of
+//! it out again. Counting takes relaxed atomics and no lock; labels are bounded whatever arrives.
+//!
+//! # What is counted when
+//!
+//! A request is *in flight* from the moment the layer is called until its answer's body has been
+//! handed to the connection. It is counted **once**, when it leaves flight:
+//!
+//! - under its status class, if the answer was delivered to its end: the body said so, its announced
+//!   length is used up, or the answer has no body to begin with (`HEAD`, 1xx, 204, 304);
+//! - as *cancelled*, if the client went away before that, whether it waited for the answer's head or
+//!   was reading the body, or if the body ended in an error;
+//! - under 5xx, if the service returned an error instead of an answer, or panicked.
+//!
+//! So, per route and method, requests begun = the five status classes + cancelled + in flight. A
+//! stream that only ends when its reader leaves, such as server-sent events, counts as cancelled.
+//!
+//! The latency histogram measures the time to the answer's **head**, once for every answer that got
+//! that far: a large body read by a slow client says nothing about the service.
+//!
+//! # Example
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use tower::{Layer, Service, ServiceExt};
+//! use tower_keep::clock::Clock;
+//! use tower_keep::metrics::{Metrics, MetricsConfig, MetricsLayer};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Without axum the layer knows no routes but those it is told.
+//! let config = MetricsConfig {
+//!     routes: vec!["/contacts/{id}".to_owned()],
+//!     ..MetricsConfig::default()
+//! };
+//! let metrics = Metrics::new(&config, Clock::system())?;
+//!
+//! let service = tower::service_fn(|_: Request<String>| async {
+//!     Ok::<_, std::convert::Infallible>(Response::new(http_body_util::Full::new(Bytes::new())))
+//! });
+//! let mut service = MetricsLayer::new(metrics.clone()).layer(service);
+//! for path in ["/contacts/1", "/contacts/2", "/wp-login.php"] {
+//!     let request = Request::builder().uri(path).body(String::new())?;
+//!     service.ready().await?.call(request).await?;
+//! }
+//!
+//! let text = metrics.prometheus();
+//! let line = r#"keep_http_requests_total{route="/contacts/{id}",method="GET",status="2xx"} 2"#;
+//! assert!(text.contains(line));
+//! assert!(text.contains(r#"{route="unmatched",method="GET",status="2xx"} 1"#));
+//! # Ok(())
+//! # }
+//! ```
+
+mod body;
+mod config;
+mod engine;
+mod exposition;
+mod gauges;
+mod health;
+mod histogram;
+mod layer;
+mod named;
+mod prometheus;
+mod routes;
+mod service;
+mod snapshot;
+mod totals;
+
+pub use body::MetricsBody;
+pub use config::MetricsConfig;
+pub use engine::Metrics;
+pub use health::{ComponentHealth, Health, HealthBoard, HealthStatus};
+pub use histogram::{Histogram, HistogramSnapshot};
+pub use layer::MetricsLayer;
+pub use service::{MetricsFuture, MetricsService};
+pub use snapshot::{
+    CacheTotals, GuardTotals, HttpTotals, Quantiles, RouteFigures, RuleFigures, Snapshot,
+    StatusCounts,
+};

@@ -1,0 +1,408 @@
+//! All figures at one moment, to be read by a program or written as JSON.
+//!
+//! Figures are read one after the other while requests go on, so sums may be off by what happened
+//! meanwhile; within one route, whatever has left flight is counted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use crate::metrics::engine::Metrics;
+use crate::metrics::histogram::HistogramSnapshot;
+use crate::metrics::named::Named;
+use crate::metrics::routes::RouteStats;
+use crate::metrics::totals::{RuleTotals, Totals};
+
+/// The figures of a [`Metrics`] since it was made.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Snapshot {
+    /// All requests.
+    pub http: HttpTotals,
+    /// Requests by route and method: templates by name, `unmatched` last.
+    pub routes: Vec<RouteFigures>,
+    /// What the cache tells.
+    pub cache: CacheTotals,
+    /// What the rate limiter tells, by rule.
+    pub rate_limit: BTreeMap<Arc<str>, RuleFigures>,
+    /// What the guard tells.
+    pub guard: GuardTotals,
+    /// Invalidations recorded in the journal.
+    pub invalidations: u64,
+    /// The keys, tags and patterns in them.
+    pub invalidation_markers: u64,
+    /// Database queries.
+    pub queries: Quantiles,
+    /// Those of them that took longer than the configured threshold.
+    pub queries_slow: u64,
+    /// Steps that progress streams took.
+    pub progress_events: u64,
+    /// Warnings about the way something is set up.
+    pub warnings: u64,
+    /// Requests that carried no peer address.
+    pub peers_unknown: u64,
+}
+
+/// Requests of all routes together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct HttpTotals {
+    /// Requests answered or cancelled; those in flight are not in it yet.
+    pub requests: u64,
+    /// Answers delivered, by status class.
+    pub status: StatusCounts,
+    /// Requests whose answer was not delivered to its end.
+    pub cancelled: u64,
+    /// Answers whose head took longer than the configured threshold.
+    pub slow: u64,
+    /// Requests begun and not over.
+    pub in_flight: u64,
+}
+
+/// Answers by status class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StatusCounts {
+    /// 1xx: the connection was switched to another protocol.
+    #[serde(rename = "1xx")]
+    pub informational: u64,
+    /// 2xx.
+    #[serde(rename = "2xx")]
+    pub success: u64,
+    /// 3xx.
+    #[serde(rename = "3xx")]
+    pub redirection: u64,
+    /// 4xx.
+    #[serde(rename = "4xx")]
+    pub client_error: u64,
+    /// 5xx, errors of the service and panics included.
+    #[serde(rename = "5xx")]
+    pub server_error: u64,
+}
+
+/// Requests of one route and method.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RouteFigures {
+    /// The path template, `unmatched` or `other`.
+    pub route: Arc<str>,
+    /// The method, or `_OTHER`.
+    pub method: &'static str,
+    /// The counts.
+    #[serde(flatten)]
+    pub counts: HttpTotals,
+    /// Time to the answer's head.
+    pub latency: Quantiles,
+}
+
+/// A histogram and what one usually asks it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Quantiles {
+    /// How many durations were counted.
+    pub count: u64,
+    /// The median; like its siblings within 6.25 %, and nothing where nothing was counted.
+    #[serde(rename = "p50_ms", serialize_with = "fractional_millis")]
+    pub p50: Option<Duration>,
+    /// What 95 % did not exceed.
+    #[serde(rename = "p95_ms", serialize_with = "fractional_millis")]
+    pub p95: Option<Duration>,
+    /// What 99 % did not exceed.
+    #[serde(rename = "p99_ms", serialize_with = "fractional_millis")]
+    pub p99: Option<Duration>,
+    /// All of it, for other questions.
+    #[serde(skip)]
+    pub histogram: HistogramSnapshot,
+}
+
+/// What the cache tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CacheTotals {
+    /// Answers from memory within their freshness lifetime.
+    pub hits: u64,
+    /// Answers from memory past it.
+    pub stale_hits: u64,
+    /// Requests let through to the service, by reason (RFC 9211 §2.2).
+    pub forwards: BTreeMap<Arc<str>, u64>,
+    /// Requests that shared the answer of one under way.
+    pub collapsed: u64,
+    /// Answers stored.
+    pub stored: u64,
+    /// Their bytes, summed up; what is still held is a gauge of the cache.
+    pub stored_bytes: u64,
+}
+
+/// What one rule of the rate limiter tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RuleFigures {
+    /// Requests it let through.
+    pub allowed: u64,
+    /// Requests it turned away.
+    pub denied: u64,
+    /// Requests it would have turned away had it not been in shadow mode.
+    pub shadow_denied: u64,
+}
+
+/// What the guard tells.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GuardTotals {
+    /// Requests admitted, and how long they waited in the queue.
+    pub admitted: Quantiles,
+    /// Requests turned away, by reason.
+    pub refused: BTreeMap<Arc<str>, u64>,
+    /// Changes of the level of memory pressure, by the level they led to.
+    pub pressure_changes: BTreeMap<Arc<str>, u64>,
+}
+
+impl Metrics {
+    /// All figures as they are now. Copies every histogram, about 0.3 µs per route and method: meant
+    /// for scrapes and tickers, not for requests.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let rows = self.routes().rows();
+        let routes = rows.iter().map(|(route, method, stats)| RouteFigures {
+            route: Arc::clone(route),
+            method,
+            counts: HttpTotals::of(stats),
+            latency: Quantiles::of(stats.latency.snapshot()),
+        });
+        let routes: Vec<_> = routes.collect();
+        let mut http = HttpTotals::default();
+        for route in &routes {
+            http.add(&route.counts);
+        }
+        let totals = self.totals();
+        Snapshot {
+            http,
+            routes,
+            cache: CacheTotals::of(totals),
+            rate_limit: rules(totals),
+            guard: GuardTotals::of(totals),
+            invalidations: read(&totals.invalidations),
+            invalidation_markers: read(&totals.markers),
+            queries: Quantiles::of(totals.queries.snapshot()),
+            queries_slow: read(&totals.queries_slow),
+            progress_events: read(&totals.progress),
+            warnings: read(&totals.warnings),
+            peers_unknown: read(&totals.peers_unknown),
+        }
+    }
+}
+
+impl HttpTotals {
+    fn of(stats: &RouteStats) -> Self {
+        // Flight is read first: who has left it by then is counted in what is read after.
+        let in_flight = stats.in_flight.load(Ordering::Acquire);
+        let [c1, c2, c3, c4, c5] = stats.answered.each_ref().map(read);
+        let cancelled = read(&stats.cancelled);
+        Self {
+            requests: c1 + c2 + c3 + c4 + c5 + cancelled,
+            status: StatusCounts {
+                informational: c1,
+                success: c2,
+                redirection: c3,
+                client_error: c4,
+                server_error: c5,
+            },
+            cancelled,
+            slow: read(&stats.slow),
+            in_flight,
+        }
+    }
+
+    const fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.status.informational += other.status.informational;
+        self.status.success += other.status.success;
+        self.status.redirection += other.status.redirection;
+        self.status.client_error += other.status.client_error;
+        self.status.server_error += other.status.server_error;
+        self.cancelled += other.cancelled;
+        self.slow += other.slow;
+        self.in_flight += other.in_flight;
+    }
+}
+
+impl StatusCounts {
+    /// The counts with the labels they go by.
+    #[must_use]
+    pub const fn labelled(&self) -> [(&'static str, u64); 5] {
+        [
+            ("1xx", self.informational),
+            ("2xx", self.success),
+            ("3xx", self.redirection),
+            ("4xx", self.client_error),
+            ("5xx", self.server_error),
+        ]
+    }
+}
+
+impl Quantiles {
+    fn of(histogram: HistogramSnapshot) -> Self {
+        Self {
+            count: histogram.count(),
+            p50: histogram.quantile(0.50),
+            p95: histogram.quantile(0.95),
+            p99: histogram.quantile(0.99),
+            histogram,
+        }
+    }
+}
+
+impl CacheTotals {
+    fn of(totals: &Totals) -> Self {
+        Self {
+            hits: read(&totals.hits),
+            stale_hits: read(&totals.stale_hits),
+            forwards: words(&totals.forwards),
+            collapsed: read(&totals.collapsed),
+            stored: read(&totals.stored),
+            stored_bytes: read(&totals.stored_bytes),
+        }
+    }
+}
+
+impl GuardTotals {
+    fn of(totals: &Totals) -> Self {
+        Self {
+            admitted: Quantiles::of(totals.queue_wait.snapshot()),
+            refused: words(&totals.refused),
+            pressure_changes: words(&totals.pressure_changes),
+        }
+    }
+}
+
+fn rules(totals: &Totals) -> BTreeMap<Arc<str>, RuleFigures> {
+    let figures = |(name, rule): (Arc<str>, Arc<RuleTotals>)| {
+        let figures = RuleFigures {
+            allowed: read(&rule.allowed),
+            denied: read(&rule.denied),
+            shadow_denied: read(&rule.shadow_denied),
+        };
+        (name, figures)
+    };
+    totals.rules.rows().into_iter().map(figures).collect()
+}
+
+fn words(named: &Named<AtomicU64>) -> BTreeMap<Arc<str>, u64> {
+    let rows = named.rows().into_iter();
+    rows.map(|(name, count)| (name, read(&count))).collect()
+}
+
+fn read(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
+}
+
+/// Milliseconds with their fraction, because much of what is measured takes less than one.
+fn fractional_millis<S: Serializer>(
+    time: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serializer.serialize_f64(time.as_secs_f64() * 1_000.0),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::event::{Event, Recorder};
+    use crate::metrics::config::MetricsConfig;
+
+    #[test]
+    fn every_event_ends_in_its_figure() {
+        let metrics = Metrics::new(&MetricsConfig::default(), Clock::manual().0).unwrap();
+        let took = Duration::from_millis(2);
+        for event in [
+            Event::CacheHit { stale: false },
+            Event::CacheHit { stale: true },
+            Event::CacheHit { stale: true },
+            Event::CacheForwarded { reason: "uri-miss" },
+            Event::CacheForwarded { reason: "bypass" },
+            Event::CacheForwarded { reason: "uri-miss" },
+            Event::CacheCollapsed,
+            Event::CacheStored { bytes: 40 },
+            Event::CacheStored { bytes: 2 },
+            Event::RateLimitAllowed { rule: "login" },
+            Event::RateLimitDenied {
+                rule: "login",
+                shadow: false,
+            },
+            Event::RateLimitDenied {
+                rule: "all",
+                shadow: true,
+            },
+            Event::PeerUnknown,
+            Event::GuardAdmitted { waited: took },
+            Event::GuardRefused { why: "overloaded" },
+            Event::PressureChanged {
+                from: "normal",
+                to: "high",
+                used_bytes: 9,
+                budget_bytes: 10,
+            },
+            Event::Invalidated {
+                seq: 70,
+                markers: 3,
+            },
+            Event::QueryFinished {
+                name: "q",
+                took,
+                slow: true,
+            },
+            Event::QueryFinished {
+                name: "q",
+                took,
+                slow: false,
+            },
+            Event::ProgressPublished,
+            Event::Warning { text: "odd" },
+        ] {
+            metrics.record(&event);
+        }
+        let mut json = serde_json::to_value(metrics.snapshot()).unwrap();
+        for timed in ["/queries", "/guard/admitted"] {
+            let p50 = json.pointer_mut(&format!("{timed}/p50_ms")).unwrap().take();
+            assert!((1.87..2.13).contains(&p50.as_f64().unwrap()));
+            let object = json.pointer_mut(timed).unwrap().as_object_mut().unwrap();
+            object.retain(|key, _| key == "count");
+        }
+        assert_eq!(json, figures_of_every_event());
+    }
+
+    fn figures_of_every_event() -> serde_json::Value {
+        serde_json::json!({
+            "http": {
+                "requests": 0, "cancelled": 0, "slow": 0, "in_flight": 0,
+                "status": {"1xx": 0, "2xx": 0, "3xx": 0, "4xx": 0, "5xx": 0}
+            },
+            "routes": [],
+            "cache": {
+                "hits": 1, "stale_hits": 2, "forwards": {"uri-miss": 2, "bypass": 1},
+                "collapsed": 1, "stored": 2, "stored_bytes": 42
+            },
+            "rate_limit": {
+                "all": {"allowed": 0, "denied": 0, "shadow_denied": 1},
+                "login": {"allowed": 1, "denied": 1, "shadow_denied": 0}
+            },
+            "guard": {
+                "admitted": {"count": 1}, "refused": {"overloaded": 1},
+                "pressure_changes": {"high": 1}
+            },
+            "invalidations": 1, "invalidation_markers": 3,
+            "queries": {"count": 2}, "queries_slow": 1,
+            "progress_events": 1, "warnings": 1, "peers_unknown": 1
+        })
+    }
+
+    #[test]
+    fn disabled_metrics_ignore_events() {
+        let config = MetricsConfig {
+            enabled: false,
+            ..MetricsConfig::default()
+        };
+        let metrics = Metrics::new(&config, Clock::manual().0).unwrap();
+        metrics.record(&Event::PeerUnknown);
+        assert_eq!(metrics.snapshot().peers_unknown, 0);
+    }
+}

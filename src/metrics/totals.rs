@@ -1,0 +1,137 @@
+//! What the other rooms tell, counted.
+//!
+//! Every [`Event`] ends in relaxed atomics. Those that carry a name have a row for it, found without
+//! lock or allocation and bounded in number: see [`Named`].
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::event::Event;
+use crate::metrics::histogram::Histogram;
+use crate::metrics::named::Named;
+
+/// How many rules of the rate limiter are told apart.
+const RULES_MAX: usize = 256;
+/// How many reasons or levels are told apart: these are words of the program, so this is plenty.
+const WORDS_MAX: usize = 32;
+
+/// The sums of all events so far.
+#[derive(Debug)]
+pub(crate) struct Totals {
+    pub(crate) hits: AtomicU64,
+    pub(crate) stale_hits: AtomicU64,
+    pub(crate) forwards: Named<AtomicU64>,
+    pub(crate) collapsed: AtomicU64,
+    pub(crate) stored: AtomicU64,
+    pub(crate) stored_bytes: AtomicU64,
+    pub(crate) rules: Named<RuleTotals>,
+    pub(crate) peers_unknown: AtomicU64,
+    /// The wait of everyone admitted; its count is how many were.
+    pub(crate) queue_wait: Histogram,
+    pub(crate) refused: Named<AtomicU64>,
+    pub(crate) pressure_changes: Named<AtomicU64>,
+    pub(crate) invalidations: AtomicU64,
+    pub(crate) markers: AtomicU64,
+    pub(crate) queries: Histogram,
+    pub(crate) queries_slow: AtomicU64,
+    pub(crate) progress: AtomicU64,
+    pub(crate) warnings: AtomicU64,
+}
+
+/// What one rate limit rule has decided.
+#[derive(Debug, Default)]
+pub(crate) struct RuleTotals {
+    pub(crate) allowed: AtomicU64,
+    pub(crate) denied: AtomicU64,
+    pub(crate) shadow_denied: AtomicU64,
+}
+
+impl Totals {
+    /// Nothing happened yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            hits: AtomicU64::default(),
+            stale_hits: AtomicU64::default(),
+            forwards: Named::new(WORDS_MAX),
+            collapsed: AtomicU64::default(),
+            stored: AtomicU64::default(),
+            stored_bytes: AtomicU64::default(),
+            rules: Named::new(RULES_MAX),
+            peers_unknown: AtomicU64::default(),
+            queue_wait: Histogram::new(),
+            refused: Named::new(WORDS_MAX),
+            pressure_changes: Named::new(WORDS_MAX),
+            invalidations: AtomicU64::default(),
+            markers: AtomicU64::default(),
+            queries: Histogram::new(),
+            queries_slow: AtomicU64::default(),
+            progress: AtomicU64::default(),
+            warnings: AtomicU64::default(),
+        }
+    }
+
+    /// Counts `event`. There is no arm for the rest: a new kind of event has to find its place here.
+    pub(crate) fn count(&self, event: &Event<'_>) {
+        match *event {
+            Event::CacheHit { stale: false } => one_more(&self.hits),
+            Event::CacheHit { stale: true } => one_more(&self.stale_hits),
+            Event::CacheForwarded { reason } => self.forwards.with(reason, one_more),
+            Event::CacheCollapsed => one_more(&self.collapsed),
+            Event::CacheStored { bytes } => {
+                one_more(&self.stored);
+                more(&self.stored_bytes, bytes);
+            }
+            Event::RateLimitAllowed { rule } => {
+                self.rules.with(rule, |rule| one_more(&rule.allowed));
+            }
+            Event::RateLimitDenied {
+                rule,
+                shadow: false,
+            } => self.rules.with(rule, |rule| one_more(&rule.denied)),
+            Event::RateLimitDenied { rule, shadow: true } => {
+                self.rules.with(rule, |rule| one_more(&rule.shadow_denied));
+            }
+            Event::PeerUnknown => one_more(&self.peers_unknown),
+            Event::GuardAdmitted { waited } => self.queue_wait.record(waited),
+            Event::GuardRefused { why } => self.refused.with(why, one_more),
+            Event::PressureChanged { to, .. } => self.pressure_changes.with(to, one_more),
+            Event::Invalidated { markers, .. } => {
+                one_more(&self.invalidations);
+                more(&self.markers, markers);
+            }
+            Event::QueryFinished { took, slow, .. } => {
+                self.queries.record(took);
+                if slow {
+                    one_more(&self.queries_slow);
+                }
+            }
+            Event::ProgressPublished => one_more(&self.progress),
+            Event::Warning { .. } => one_more(&self.warnings),
+        }
+    }
+}
+
+fn one_more(count: &AtomicU64) {
+    count.fetch_add(1, Ordering::Relaxed);
+}
+
+fn more(count: &AtomicU64, by: usize) {
+    count.fetch_add(by as u64, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_beyond_the_bound_count_as_other() {
+        let totals = Totals::new();
+        for rule in 0..RULES_MAX + 50 {
+            let rule = rule.to_string();
+            totals.count(&Event::RateLimitAllowed { rule: &rule });
+        }
+        let rows = totals.rules.rows();
+        assert_eq!(rows.len(), RULES_MAX + 1);
+        let other = rows.iter().find(|(name, _)| &**name == "other").unwrap();
+        assert_eq!(other.1.allowed.load(Ordering::Relaxed), 50);
+    }
+}

@@ -1,0 +1,289 @@
+//! Profiles: complete settings for a kind of host, each number with its reason.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use crate::cache::CacheConfig;
+use crate::config::KeepConfig;
+use crate::database::DatabaseConfig;
+use crate::error::{ConfigError, Fault};
+use crate::guard::GuardConfig;
+use crate::invalidation::InvalidationConfig;
+use crate::journal::JournalConfig;
+use crate::metrics::MetricsConfig;
+use crate::progress::ProgressConfig;
+use crate::rate_limit::RateLimitConfig;
+use crate::store::RedisConfig;
+
+/// A named set of settings to begin with.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    name: &'static str,
+    config: KeepConfig,
+    /// What was wrong with the variable that chose it; `build()` reports it.
+    fault: Option<Fault>,
+}
+
+impl Profile {
+    /// Azure App Service B1 and everything like it: one core, 1.75 GB of which some 450 MB are left for
+    /// the service, three database connections.
+    #[must_use]
+    pub fn azure_b1() -> Self {
+        let mut config = base();
+        // One core: 64 requests at once keep it busy through their waits for the database; more only
+        // share it into thinner slices. With a queue of twice that, nobody waits over half a second.
+        config.guard.slots = 64;
+        config.guard.queue = 128;
+        config.guard.queue_timeout = Duration::from_millis(500);
+        // A seventh of the 450 MB that a B1 leaves free after the platform has taken its share.
+        config.cache.capacity_bytes = 64 << 20;
+        config.cache.body_bytes_max = 1 << 20;
+        // 5 requests a second from one caller are a twentieth of what one core serves at 10 ms each.
+        config.rate_limit.requests_max = 300;
+        config.rate_limit.window = MINUTE;
+        // Half a MiB of table; one small host does not see more callers within a minute.
+        config.rate_limit.keys_max = 65_536;
+        config.journal = JournalConfig {
+            markers_max: 16_384,
+            patterns_max: 512,
+        };
+        // Basic databases allow few connections, and each costs the server 5 to 10 MB.
+        config.database.connections_max = 3;
+        Self::new("azure_b1", config)
+    }
+
+    /// A developer's machine: hardly any limits to run into, small memory, and short waits so that
+    /// mistakes show.
+    #[must_use]
+    pub fn development() -> Self {
+        let mut config = base();
+        config.guard.slots = 50;
+        config.guard.queue = 100;
+        config.cache.capacity_bytes = 32 << 20;
+        config.cache.body_bytes_max = 1 << 20;
+        // Reloading a page of many parts over and over must not end in 429.
+        config.rate_limit.requests_max = 10_000;
+        config.rate_limit.window = MINUTE;
+        config.rate_limit.keys_max = 16_384;
+        config.database.connections_max = 5;
+        // A developer wants to see what would be slow on the small host.
+        config.database.slow_query = Duration::from_millis(50);
+        config.metrics.server_timing = true;
+        // Ctrl-C should end it.
+        config.shutdown = Duration::from_secs(2);
+        Self::new("development", config)
+    }
+
+    /// A rehearsal for production on half the machine.
+    #[must_use]
+    pub fn staging() -> Self {
+        let mut config = base();
+        config.guard.slots = 100;
+        config.guard.queue = 200;
+        config.cache.capacity_bytes = 128 << 20;
+        config.rate_limit.requests_max = 1_000;
+        config.rate_limit.window = MINUTE;
+        config.database.connections_max = 10;
+        config.metrics.server_timing = true;
+        Self::new("staging", config)
+    }
+
+    /// A host with at least two cores and 4 GB.
+    #[must_use]
+    pub fn production() -> Self {
+        let mut config = base();
+        // 200 requests at once; with 512 waiting and 10 ms each on two cores, the last one waits 2.5 s,
+        // so the queue's timeout of half a second is what turns the excess away.
+        config.guard.slots = 200;
+        config.guard.queue = 512;
+        config.cache.capacity_bytes = 256 << 20;
+        // 1,000 a minute is what a busy page needs from one signed-in user.
+        config.rate_limit.requests_max = 1_000;
+        config.rate_limit.window = MINUTE;
+        config.database.connections_max = 20;
+        Self::new("production", config)
+    }
+
+    /// The profile for where the process runs: on Azure App Service (`WEBSITE_SITE_NAME` is set)
+    /// [`azure_b1`](Self::azure_b1) for the Free, Shared and Basic tiers (`WEBSITE_SKU`, also where it is
+    /// missing) and [`production`](Self::production) for larger ones; elsewhere what `KEEP_PROFILE` names;
+    /// else [`production`](Self::production). An unknown name is reported by `build()`.
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self::from_vars(&|name| std::env::var(name).ok())
+    }
+
+    /// As [`from_env`](Self::from_env), with variables from elsewhere.
+    #[must_use]
+    pub fn from_vars(var: &dyn Fn(&str) -> Option<String>) -> Self {
+        let var = |name: &str| var(name).filter(|value| !value.trim().is_empty());
+        if var("WEBSITE_SITE_NAME").is_some() {
+            let sku = var("WEBSITE_SKU").unwrap_or_default().to_ascii_lowercase();
+            let small = ["", "free", "shared", "dynamic", "basic", "b1", "f1", "d1"];
+            return if small.contains(&sku.trim()) {
+                Self::azure_b1()
+            } else {
+                Self::production()
+            };
+        }
+        let Some(name) = var("KEEP_PROFILE") else {
+            return Self::production();
+        };
+        Self::named(&name).unwrap_or_else(|error| {
+            let mut profile = Self::production();
+            let fault = error.faults().first().cloned();
+            profile.fault = fault.map(|fault| Fault {
+                field: "KEEP_PROFILE".to_owned(),
+                ..fault
+            });
+            profile
+        })
+    }
+
+    /// The profile of this name: `azure_b1`, `development`, `staging` or `production`.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of that name.
+    pub fn named(name: &str) -> Result<Self, ConfigError> {
+        match name.trim() {
+            "azure_b1" => Ok(Self::azure_b1()),
+            "development" => Ok(Self::development()),
+            "staging" => Ok(Self::staging()),
+            "production" => Ok(Self::production()),
+            other => {
+                let allowed = "must be azure_b1, development, staging or production";
+                Err(ConfigError::one("profile", format!("{other:?}"), allowed))
+            }
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub const fn config(&self) -> &KeepConfig {
+        &self.config
+    }
+
+    pub(crate) fn into_parts(self) -> (KeepConfig, Option<Fault>) {
+        (self.config, self.fault)
+    }
+
+    const fn new(name: &'static str, config: KeepConfig) -> Self {
+        Self {
+            name,
+            config,
+            fault: None,
+        }
+    }
+}
+
+/// Deserialized, a configuration is its profile's with what is said in its place.
+impl<'de> Deserialize<'de> for KeepConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+
+        let mut said = Value::deserialize(deserializer)?;
+        let profile = match said
+            .as_object_mut()
+            .and_then(|table| table.remove("profile"))
+        {
+            None => Profile::production(),
+            Some(Value::String(name)) => Profile::named(&name).map_err(Error::custom)?,
+            Some(other) => {
+                return Err(Error::custom(format!(
+                    "profile = {other}: must be a profile's name"
+                )));
+            }
+        };
+        profile.config().overlaid(said).map_err(Error::custom)
+    }
+}
+
+/// What all profiles begin with: every room's own defaults.
+fn base() -> KeepConfig {
+    KeepConfig {
+        routes: Vec::new(),
+        // App Service kills a container 10 s after it asked it to stop by default, and systemd after
+        // 90 s; 8 s leave time for the process' own goodbyes in both.
+        shutdown: Duration::from_secs(8),
+        redis: RedisConfig::default(),
+        metrics: MetricsConfig::default(),
+        guard: GuardConfig::default(),
+        rate_limit: RateLimitConfig::default(),
+        journal: JournalConfig::default(),
+        invalidation: InvalidationConfig::default(),
+        cache: CacheConfig::default(),
+        progress: ProgressConfig::default(),
+        database: DatabaseConfig::default(),
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Faults;
+
+    fn from(vars: &[(&str, &str)]) -> Profile {
+        Profile::from_vars(&|name| {
+            vars.iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn every_profile_passes_its_own_checks_and_is_found_by_name() {
+        for profile in [
+            Profile::azure_b1(),
+            Profile::development(),
+            Profile::staging(),
+            Profile::production(),
+        ] {
+            let mut faults = Faults::new();
+            profile.config().check(&mut faults);
+            faults.into_result().unwrap();
+            let found = Profile::named(profile.name()).unwrap();
+            assert_eq!(found.config(), profile.config());
+        }
+    }
+
+    #[test]
+    fn the_host_chooses_the_profile() {
+        for (vars, name) in [
+            (&[][..], "production"),
+            (&[("WEBSITE_SITE_NAME", "crm")], "azure_b1"),
+            (
+                &[("WEBSITE_SITE_NAME", "crm"), ("WEBSITE_SKU", "Basic")],
+                "azure_b1",
+            ),
+            (
+                &[("WEBSITE_SITE_NAME", "crm"), ("WEBSITE_SKU", "PremiumV3")],
+                "production",
+            ),
+            (&[("WEBSITE_SKU", "Basic")], "production"),
+            (&[("KEEP_PROFILE", "staging")], "staging"),
+            (&[("KEEP_PROFILE", "")], "production"),
+        ] {
+            let profile = from(vars);
+            assert_eq!(profile.name(), name, "{vars:?}");
+            assert_eq!(profile.into_parts().1, None);
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_waits_for_build_to_be_reported() {
+        let (_, fault) = from(&[("KEEP_PROFILE", "huge")]).into_parts();
+        let fault = fault.unwrap();
+        assert_eq!((&*fault.field, &*fault.value), ("KEEP_PROFILE", "\"huge\""));
+    }
+}

@@ -1,0 +1,223 @@
+//! All or nothing: a request is counted by every rule that speaks of it, or by none.
+
+use std::sync::Arc;
+
+use crate::rate_limit::gcra::Verdict;
+use crate::rate_limit::table::Table;
+use crate::rate_limit::terms::Terms;
+
+/// What one rule would count: which bucket, on what terms.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Charge<'a> {
+    pub(crate) key: u64,
+    pub(crate) terms: &'a Arc<Terms>,
+    /// Whether the rule only watches.
+    pub(crate) shadow: bool,
+}
+
+/// As many charges as a request usually meets.
+const FEW: usize = 4;
+
+/// The charges of one request. Allocates only if there are more than four.
+#[derive(Debug, Default)]
+pub(crate) struct Charges<'a> {
+    few: [Option<Charge<'a>>; FEW],
+    count: usize,
+    more: Vec<Charge<'a>>,
+}
+
+impl<'a> Charges<'a> {
+    pub(crate) fn push(&mut self, charge: Charge<'a>) {
+        match self.few.get_mut(self.count) {
+            Some(place) => *place = Some(charge),
+            None => self.more.push(charge),
+        }
+        self.count += 1;
+    }
+
+    /// Those whose verdict counts.
+    pub(crate) fn enforced(&self) -> impl Iterator<Item = &Charge<'a>> + Clone {
+        self.all().filter(|charge| !charge.shadow)
+    }
+
+    /// Those that only watch.
+    pub(crate) fn watching(&self) -> impl Iterator<Item = &Charge<'a>> + Clone {
+        self.all().filter(|charge| charge.shadow)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Charge<'a>> + Clone {
+        self.few.iter().flatten().chain(&self.more)
+    }
+}
+
+/// Counts a request in all these buckets or, if one of them is used up, in none. Says so with the
+/// charge that is nearest to its end or, for a denial, lasts longest; nothing if there are none.
+///
+/// Several buckets are looked at before any is charged, so that requests which one rule keeps
+/// refusing do not weigh on the others even for a moment. Where another thread takes the last of
+/// one in between, what was charged is given back; requests that come at that very moment may find
+/// a little less than there is, never more.
+pub(crate) fn take_all<'c, 'a: 'c>(
+    table: &Table,
+    now: u64,
+    charges: impl Iterator<Item = &'c Charge<'a>> + Clone,
+) -> Option<(&'c Charge<'a>, Verdict)> {
+    let mut ahead = charges.clone();
+    let only = ahead.next()?;
+    if ahead.next().is_none() {
+        return Some((only, table.charge(only.key, now, only.terms.limit)));
+    }
+    let denied = charges
+        .clone()
+        .map(|charge| (charge, table.peek(charge.key, now, charge.terms.limit)))
+        .filter(|(_, verdict)| !verdict.is_allow())
+        .max_by_key(|(charge, verdict)| charge.terms.limit.wait(verdict.ahead()));
+    if denied.is_some() {
+        return denied;
+    }
+    let mut nearest: Option<(&Charge<'a>, Verdict)> = None;
+    for (taken, charge) in charges.clone().enumerate() {
+        let verdict = table.charge(charge.key, now, charge.terms.limit);
+        if !verdict.is_allow() {
+            for given in charges.take(taken) {
+                table.refund(given.key, now, given.terms.limit);
+            }
+            return Some((charge, verdict));
+        }
+        if nearest.is_none_or(|known| nearer(&(charge, verdict), &known)) {
+            nearest = Some((charge, verdict));
+        }
+    }
+    nearest
+}
+
+/// Whether a greater part of `left`'s burst is used up than of `right`'s.
+fn nearer(left: &(&Charge<'_>, Verdict), right: &(&Charge<'_>, Verdict)) -> bool {
+    let used = |of: &(&Charge<'_>, Verdict)| u128::from(of.1.ahead());
+    let fill = |of: &(&Charge<'_>, Verdict)| u128::from(of.0.terms.limit.fill());
+    used(left) * fill(right) > used(right) * fill(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::rate_limit::quota::Quota;
+
+    fn terms(name: &str, requests: u32) -> Arc<Terms> {
+        let quota = Quota::requests(requests).per(Duration::from_secs(60));
+        Arc::new(Terms::new(&name.into(), &quota).unwrap())
+    }
+
+    fn charge(key: u64, terms: &Arc<Terms>) -> Charge<'_> {
+        Charge {
+            key: key << 45 | key,
+            terms,
+            shadow: false,
+        }
+    }
+
+    #[test]
+    fn a_denial_charges_nothing_in_whatever_order_the_rules_stand() {
+        let (wide, narrow) = (terms("wide", 10), terms("narrow", 2));
+        for flip in [false, true] {
+            let table = Table::new(64, 0);
+            let mut both = [charge(1, &wide), charge(2, &narrow)];
+            if flip {
+                both.reverse();
+            }
+            for _ in 0..2 {
+                assert!(take_all(&table, 0, both.iter()).unwrap().1.is_allow());
+            }
+            for _ in 0..5 {
+                let (by, verdict) = take_all(&table, 0, both.iter()).unwrap();
+                assert_eq!((&*by.terms.rule, verdict.is_allow()), ("narrow", false));
+            }
+            let alone = [charge(1, &wide)];
+            let left = (0..20)
+                .filter(|_| take_all(&table, 0, alone.iter()).unwrap().1.is_allow())
+                .count();
+            assert_eq!(left, 8);
+        }
+    }
+
+    #[test]
+    fn the_rule_nearest_to_its_end_speaks_and_the_longest_denial() {
+        let table = Table::new(64, 0);
+        let (ten, four, two) = (terms("ten", 10), terms("four", 4), terms("two", 2));
+        let all = [charge(1, &ten), charge(2, &two), charge(3, &four)];
+        let spoke = |at: u64| {
+            let (by, verdict) = take_all(&table, at, all.iter()).unwrap();
+            (by.terms.rule.to_string(), verdict.is_allow())
+        };
+        assert_eq!(spoke(0), ("two".to_owned(), true));
+        assert_eq!(spoke(0), ("two".to_owned(), true));
+        assert_eq!(spoke(0), ("two".to_owned(), false));
+        for _ in 0..2 {
+            table.charge(all[2].key, 0, four.limit);
+        }
+        // 15 s until four lets one more through, 30 s until two does.
+        assert_eq!(spoke(0), ("two".to_owned(), false));
+        assert_eq!(spoke(30_000_000), ("two".to_owned(), true));
+    }
+
+    #[test]
+    fn more_charges_than_a_few_are_all_taken() {
+        let one = terms("one", 1);
+        let mut charges = Charges::default();
+        for key in 1..=9 {
+            let shadow = key % 3 == 0;
+            charges.push(Charge {
+                shadow,
+                ..charge(key, &one)
+            });
+        }
+        assert_eq!(
+            (charges.enforced().count(), charges.watching().count()),
+            (6, 3)
+        );
+        let table = Table::new(64, 0);
+        assert!(
+            take_all(&table, 0, charges.enforced())
+                .unwrap()
+                .1
+                .is_allow()
+        );
+        for charge in charges.enforced() {
+            assert!(!table.peek(charge.key, 0, one.limit).is_allow());
+        }
+    }
+
+    /// Two rules whose last requests are fought over from both ends.
+    #[test]
+    fn in_a_race_for_two_buckets_both_count_exactly_what_passed() {
+        for _ in 0..200 {
+            let (left, right) = (terms("left", 50), terms("right", 60));
+            let table = Table::new(64, 0);
+            let there = [charge(1, &left), charge(2, &right)];
+            let back = [charge(2, &right), charge(1, &left)];
+            let passed = AtomicU32::new(0);
+            std::thread::scope(|scope| {
+                for way in [&there, &back, &there, &back] {
+                    let (table, passed) = (&table, &passed);
+                    scope.spawn(move || {
+                        for _ in 0..40 {
+                            if take_all(table, 0, way.iter()).unwrap().1.is_allow() {
+                                passed.fetch_add(1, Ordering::SeqCst);
+                            }
+                        }
+                    });
+                }
+            });
+            let passed = passed.into_inner();
+            assert!(passed <= 50);
+            let (key, limit) = (there[1].key, right.limit);
+            let rest = (0..100)
+                .filter(|_| table.charge(key, 0, limit).is_allow())
+                .count();
+            assert_eq!(u32::try_from(rest).unwrap(), 60 - passed);
+        }
+    }
+}

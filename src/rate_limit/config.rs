@@ -1,0 +1,270 @@
+//! The settings of the rate limiter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Faults;
+use crate::identity::{ProxyHeader, TrustedProxies};
+use crate::rate_limit::quota::{Quota, QuotaFields};
+use crate::rate_limit::rule::{Rule, check_tiers};
+
+/// The name of the rule that applies to every request.
+pub(crate) const DEFAULT_RULE: &str = "default";
+
+/// Keys that the table may hold: at most 640 MiB.
+const KEYS_MAX: std::ops::RangeInclusive<usize> = 16..=1 << 26;
+
+/// Prefixes shorter than what the smallest provider is given would pool strangers.
+const IPV6_PREFIX: std::ops::RangeInclusive<u8> = 32..=128;
+
+/// Settings of the rate limiter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateLimitConfig {
+    /// Whether requests are limited at all.
+    pub enabled: bool,
+    /// How many keys (callers, addresses, ..) per rule are kept apart at a time: 16 to 67,108,864.
+    /// Fixes the memory: 10 bytes each, all of it from the start. Beyond, the ones that have used
+    /// up the least are forgotten.
+    pub keys_max: usize,
+    /// Whether the rule `default` exists: per caller, or per IP if nobody has signed in, for every
+    /// request.
+    pub default_rule: bool,
+    /// The rule `default`: how many requests in a window.
+    pub requests_max: u32,
+    /// The rule `default`: the window, up to 31 days.
+    #[serde(rename = "window_ms", with = "crate::config_time::millis")]
+    pub window: Duration,
+    /// The rule `default`: how many may come at once; as many as `requests_max` if not given.
+    pub burst: Option<u32>,
+    /// The rule `default`: other quotas by tier.
+    pub tiers: BTreeMap<String, Quota>,
+    /// Further rules.
+    pub rules: Vec<Rule>,
+    /// The networks of our own proxies, whose word about the client's address is taken:
+    /// `10.0.0.0/8`, or an address alone.
+    pub trusted_proxies: Vec<String>,
+    /// Instead of networks: how many proxies every request has passed, 1 to 16. Only safe where the
+    /// service and all but the outermost proxy are out of reach for clients.
+    pub trusted_hops: Option<u8>,
+    /// The field in which those proxies write the client's address.
+    pub proxy_header: ProxyHeader,
+    /// How many bits of an IPv6 address stand for one client: 32 to 128.
+    pub ipv6_prefix: u8,
+    /// Whether answers also carry `X-RateLimit-Limit`, `-Remaining` and `-Reset` (seconds).
+    pub legacy_headers: bool,
+    /// Whether CORS preflights are counted. A browser sends them on its own account, and a page
+    /// that is refused one cannot read why.
+    pub preflight: bool,
+}
+
+impl Default for RateLimitConfig {
+    /// 600 requests a minute per caller, for up to 100,000 callers (1 MB).
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            keys_max: 100_000,
+            default_rule: true,
+            requests_max: 600,
+            window: Duration::from_secs(60),
+            // Whoever sets `requests_max` alone must get that many at once, and no more.
+            burst: None,
+            tiers: BTreeMap::new(),
+            rules: Vec::new(),
+            trusted_proxies: Vec::new(),
+            trusted_hops: None,
+            proxy_header: ProxyHeader::XForwardedFor,
+            ipv6_prefix: 64,
+            legacy_headers: false,
+            preflight: false,
+        }
+    }
+}
+
+impl RateLimitConfig {
+    /// Notes every value that cannot be meant. `room` is the name of these settings within the
+    /// whole.
+    pub fn check(&self, room: &str, faults: &mut Faults) {
+        faults.within(format!("{room}.keys_max"), self.keys_max, KEYS_MAX, "keys");
+        faults.within(
+            format!("{room}.ipv6_prefix"),
+            self.ipv6_prefix,
+            IPV6_PREFIX,
+            "bits",
+        );
+        let _ = self.proxies(room, faults);
+        let mut names = BTreeSet::new();
+        if self.default_rule {
+            names.insert(DEFAULT_RULE);
+            let fields = QuotaFields {
+                requests: format!("{room}.requests_max"),
+                per: format!("{room}.window_ms"),
+                burst: format!("{room}.burst"),
+            };
+            self.default_quota().check(fields, faults);
+            check_tiers(&self.tiers, room, faults);
+        } else if !self.tiers.is_empty() {
+            let tiers: Vec<&str> = self.tiers.keys().map(String::as_str).collect();
+            let allowed = "are tiers of the default rule, which is switched off";
+            faults.add(format!("{room}.tiers"), tiers.join(", "), allowed);
+        }
+        for (at, rule) in self.rules.iter().enumerate() {
+            let path = format!("{room}.rules[{at}]");
+            rule.check(&path, faults);
+            if !names.insert(&rule.name) {
+                let allowed = "must be another name than those of all other rules";
+                faults.add(format!("{path}.name"), &rule.name, allowed);
+            }
+        }
+    }
+
+    /// Notes every rule whose route is not among `known_routes`; none are known if it is empty.
+    pub(crate) fn check_routes(&self, room: &str, known_routes: &[String], faults: &mut Faults) {
+        if known_routes.is_empty() {
+            return;
+        }
+        for (at, rule) in self.rules.iter().enumerate() {
+            if let Some(route) = &rule.route
+                && !known_routes.contains(route)
+            {
+                let allowed = "unknown route: must be one of the service's path templates";
+                faults.add(format!("{room}.rules[{at}].route"), route, allowed);
+            }
+        }
+    }
+
+    /// Whose word about the client's address is taken.
+    pub(crate) fn proxies(&self, room: &str, faults: &mut Faults) -> TrustedProxies {
+        TrustedProxies::from_config(
+            room,
+            &self.trusted_proxies,
+            self.trusted_hops,
+            self.proxy_header,
+            faults,
+        )
+    }
+
+    /// All rules, the one for every request included.
+    pub(crate) fn all_rules(&self) -> Vec<Rule> {
+        let mut rules = self.rules.clone();
+        if self.default_rule {
+            let mut default = Rule::new(DEFAULT_RULE, self.default_quota());
+            default.tiers.clone_from(&self.tiers);
+            rules.push(default);
+        }
+        rules
+    }
+
+    fn default_quota(&self) -> Quota {
+        Quota {
+            requests: self.requests_max,
+            per: self.window,
+            burst: self.burst,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(config: &RateLimitConfig) -> Vec<String> {
+        let mut faults = Faults::new();
+        config.check("rate_limit", &mut faults);
+        let found = faults.into_result().err();
+        found
+            .iter()
+            .flat_map(|error| error.faults())
+            .map(|fault| fault.field.clone())
+            .collect()
+    }
+
+    #[test]
+    fn the_defaults_are_sound_and_read_from_nothing() {
+        let config = RateLimitConfig::default();
+        assert_eq!(faults(&config), [""; 0]);
+        assert_eq!(
+            serde_json::from_str::<RateLimitConfig>("{}").unwrap(),
+            config
+        );
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(
+            serde_json::from_str::<RateLimitConfig>(&text).unwrap(),
+            config
+        );
+        assert!(serde_json::from_str::<RateLimitConfig>(r#"{"window": 1}"#).is_err());
+    }
+
+    #[test]
+    fn all_faults_are_found_at_once() {
+        let minute = Duration::from_secs(60);
+        let quota = Quota::requests(1).per(minute);
+        let config = RateLimitConfig {
+            keys_max: 0,
+            requests_max: 0,
+            window: Duration::ZERO,
+            burst: Some(0),
+            tiers: BTreeMap::from([("free".to_owned(), Quota::requests(0).per(minute))]),
+            rules: vec![
+                Rule::new("a", quota),
+                Rule::new("a", quota),
+                Rule::new("default", quota),
+            ],
+            trusted_proxies: vec!["::/0".to_owned()],
+            trusted_hops: Some(1),
+            ipv6_prefix: 8,
+            ..RateLimitConfig::default()
+        };
+        assert_eq!(
+            faults(&config),
+            [
+                "rate_limit.keys_max",
+                "rate_limit.ipv6_prefix",
+                "rate_limit.trusted_proxies[0]",
+                "rate_limit.trusted_hops",
+                "rate_limit.requests_max",
+                "rate_limit.burst",
+                "rate_limit.window_ms",
+                "rate_limit.tiers.free.requests",
+                "rate_limit.rules[1].name",
+                "rate_limit.rules[2].name",
+            ]
+        );
+    }
+
+    #[test]
+    fn tiers_of_a_rule_that_is_switched_off_contradict() {
+        let config = RateLimitConfig {
+            default_rule: false,
+            requests_max: 0,
+            tiers: BTreeMap::from([(
+                "free".to_owned(),
+                Quota::requests(1).per(Duration::from_secs(1)),
+            )]),
+            ..RateLimitConfig::default()
+        };
+        assert_eq!(faults(&config), ["rate_limit.tiers"]);
+    }
+
+    #[test]
+    fn a_route_that_the_service_does_not_have_is_a_fault_where_its_routes_are_known() {
+        let quota = Quota::requests(1).per(Duration::from_secs(1));
+        let config = RateLimitConfig {
+            rules: vec![
+                Rule::new("a", quota).route("/a"),
+                Rule::new("b", quota).route("/b"),
+            ],
+            ..RateLimitConfig::default()
+        };
+        let mut found = Faults::new();
+        config.check_routes("rate_limit", &[], &mut found);
+        assert!(found.is_empty());
+        config.check_routes("rate_limit", &["/a".to_owned()], &mut found);
+        let error = found.into_result().unwrap_err();
+        assert_eq!(error.faults().len(), 1);
+        assert_eq!(error.faults()[0].field, "rate_limit.rules[1].route");
+        assert!(error.faults()[0].allowed.contains("unknown route"));
+    }
+}

@@ -1,0 +1,83 @@
+//! What the limiter says about a request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::rate_limit::gcra::Verdict;
+use crate::rate_limit::terms::Terms;
+
+/// Whether a request may pass, and how its caller stands with the rule that is nearest to its end.
+#[derive(Clone, Debug)]
+#[must_use]
+pub enum Decision {
+    /// All rules let it through, and have counted it.
+    Allow(Standing),
+    /// This rule does not. None has counted it.
+    Deny(Standing),
+}
+
+impl Decision {
+    /// Whether the request may pass.
+    #[must_use]
+    pub const fn is_allow(&self) -> bool {
+        matches!(self, Self::Allow(_))
+    }
+
+    /// How the caller stands.
+    #[must_use]
+    pub const fn standing(&self) -> &Standing {
+        match self {
+            Self::Allow(standing) | Self::Deny(standing) => standing,
+        }
+    }
+}
+
+/// How a caller stands with a rule, this request included if it was let through.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    terms: Arc<Terms>,
+    ahead: u64,
+}
+
+impl Standing {
+    pub(crate) fn of(terms: &Arc<Terms>, verdict: Verdict) -> Self {
+        Self {
+            terms: Arc::clone(terms),
+            ahead: terms.limit.owed(verdict.ahead()),
+        }
+    }
+
+    /// The rule's name.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        &self.terms.rule
+    }
+
+    /// How many requests the quota grants in its window.
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.terms.requests
+    }
+
+    /// How many requests would be let through if they came now.
+    #[must_use]
+    pub fn remaining(&self) -> u32 {
+        self.terms.limit.remaining(self.ahead)
+    }
+
+    /// How long until nothing is used up any more.
+    #[must_use]
+    pub const fn reset_after(&self) -> Duration {
+        Duration::from_micros(self.ahead)
+    }
+
+    /// How long until one more request is let through; zero if it would be now.
+    #[must_use]
+    pub fn retry_after(&self) -> Duration {
+        Duration::from_micros(self.terms.limit.wait(self.ahead))
+    }
+
+    pub(crate) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+}

@@ -1,0 +1,80 @@
+//! Rate limits: who may ask how often, decided in memory for less than a refusal costs to send.
+//!
+//! A [`RateLimiter`] holds [`Rule`]s. Each speaks of some requests (a path template, methods),
+//! counts them against somebody (a [`Scope`]: the signed-in caller, the client's address, a tenant,
+//! everybody) and grants a [`Quota`], if need be another one per tier. All rules that speak of a
+//! request must let it through; if one does not, none counts it.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use http::{Method, Request, Response};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_keep::clock::Clock;
+//! use tower_keep::event::Events;
+//! use tower_keep::rate_limit::{Quota, RateLimitConfig, RateLimitLayer, RateLimiter, Rule, Scope};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let login = Rule::new("login", Quota::requests(5).per(Duration::from_secs(3600)).burst(1))
+//!     .route("/login")
+//!     .methods([Method::POST])
+//!     .scope(Scope::Ip);
+//! // Beside it, the rule `default` for every request: 600 a minute per caller or address.
+//! let config = RateLimitConfig { rules: vec![login], ..RateLimitConfig::default() };
+//! let limiter = RateLimiter::new(&config, &[], Clock::system(), Events::none())?;
+//!
+//! let service = ServiceBuilder::new()
+//!     .layer(RateLimitLayer::new(limiter))
+//!     .service(service_fn(async |_| Ok::<_, std::io::Error>(Response::new(String::new()))));
+//!
+//! let login = || Request::post("/login").body(());
+//! let first = service.clone().oneshot(login()?).await?;
+//! assert_eq!(first.status(), 200);
+//! assert_eq!(first.headers()["ratelimit-policy"], "\"login\";q=5;w=3600");
+//!
+//! let second = service.clone().oneshot(login()?).await?;
+//! assert_eq!(second.status(), 429);
+//! assert_eq!(second.headers()["retry-after"], "720");
+//!
+//! // The refused request was not counted by `default` either, of whose 100 at once one is gone.
+//! let other = service.oneshot(Request::get("/").body(())?).await?;
+//! assert_eq!(other.headers()["ratelimit"], "\"default\";r=98;t=1");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **Who is counted.** The peer comes from axum's `ConnectInfo` (feature `axum`) or from
+//! [`PeerAddr`](crate::identity::PeerAddr); requests without one, as above, share a bucket. What
+//! proxies say about the client is believed only if they are named in the configuration.
+//! [`Caller`](crate::identity::Caller)s are told by the application.
+//!
+//! **Memory** is fixed when the limiter is built: a table of 10 bytes per key, whatever comes in.
+//!
+//! **Without HTTP**, [`RateLimiter::check_key`] counts anything that has a name.
+
+mod charges;
+mod compiled;
+mod config;
+mod decision;
+mod gcra;
+mod headers;
+mod layer;
+mod limiter;
+mod quota;
+mod rule;
+mod scope;
+mod service;
+mod slot;
+mod subject;
+mod table;
+mod terms;
+
+pub use config::RateLimitConfig;
+pub use decision::{Decision, Standing};
+pub use layer::RateLimitLayer;
+pub use limiter::RateLimiter;
+pub use quota::{Quota, Requests};
+pub use rule::Rule;
+pub use scope::{CustomScope, Scope};
+pub use service::{RateLimitFuture, RateLimitService};

@@ -1,0 +1,269 @@
+//! A rule: which requests it speaks of, whom it counts them against, and how many it lets through.
+
+use std::collections::BTreeMap;
+
+use http::Method;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Faults;
+use crate::rate_limit::quota::{Quota, QuotaFields};
+use crate::rate_limit::scope::Scope;
+use crate::route::Route;
+
+/// The longest name of a rule.
+const NAME_BYTES_MAX: usize = 64;
+
+/// A rule of the limiter. All rules that speak of a request must let it through.
+///
+/// ```
+/// use std::time::Duration;
+/// use http::Method;
+/// use tower_keep::rate_limit::{Quota, Rule, Scope};
+///
+/// let hour = Duration::from_secs(3600);
+/// let rule = Rule::new("login", Quota::requests(5).per(hour))
+///     .route("/login")
+///     .methods([Method::POST])
+///     .scope(Scope::Ip)
+///     .tier("premium", Quota::requests(15).per(hour));
+/// # let _ = rule;
+/// ```
+///
+/// In files: `{"name": "login", "route": "/login", "methods": ["POST"], "scope": "ip",
+/// "quota": {"requests": 5, "per_ms": 3600000}, "tiers": {"premium": {..}}, "shadow": false}`, of
+/// which `name` and `quota` must be given.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Tells the rule from all others, in header fields and figures: 1 to 64 printable ASCII
+    /// characters other than `"` and `\`.
+    pub name: String,
+    /// The path template that it speaks of, as axum writes them; all paths if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// The methods that it speaks of; all if none. `GET` includes `HEAD`, which runs the same
+    /// handlers.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// Whom it counts against; by default the caller, or the client's IP if nobody has signed in.
+    #[serde(default)]
+    pub scope: Scope,
+    /// How many it lets through, unless the caller's tier has another quota.
+    pub quota: Quota,
+    /// Quotas by tier. Requests nobody has signed in for are of tier `anonymous`. A caller that
+    /// changes tiers keeps its bucket, with what was used up of it in time.
+    #[serde(default)]
+    pub tiers: BTreeMap<String, Quota>,
+    /// Whether it only watches: it counts and tells events, but lets everything through.
+    #[serde(default)]
+    pub shadow: bool,
+}
+
+impl Rule {
+    /// A rule for all requests, per caller.
+    #[must_use]
+    pub fn new(name: impl Into<String>, quota: Quota) -> Self {
+        Self {
+            name: name.into(),
+            route: None,
+            methods: Vec::new(),
+            scope: Scope::default(),
+            quota,
+            tiers: BTreeMap::new(),
+            shadow: false,
+        }
+    }
+
+    /// The same rule for paths of this template only.
+    #[must_use]
+    pub fn route(mut self, template: impl Into<String>) -> Self {
+        self.route = Some(template.into());
+        self
+    }
+
+    /// The same rule for these methods only.
+    #[must_use]
+    pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
+        let methods = methods.into_iter();
+        self.methods = methods.map(|method| method.as_str().to_owned()).collect();
+        self
+    }
+
+    /// The same rule, counted against this scope.
+    #[must_use]
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
+    }
+
+    /// The same rule with another quota for callers of `tier`.
+    #[must_use]
+    pub fn tier(mut self, tier: impl Into<String>, quota: Quota) -> Self {
+        self.tiers.insert(tier.into(), quota);
+        self
+    }
+
+    /// The same rule, watching only or enforced.
+    #[must_use]
+    pub const fn shadow(mut self, shadow: bool) -> Self {
+        self.shadow = shadow;
+        self
+    }
+
+    /// Notes what is wrong with the rule, which stands at `path` in its configuration.
+    pub(crate) fn check(&self, path: &str, faults: &mut Faults) {
+        if !is_name(&self.name) {
+            let allowed = "must be 1 to 64 printable ASCII characters other than \" and \\";
+            faults.add(format!("{path}.name"), format!("{:?}", self.name), allowed);
+        }
+        if let Some(template) = &self.route
+            && let Err(wrong) = Route::new(template, &[])
+        {
+            faults.add(format!("{path}.route"), template, wrong);
+        }
+        for (at, method) in self.methods.iter().enumerate() {
+            if parse_method(method).is_none() {
+                let allowed = "must be a method like GET, in capitals";
+                faults.add(
+                    format!("{path}.methods[{at}]"),
+                    format!("{method:?}"),
+                    allowed,
+                );
+            }
+        }
+        self.quota
+            .check(QuotaFields::at(&format!("{path}.quota")), faults);
+        check_tiers(&self.tiers, path, faults);
+    }
+
+    /// The methods that it speaks of; empty for all.
+    pub(crate) fn parsed_methods(&self) -> Vec<Method> {
+        let mut methods: Vec<Method> = self
+            .methods
+            .iter()
+            .filter_map(|m| parse_method(m))
+            .collect();
+        if methods.contains(&Method::GET) && !methods.contains(&Method::HEAD) {
+            methods.push(Method::HEAD);
+        }
+        methods
+    }
+}
+
+/// Notes tiers without a name, and what is wrong with their quotas.
+pub(crate) fn check_tiers(tiers: &BTreeMap<String, Quota>, path: &str, faults: &mut Faults) {
+    for (tier, quota) in tiers {
+        if tier.trim().is_empty() {
+            faults.add(
+                format!("{path}.tiers"),
+                format!("{tier:?}"),
+                "must be a tier's name",
+            );
+        }
+        quota.check(QuotaFields::at(&format!("{path}.tiers.{tier}")), faults);
+    }
+}
+
+/// RFC 9651 §3.3.3: strings hold printable ASCII; the two that would need escapes are left out.
+fn is_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\')
+}
+
+/// RFC 9110 §9.1: "The method token is case-sensitive". One in small letters would never match.
+fn parse_method(text: &str) -> Option<Method> {
+    let capitals = !text.bytes().any(|byte| byte.is_ascii_lowercase());
+    capitals
+        .then(|| Method::from_bytes(text.as_bytes()).ok())
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_rule_reads_from_a_file() {
+        let rule: Rule = serde_json::from_str(
+            r#"{"name": "login", "route": "/login", "methods": ["POST"], "scope": "ip",
+                "quota": {"requests": 5, "per_ms": 60000},
+                "tiers": {"premium": {"requests": 15, "per_ms": 60000, "burst": 3}},
+                "shadow": true}"#,
+        )
+        .unwrap();
+        let built = Rule::new("login", Quota::requests(5).per(MINUTE))
+            .route("/login")
+            .methods([Method::POST])
+            .scope(Scope::Ip)
+            .tier("premium", Quota::requests(15).per(MINUTE).burst(3))
+            .shadow(true);
+        assert_eq!(rule, built);
+        let text = serde_json::to_string(&built).unwrap();
+        assert_eq!(serde_json::from_str::<Rule>(&text).unwrap(), built);
+        let short = r#"{"name": "all", "quota": {"requests": 5, "per_ms": 60000}}"#;
+        let short: Rule = serde_json::from_str(short).unwrap();
+        assert_eq!(short, Rule::new("all", Quota::requests(5).per(MINUTE)));
+    }
+
+    #[test]
+    fn an_unknown_field_or_scope_is_refused() {
+        for text in [
+            r#"{"name": "a"}"#,
+            r#"{"name": "a", "quota": {"requests": 5, "per_ms": 1}, "scope": "custom"}"#,
+            r#"{"name": "a", "quota": {"requests": 5, "per_ms": 1}, "scope": "IP"}"#,
+            r#"{"name": "a", "quota": {"requests": 5, "per_ms": 1}, "path": "/"}"#,
+            r#"{"name": "a", "quota": {"requests": 5, "per_ms": 1}, "tiers": {"b": null}}"#,
+        ] {
+            assert!(serde_json::from_str::<Rule>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_fault_of_a_rule_is_named() {
+        let mut rule = Rule::new("a\"b", Quota::requests(0).per(MINUTE))
+            .route("login")
+            .tier("free", Quota::requests(1).per(Duration::ZERO))
+            .tier(" ", Quota::requests(1).per(MINUTE));
+        rule.methods = ["GET", "get", "", "A B"].map(str::to_owned).to_vec();
+        let mut faults = Faults::new();
+        rule.check("r", &mut faults);
+        let error = faults.into_result().unwrap_err();
+        let fields: Vec<_> = error.faults().iter().map(|f| f.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "r.name",
+                "r.route",
+                "r.methods[1]",
+                "r.methods[2]",
+                "r.methods[3]",
+                "r.quota.requests",
+                "r.tiers",
+                "r.tiers.free.per_ms"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_name_is_short_printable_ascii_without_escapes() {
+        let long = "n".repeat(65);
+        for name in ["", "ä", "a\\", "a\nb", "\u{7f}", long.as_str()] {
+            assert!(!is_name(name), "{name:?}");
+        }
+        for name in ["login", "per day", &long[..64]] {
+            assert!(is_name(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn get_includes_head() {
+        let rule = Rule::new("a", Quota::requests(1).per(MINUTE)).methods([Method::GET]);
+        assert_eq!(rule.parsed_methods(), [Method::GET, Method::HEAD]);
+    }
+}

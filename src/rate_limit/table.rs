@@ -1,0 +1,454 @@
+//! Buckets in a table of fixed size.
+//!
+//! The table is an array of lines, each one cache line of eight slots. A key may live in either of
+//! two lines that its hash names, in any slot; looking it up reads one line, at most two, and
+//! charging it is one compare-and-swap. Nothing is ever allocated, moved or rehashed after it was
+//! built, and nothing needs tidying: a bucket that is full again is the same as none, so that its
+//! slot is free for whoever comes.
+//!
+//! **When both lines are full** of buckets in use, the one closest to being full gives way: its key
+//! loses the least by being forgotten. A flood of new keys thus drives out its own kind, each used
+//! once, and not the keys that are being refused. Evictions are counted.
+//!
+//! **Two keys with the same tag** in the same line share a bucket: one in some 65,000 keys of a full
+//! table finds such a twin, and is then limited a little more strictly. The seed is random, so nobody
+//! can choose to be somebody's twin.
+//!
+//! **Inserting** a key takes one of some locks, chosen by the key, because two threads that insert the
+//! same key at the same time would otherwise find room in different places and give it two buckets.
+//! A key that is there is charged without a lock.
+
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use foldhash::quality::{FoldHasher, RandomState};
+
+use crate::rate_limit::gcra::{Limit, Verdict};
+use crate::rate_limit::slot::{FILL_MAX, SWEEP_EVERY, Slot, Tag};
+
+/// Slots in a line of 64 bytes.
+const SLOTS: usize = 8;
+
+/// Locks for inserting; enough that threads hardly ever meet at one.
+const TURNS: usize = 64;
+
+/// An odd number without pattern (2^64 divided by the golden ratio), to draw a second line from the
+/// same hash.
+const SECOND: u64 = 0x9e37_79b9_7f4a_7c15;
+
+#[repr(align(64))]
+#[derive(Default)]
+struct Line([AtomicU64; SLOTS]);
+
+/// Buckets by hash of key. Times are ticks of 1 µs since one fixed moment.
+pub(crate) struct Table {
+    lines: Box<[Line]>,
+    turns: Box<[Mutex<()>]>,
+    hashers: RandomState,
+    /// When the next sweep is due.
+    due: AtomicU64,
+    sweeping: Mutex<()>,
+    evicted: AtomicU64,
+}
+
+/// Where a key lives: its tag and the lines that may hold it.
+#[derive(Clone, Copy)]
+struct Place {
+    tag: Tag,
+    lines: [usize; 2],
+    turn: usize,
+}
+
+impl Table {
+    /// A table with room for `keys_max` keys in use, of which it will be four fifths full: above
+    /// that, keys begin to drive each other out.
+    pub(crate) fn new(keys_max: usize, now: u64) -> Self {
+        let slots = keys_max.saturating_add(keys_max / 4);
+        let lines = slots.div_ceil(SLOTS).max(2);
+        Self {
+            lines: std::iter::repeat_with(Line::default).take(lines).collect(),
+            turns: std::iter::repeat_with(Mutex::default).take(TURNS).collect(),
+            hashers: RandomState::default(),
+            due: AtomicU64::new(now.saturating_add(SWEEP_EVERY)),
+            sweeping: Mutex::new(()),
+            evicted: AtomicU64::new(0),
+        }
+    }
+
+    /// A hasher for keys, with this table's seed.
+    pub(crate) fn hasher(&self) -> FoldHasher<'_> {
+        self.hashers.build_hasher()
+    }
+
+    /// Charges one request to the bucket of `key`, if it fits.
+    pub(crate) fn charge(&self, key: u64, now: u64, limit: Limit) -> Verdict {
+        self.sweep_if_due(now);
+        let place = self.place(key);
+        loop {
+            let Some((slot, seen)) = self.find(&place) else {
+                return self.insert(&place, now, limit);
+            };
+            if let Some(verdict) = charge_slot(slot, seen, &place, now, limit) {
+                return verdict;
+            }
+        }
+    }
+
+    /// What charging would say, without doing it.
+    pub(crate) fn peek(&self, key: u64, now: u64, limit: Limit) -> Verdict {
+        self.sweep_if_due(now);
+        let ahead = self
+            .find(&self.place(key))
+            .map_or(0, |(_, seen)| seen.ahead(now));
+        limit.charge(ahead)
+    }
+
+    /// Takes one charge back.
+    pub(crate) fn refund(&self, key: u64, now: u64, limit: Limit) {
+        let place = self.place(key);
+        while let Some((slot, seen)) = self.find(&place) {
+            let less = Slot::of(place.tag, now, limit.refund(seen.ahead(now)));
+            if swap(slot, seen, less) {
+                return;
+            }
+        }
+    }
+
+    /// Bytes that the slots take up; the same for as long as the table lives.
+    pub(crate) const fn bytes(&self) -> usize {
+        size_of_val::<[Line]>(&*self.lines)
+    }
+
+    /// How many buckets in use have been driven out.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    fn place(&self, key: u64) -> Place {
+        let count = self.lines.len() as u64;
+        let first = line_of(key & u64::from(u32::MAX), count);
+        let second = line_of(key.wrapping_mul(SECOND) >> 32, count);
+        // The second choice is never the first one again.
+        let second = match second == first {
+            true if first + 1 == self.lines.len() => 0,
+            true => first + 1,
+            false => second,
+        };
+        Place {
+            tag: Tag::of(key),
+            lines: [first, second],
+            turn: (key >> 32) as usize % TURNS,
+        }
+    }
+
+    /// All slots that may hold the key, in the order in which everybody looks.
+    fn slots(&self, place: &Place) -> impl Iterator<Item = &AtomicU64> {
+        place
+            .lines
+            .into_iter()
+            .filter_map(|line| self.lines.get(line))
+            .flat_map(|line| &line.0)
+    }
+
+    /// The key's slot and what was seen in it.
+    fn find(&self, place: &Place) -> Option<(&AtomicU64, Slot)> {
+        self.slots(place)
+            .map(|slot| (slot, Slot::from_bits(slot.load(Ordering::Relaxed))))
+            .find(|(_, seen)| seen.is_of(place.tag))
+    }
+
+    /// Charges a key that was not found, in a free slot or in the place of another.
+    fn insert(&self, place: &Place, now: u64, limit: Limit) -> Verdict {
+        let _turn = self.turns.get(place.turn).map(lock);
+        loop {
+            // Somebody may have had the turn before us.
+            if let Some((slot, seen)) = self.find(place) {
+                if let Some(verdict) = charge_slot(slot, seen, place, now, limit) {
+                    return verdict;
+                }
+                continue;
+            }
+            let verdict = limit.charge(0);
+            let Some((slot, seen)) = self.room(place, now) else {
+                return verdict;
+            };
+            if swap(slot, seen, Slot::of(place.tag, now, verdict.ahead())) {
+                if seen.ahead(now) > 0 {
+                    self.evicted.fetch_add(1, Ordering::Relaxed);
+                }
+                return verdict;
+            }
+        }
+    }
+
+    /// The slot for a new key: a free one in the line with more of them, else the one closest to
+    /// being free.
+    fn room(&self, place: &Place, now: u64) -> Option<(&AtomicU64, Slot)> {
+        let mut best = None;
+        let mut best_rank = (usize::MAX, u64::MAX);
+        for line in place
+            .lines
+            .into_iter()
+            .filter_map(|line| self.lines.get(line))
+        {
+            let (mut used, mut least, mut choice) = (0, u64::MAX, None);
+            for slot in &line.0 {
+                let seen = Slot::from_bits(slot.load(Ordering::Relaxed));
+                let ahead = seen.ahead(now);
+                used += usize::from(ahead > 0);
+                if ahead < least {
+                    (least, choice) = (ahead, Some((slot, seen)));
+                }
+            }
+            if (used, least) < best_rank {
+                (best, best_rank) = (choice, (used, least));
+            }
+        }
+        best
+    }
+
+    fn sweep_if_due(&self, now: u64) {
+        // Acquire: whoever sees the next due time sees the slots as the sweep has left them.
+        if now >= self.due.load(Ordering::Acquire) {
+            self.sweep(now);
+        }
+    }
+
+    /// Empties every slot whose time has passed, before it is so long ago that it would look like
+    /// the future.
+    ///
+    /// Others that come meanwhile wait, some milliseconds per million keys once in 25 days: after a
+    /// pause of months they would take old times for new ones.
+    #[cold]
+    fn sweep(&self, now: u64) {
+        let _sweeping = lock(&self.sweeping);
+        let due = self.due.load(Ordering::Acquire);
+        if now < due {
+            return;
+        }
+        // Every decision since `due` would have come here, so no bucket was charged later than
+        // that, and none lasts longer than `FILL_MAX`. After a longer pause all of them are full,
+        // and their times may be too old to be compared.
+        let all = now >= due.saturating_add(FILL_MAX);
+        for slot in self.lines.iter().flat_map(|line| &line.0) {
+            let seen = Slot::from_bits(slot.load(Ordering::Relaxed));
+            if all || seen.ahead(now) == 0 {
+                // If it has changed meanwhile it is in use, and need not be emptied.
+                let _ = swap(slot, seen, Slot::EMPTY);
+            }
+        }
+        self.due
+            .store(now.saturating_add(SWEEP_EVERY), Ordering::Release);
+    }
+}
+
+/// Charges the bucket in `slot`; `None` if it has changed since it was seen.
+fn charge_slot(
+    slot: &AtomicU64,
+    seen: Slot,
+    place: &Place,
+    now: u64,
+    limit: Limit,
+) -> Option<Verdict> {
+    let verdict = limit.charge(seen.ahead(now));
+    let done = !verdict.is_allow() || swap(slot, seen, Slot::of(place.tag, now, verdict.ahead()));
+    done.then_some(verdict)
+}
+
+/// Puts `next` in place of what was seen, unless it has changed. A slot is all there is to know
+/// about its key, so no order among slots is needed.
+fn swap(slot: &AtomicU64, seen: Slot, next: Slot) -> bool {
+    slot.compare_exchange(
+        seen.bits(),
+        next.bits(),
+        Ordering::Relaxed,
+        Ordering::Relaxed,
+    )
+    .is_ok()
+}
+
+/// Maps 32 bits to one of `count` lines, evenly and without a division.
+const fn line_of(bits: u64, count: u64) -> usize {
+    ((bits * count) >> 32) as usize
+}
+
+fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
+    // It guards no data that a panic could have left half-changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table")
+            .field("slots", &(self.lines.len() * SLOTS))
+            .field("bytes", &self.bytes())
+            .field("evicted", &self.evicted())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::hash::Hasher;
+    use std::sync::atomic::AtomicU32;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND_TICKS: u64 = 1_000_000;
+    const DAY: u64 = 86_400 * SECOND_TICKS;
+
+    fn key(table: &Table, name: u64) -> u64 {
+        let mut hasher = table.hasher();
+        hasher.write_u64(name);
+        hasher.finish()
+    }
+
+    fn in_use(table: &Table, now: u64) -> usize {
+        let slots = table.lines.iter().flat_map(|line| &line.0);
+        slots
+            .filter(|slot| Slot::from_bits(slot.load(Ordering::Relaxed)).ahead(now) > 0)
+            .count()
+    }
+
+    #[test]
+    fn a_key_flood_neither_grows_the_table_nor_frees_who_is_refused() {
+        let table = Table::new(10_000, 0);
+        let limit = Limit::new(SECOND_TICKS, 10);
+        let (bytes, refused) = (table.bytes(), key(&table, u64::MAX));
+        assert_eq!(bytes, 12_504 * 8);
+        while table.charge(refused, 0, limit).is_allow() {}
+        let flood =
+            (0..1_000_000).filter(|name| table.charge(key(&table, *name), 0, limit).is_allow());
+        // One in a thousand runs finds a twin of the refused key.
+        assert!(flood.count() >= 999_998);
+        assert_eq!(table.bytes(), bytes);
+        assert!(in_use(&table, 0) <= 12_504);
+        // All that did not find room, but for some twins.
+        assert!(table.evicted() >= 987_496 - 100, "{table:?}");
+        assert!(!table.charge(refused, 0, limit).is_allow());
+    }
+
+    #[test]
+    fn as_many_keys_as_promised_hardly_ever_drive_each_other_out() {
+        for (share, most) in [(10, 60), (5, 0)] {
+            let table = Table::new(100_000, 0);
+            let limit = Limit::new(SECOND_TICKS, 1);
+            for name in 0..10_000 * share {
+                table.charge(key(&table, name), 0, limit);
+            }
+            let evicted = table.evicted();
+            assert!(evicted <= most, "{evicted} at {share} tenths");
+        }
+    }
+
+    #[test]
+    fn a_full_bucket_makes_room_without_being_an_eviction() {
+        let table = Table::new(16, 0);
+        let limit = Limit::new(10, 1);
+        for name in 0..10_000 {
+            assert!(table.charge(key(&table, name), name * 10, limit).is_allow());
+        }
+        assert_eq!(table.evicted(), 0);
+    }
+
+    #[test]
+    fn what_is_refunded_can_be_had_again() {
+        let table = Table::new(16, 0);
+        let limit = Limit::new(SECOND_TICKS, 2);
+        let key = key(&table, 7);
+        assert!(table.peek(key, 0, limit).is_allow());
+        assert_eq!(in_use(&table, 0), 0);
+        assert!(table.charge(key, 0, limit).is_allow());
+        assert!(table.charge(key, 0, limit).is_allow());
+        assert!(!table.peek(key, 0, limit).is_allow());
+        table.refund(key, 0, limit);
+        assert!(table.charge(key, 0, limit).is_allow());
+        assert!(!table.charge(key, 0, limit).is_allow());
+        table.refund(key, 0, limit);
+        table.refund(key, 0, limit);
+        table.refund(key, 0, limit);
+        assert_eq!(in_use(&table, 0), 0);
+    }
+
+    /// Real threads, one key after the other, and other keys that come and go beside it.
+    #[test]
+    fn no_race_lets_more_through_than_burst_and_time_allow() {
+        const THREADS: u64 = 4;
+        for round in 0..200 {
+            let table = Table::new(64, 0);
+            let limit = Limit::new(100, 20);
+            let contended = key(&table, u64::MAX - round);
+            let allowed = AtomicU32::new(0);
+            let clock = AtomicU64::new(0);
+            std::thread::scope(|scope| {
+                for thread in 0..THREADS {
+                    let (table, allowed, clock) = (&table, &allowed, &clock);
+                    scope.spawn(move || {
+                        for step in 0..200 {
+                            let now = clock.fetch_add(1, Ordering::SeqCst);
+                            let other = key(table, thread * 1000 + step % 3);
+                            table.charge(other, now, limit);
+                            if table.charge(contended, now, limit).is_allow() {
+                                allowed.fetch_add(1, Ordering::SeqCst);
+                            }
+                        }
+                    });
+                }
+            });
+            let most = 20 + clock.into_inner() / 100;
+            let allowed = u64::from(allowed.into_inner());
+            assert_eq!(table.evicted(), 0);
+            assert!(allowed <= most, "{allowed} of at most {most}");
+            assert!(allowed >= 20);
+        }
+    }
+
+    #[test]
+    fn after_a_pause_of_any_length_a_bucket_is_full() {
+        let limit = Limit::new(DAY, 60);
+        for pause in (0..4000).map(|weeks| weeks * 7 * DAY / 2) {
+            let table = Table::new(16, 0);
+            let key = key(&table, 1);
+            for _ in 0..60 {
+                assert!(table.charge(key, 0, limit).is_allow());
+            }
+            let days = (pause / DAY).min(60);
+            assert_eq!(
+                limit.remaining(table_ahead(&table, key, pause)),
+                days as u32
+            );
+        }
+    }
+
+    fn table_ahead(table: &Table, key: u64, now: u64) -> u64 {
+        table.sweep_if_due(now);
+        table
+            .find(&table.place(key))
+            .map_or(0, |(_, seen)| seen.ahead(now))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn over_many_years_the_table_agrees_with_a_map_of_unbounded_times(
+            steps in proptest::collection::vec((0u64..5, 0u64..4, 0u64..240), 200..600),
+        ) {
+            let table = Table::new(100, 0);
+            let limits = [Limit::new(31 * DAY, 2), Limit::new(SECOND_TICKS, 3)];
+            let mut full_at: HashMap<u64, u64> = HashMap::new();
+            let mut now = 0;
+            for (name, unit, count) in steps {
+                now += [0, 0, SECOND_TICKS / 100, DAY / 2][unit as usize] * count;
+                let limit = limits[name as usize % 2];
+                let expected = limit.charge(full_at.get(&name).map_or(0, |at| at.saturating_sub(now)));
+                let verdict = table.charge(key(&table, name), now, limit);
+                prop_assert_eq!(verdict, expected, "key {} on day {}", name, now / DAY);
+                full_at.insert(name, now + verdict.ahead());
+            }
+        }
+    }
+}

@@ -1,0 +1,530 @@
+//! The examples, as a stranger meets them: real processes, driven by a real HTTP client.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tower_keep::clock::Clock;
+
+/// Far more than anything here takes, also on a busy machine; only a hang comes to it.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A running example, and a client to it. Dropping it kills the process.
+struct Example {
+    process: Child,
+    site: String,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Example {
+    /// Starts an example on a free port and waits until it says where it listens.
+    fn start(name: &str) -> Self {
+        let mut process = command(name)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the example starts");
+        let out = process.stdout.take().expect("stdout is a pipe");
+        let (say, said) = mpsc::channel();
+        // Reads on to the end, so that the example never writes into a full or closed pipe.
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                if let Some(site) = line.strip_prefix("listening on ") {
+                    let _ = say.send(site.to_owned());
+                }
+            }
+        });
+        // Made before the wait, so that the process ends with the test also when it says nothing.
+        let mut example = Self {
+            process,
+            site: String::new(),
+            client: Client::builder(TokioExecutor::new()).build_http(),
+        };
+        example.site = said.recv_timeout(DEADLINE).expect("it says its address");
+        example
+    }
+
+    async fn ask(&self, method: Method, path: &str, fields: &[(&str, &str)], body: &str) -> Answer {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.site));
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let body = Full::from(body.to_owned());
+        let asked = self.client.request(request.body(body).unwrap());
+        let response = within(asked).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = within(body.collect()).await.unwrap().to_bytes();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: String::from_utf8(body.to_vec()).unwrap(),
+        }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask(Method::GET, path, &[], "").await
+    }
+
+    async fn get_as(&self, key: &str, path: &str) -> Answer {
+        self.ask(Method::GET, path, &[("x-api-key", key)], "").await
+    }
+
+    async fn send(&self, method: Method, path: &str, json: &str) -> Answer {
+        let fields = [("content-type", "application/json")];
+        self.ask(method, path, &fields, json).await
+    }
+
+    /// Asks the process to stop, as a supervisor does.
+    fn terminate(&self) {
+        let id = self.process.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status();
+        assert!(sent.expect("there is a kill command").success());
+    }
+
+    async fn ended(&mut self) -> ExitStatus {
+        let ended = async {
+            loop {
+                if let Some(status) = self.process.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        within(ended).await
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Answer {
+    fn field(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        let text = value.map(|value| value.to_str().unwrap());
+        text.unwrap_or_else(|| panic!("no {name} in {self:?}"))
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// That it came from the store, or that it did not.
+    #[track_caller]
+    fn assert_hit(&self, hit: bool) {
+        assert_eq!(self.status, StatusCode::OK, "{self:?}");
+        let cache = self.field("cache-status");
+        assert_eq!(cache.contains("; hit"), hit, "{cache}");
+        if hit {
+            self.field("age").parse::<u64>().expect("whole seconds");
+        } else {
+            assert!(cache.contains("; fwd="), "{cache}");
+        }
+    }
+
+    #[track_caller]
+    fn assert_problem(&self, status: u16) {
+        assert_eq!(self.status.as_u16(), status, "{self:?}");
+        assert_eq!(self.field("content-type"), "application/problem+json");
+        assert_eq!(self.json()["status"], status, "{self:?}");
+    }
+}
+
+/// The command that runs an example on a port of its own, with nothing of our environment that
+/// could mean something to it.
+fn command(name: &str) -> Command {
+    let mut command = Command::new(built(name));
+    command.env_clear();
+    for kept in ["PATH", "HOME", "TMPDIR"] {
+        if let Some(value) = std::env::var_os(kept) {
+            command.env(kept, value);
+        }
+    }
+    command.env("PORT", "0");
+    command
+}
+
+/// The path of a built example.
+///
+/// It is built here, because `cargo test --test it` builds no examples and would leave those of last
+/// week to be tested. Where they are as new as this test, which they are after a plain `cargo test`,
+/// cargo finds nothing to do.
+fn built(name: &str) -> PathBuf {
+    // One at a time: cargo would make the others wait anyway, and once is enough.
+    static BUILT: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    let built = built.get_or_insert_default();
+    if let Some(path) = built.get(name) {
+        return path.clone();
+    }
+    // This program is target/<profile>/deps/it-<hash>; examples are in target/<profile>/examples.
+    let this = std::env::current_exe().unwrap();
+    let folder = this.ancestors().nth(2).expect("a build folder").to_owned();
+    let profile = match folder.file_name().and_then(|name| name.to_str()).unwrap() {
+        "debug" => "dev",
+        other => other,
+    };
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
+    let mut build = Command::new(cargo);
+    build.current_dir(env!("CARGO_MANIFEST_DIR"));
+    build.args(["build", "--example", name, "--profile", profile]);
+    build.args(["--features", &features().join(",")]);
+    build.env("CARGO_TARGET_DIR", folder.parent().unwrap());
+    let output = build.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "cargo could not build it: {text}");
+    let path = folder.join("examples").join(name);
+    built.insert(name.to_owned(), path.clone());
+    path
+}
+
+/// The features this test was built with, so that cargo need not build the crate once more.
+fn features() -> Vec<&'static str> {
+    let mut features = Vec::new();
+    if cfg!(feature = "axum") {
+        features.push("axum");
+    }
+    if cfg!(feature = "sqlx-sqlite") {
+        features.push("sqlx-sqlite");
+    }
+    if cfg!(feature = "sqlx-postgres") {
+        features.push("sqlx-postgres");
+    }
+    features
+}
+
+async fn within<F: Future>(future: F) -> F::Output {
+    let in_time = tokio::time::timeout(DEADLINE, future).await;
+    in_time.expect("an answer within the deadline")
+}
+
+/// Runs an example that is expected to end by itself.
+async fn run(name: &str, variables: &[(&str, &str)]) -> Output {
+    let mut command = command(name);
+    command.envs(variables.iter().copied());
+    let running = tokio::process::Command::from(command)
+        .kill_on_drop(true)
+        .output();
+    within(running).await.unwrap()
+}
+
+#[cfg(all(feature = "axum", feature = "sqlx-sqlite"))]
+mod service {
+    use super::*;
+
+    const ADA: &str = r#"{"organization_id":299,"name":"Ada Byron","email":"ada@example.com"}"#;
+
+    #[tokio::test]
+    async fn what_was_answered_once_is_answered_from_memory() {
+        let service = Example::start("service");
+        let clock = Clock::system();
+        let began = clock.now();
+        let first = service.get("/reports/sales/7").await;
+        first.assert_hit(false);
+        assert!(clock.now().since(began) >= Duration::from_millis(150));
+        let again = service.get("/reports/sales/7").await;
+        again.assert_hit(true);
+        assert_eq!(again.body, first.body);
+        assert!(!first.json()["months"].as_array().unwrap().is_empty());
+
+        for path in [
+            "/contacts",
+            "/contacts?page=2&q=ada",
+            "/search?q=lovelace",
+            "/organizations/7",
+            "/contacts/7",
+        ] {
+            service.get(path).await.assert_hit(false);
+            service.get(path).await.assert_hit(true);
+        }
+        let head = service.ask(Method::HEAD, "/contacts/7", &[], "").await;
+        head.assert_hit(true);
+        assert_eq!(head.body, "");
+        assert_ne!(head.field("content-length"), "0");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_the_page_gets_304() {
+        let service = Example::start("service");
+        let page = service.get("/contacts/7").await;
+        assert_eq!(page.field("etag"), "\"c7-v1\"");
+        let had = [("if-none-match", "\"c7-v1\"")];
+        let same = service.ask(Method::GET, "/contacts/7", &had, "").await;
+        assert_eq!(same.status, StatusCode::NOT_MODIFIED);
+        assert_eq!((same.field("etag"), &*same.body), ("\"c7-v1\"", ""));
+        // Also for the first one who asks for it.
+        let had = [("if-none-match", "\"o7-v1\"")];
+        let same = service.ask(Method::GET, "/organizations/7", &had, "").await;
+        assert_eq!(same.status, StatusCode::NOT_MODIFIED);
+
+        service.send(Method::PUT, "/contacts/7", ADA).await;
+        let had = [("if-none-match", "\"c7-v1\"")];
+        let changed = service.ask(Method::GET, "/contacts/7", &had, "").await;
+        assert_eq!(changed.status, StatusCode::OK);
+        assert_eq!(changed.field("etag"), "\"c7-v2\"");
+    }
+
+    #[tokio::test]
+    async fn a_change_is_seen_at_once_wherever_it_shows() {
+        let service = Example::start("service");
+        let shows = [
+            "/contacts/7",
+            "/contacts/%37",
+            "/contacts",
+            "/contacts?q=byron",
+            "/search?q=byron",
+            "/organizations/299",
+            "/reports/sales/299",
+        ];
+        let shows_not = ["/contacts/8", "/organizations/7", "/reports/sales/7"];
+        for path in shows.iter().chain(&shows_not) {
+            service.get(path).await.assert_hit(false);
+            service.get(path).await.assert_hit(true);
+        }
+        let changed = service.send(Method::PUT, "/contacts/7", ADA).await;
+        assert_eq!(changed.status, StatusCode::OK, "{changed:?}");
+        for path in shows {
+            let page = service.get(path).await;
+            page.assert_hit(false);
+            // A report names people only where they have an open deal.
+            if !path.starts_with("/reports") {
+                assert!(page.body.contains("Ada Byron"), "{path}: {}", page.body);
+            }
+        }
+        for path in shows_not {
+            service.get(path).await.assert_hit(true);
+        }
+
+        let grace = r#"{"organization_id":7,"name":"Grace Byron","email":"grace@example.com"}"#;
+        let added = service.send(Method::POST, "/contacts", grace).await;
+        assert_eq!(added.status, StatusCode::CREATED, "{added:?}");
+        let path = added.field("location").to_owned();
+        assert!(service.get("/search?q=byron").await.body.contains("Grace"));
+        assert!(service.get("/organizations/7").await.body.contains("Grace"));
+        assert!(service.get(&path).await.body.contains("Grace"));
+
+        let removed = service.send(Method::DELETE, &path, "").await;
+        assert_eq!(removed.status, StatusCode::NO_CONTENT, "{removed:?}");
+        service.get(&path).await.assert_problem(404);
+        assert!(!service.get("/search?q=byron").await.body.contains("Grace"));
+        assert!(!service.get("/organizations/7").await.body.contains("Grace"));
+    }
+
+    #[tokio::test]
+    async fn a_refused_change_leaves_what_is_stored() {
+        let service = Example::start("service");
+        service.get("/contacts/7").await;
+        let nobody = r#"{"organization_id":299,"name":"","email":"nobody"}"#;
+        let refused = service.send(Method::PUT, "/contacts/7", nobody).await;
+        refused.assert_problem(422);
+        let fields: Vec<_> = refused.json()["errors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|fault| fault["field"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(fields, ["name", "email"]);
+        service.get("/contacts/7").await.assert_hit(true);
+    }
+
+    #[tokio::test]
+    async fn the_sixth_login_is_refused_and_told_when_to_come_back() {
+        let service = Example::start("service");
+        let guess = r#"{"user":"eve","password":"guess"}"#;
+        for _ in 0..5 {
+            let wrong = service.send(Method::POST, "/login", guess).await;
+            wrong.assert_problem(401);
+        }
+        let refused = service.send(Method::POST, "/login", guess).await;
+        refused.assert_problem(429);
+        let retry_after: u64 = refused.field("retry-after").parse().unwrap();
+        assert!((1..=60).contains(&retry_after), "{retry_after}");
+        assert!(refused.field("ratelimit").contains("\"login\";r=0"));
+        assert!(refused.field("ratelimit-policy").contains("\"login\";q=5"));
+        assert!(refused.json()["type"].as_str().unwrap().contains("quota"));
+        // The rest of the service is still there, for the same client.
+        assert_eq!(service.get("/contacts/7").await.status, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn a_used_up_quota_is_its_callers_alone() {
+        let service = Example::start("service");
+        for asked in 0..60 {
+            let page = service.get_as("basic-key", "/contacts/7").await;
+            assert_eq!(page.status, StatusCode::OK, "request {asked}: {page:?}");
+        }
+        // One a second grows back, so a slow machine may have to ask a few times more.
+        let mut refused = service.get_as("basic-key", "/contacts/7").await;
+        for _ in 0..1_000 {
+            if refused.status != StatusCode::OK {
+                break;
+            }
+            refused = service.get_as("basic-key", "/contacts/7").await;
+        }
+        refused.assert_problem(429);
+        for key in ["premium-key", "admin-key", "no-such-key"] {
+            let page = service.get_as(key, "/contacts/7").await;
+            assert_eq!(page.status, StatusCode::OK, "{key}: {page:?}");
+        }
+        assert_eq!(service.get("/contacts/7").await.status, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn what_makes_no_sense_is_answered_with_a_problem() {
+        let service = Example::start("service");
+        for (status, path) in [
+            (400, "/contacts?page=0"),
+            (400, "/contacts?page=two"),
+            (400, "/contacts?page=-1"),
+            (400, "/contacts/seven"),
+            (400, "/contacts/99999999999999999999"),
+            (400, "/organizations/%00"),
+            (400, "/search?q=a"),
+            (404, "/contacts/99999"),
+            (404, "/organizations/0"),
+            (404, "/reports/sales/501"),
+            (404, "/nowhere"),
+            (405, "/login"),
+        ] {
+            service.get(path).await.assert_problem(status);
+        }
+        let long = format!("/search?q={}", "x".repeat(101));
+        service.get(&long).await.assert_problem(400);
+        let large = "x".repeat(20_000);
+        for (status, body) in [
+            (422, "{"),
+            (422, "{}"),
+            (
+                422,
+                r#"{"organization_id":"seven","name":"A","email":"a@b.c"}"#,
+            ),
+            (422, r#"{"organization_id":501,"name":"A","email":"a@b.c"}"#),
+            (
+                422,
+                r#"{"organization_id":1,"name":"A","email":"a@b.c","x":1}"#,
+            ),
+            (413, &*large),
+        ] {
+            let answer = service.send(Method::POST, "/contacts", body).await;
+            answer.assert_problem(status);
+        }
+        let text = service.ask(Method::POST, "/contacts", &[], ADA).await;
+        text.assert_problem(415);
+        // `%` and `_` are letters here, not wildcards.
+        for path in ["/contacts?q=%25", "/contacts?q=_"] {
+            assert_eq!(service.get(path).await.json()["total"], 0, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_operator_sees_health_and_figures() {
+        let service = Example::start("service");
+        for path in ["/alive", "/ready", "/health"] {
+            let probe = service.get(path).await;
+            assert_eq!(probe.status, StatusCode::OK, "{path}: {probe:?}");
+        }
+        service.get("/contacts/7").await;
+        service.get("/contacts/8").await;
+        service.get("/nowhere").await;
+        let metrics = service.get("/metrics").await.body;
+        let counted = |route: &str| {
+            let label = format!("route=\"{route}\"");
+            metrics.lines().any(|line| line.contains(&label))
+        };
+        assert!(counted("/contacts/{id}"), "{metrics}");
+        assert!(counted("unmatched"), "{metrics}");
+        assert!(!metrics.contains("/contacts/7"), "{metrics}");
+        assert!(metrics.contains("contacts.show"), "{metrics}");
+    }
+
+    #[tokio::test]
+    async fn asked_to_stop_it_finishes_what_is_under_way_and_leaves_nothing_behind() {
+        let folder = std::env::temp_dir();
+        let mut service = Example::start("service");
+        let mark = format!("tower-keep-crm-{}.", service.process.id());
+        let files = || {
+            let entries = std::fs::read_dir(&folder).unwrap().flatten();
+            let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+            names.filter(|name| name.starts_with(&mark)).count()
+        };
+        assert!(files() > 0);
+        // The report takes 150 ms. The signal is sent when the request is known to be in the
+        // handler: its connection has been answered once, and its query has been counted.
+        service.get("/contacts/7").await;
+        let (report, ()) = tokio::join!(service.get("/reports/sales/7"), async {
+            let began = async {
+                while !service.get("/metrics").await.body.contains("reports.sales") {
+                    tokio::task::yield_now().await;
+                }
+            };
+            within(began).await;
+            service.terminate();
+        });
+        assert_eq!(report.status, StatusCode::OK);
+        assert!(service.ended().await.success());
+        assert_eq!(files(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_configured_wrongly_is_named_before_anything_runs() {
+        for (name, value) in [
+            ("PORT", "many"),
+            ("RATE_LIMIT_MAX_REQUESTS", "none"),
+            ("CACHE_MAX_SIZE_MB", "-1"),
+        ] {
+            let output = run("service", &[(name, value)]).await;
+            assert!(!output.status.success(), "{name}");
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert!(told.contains(name) && told.contains(value), "{told}");
+        }
+    }
+}
+
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn minimal_caches_its_slow_page() {
+    let minimal = Example::start("minimal");
+    minimal.get("/slow").await.assert_hit(false);
+    minimal.get("/slow").await.assert_hit(true);
+}
+
+#[tokio::test]
+async fn hyper_service_has_the_same_layers_without_axum() {
+    let mut service = Example::start("hyper_service");
+    let first = service.get("/primes/1000").await;
+    first.assert_hit(false);
+    assert_eq!(first.body, "prime 1000 is 7919\n");
+    let again = service.get("/primes/1000").await;
+    again.assert_hit(true);
+    assert!(again.headers.contains_key("ratelimit"), "{again:?}");
+    assert_eq!(service.get("/primes/0").await.status, 400);
+    assert_eq!(service.get("/").await.status, 404);
+    let post = service.send(Method::POST, "/primes/9", "{}").await;
+    assert_eq!(post.status, 405);
+    let id = service.process.id().to_string();
+    let sent = Command::new("kill").args(["-INT", &id]).status().unwrap();
+    assert!(sent.success());
+    assert!(service.ended().await.success());
+}

@@ -10,7 +10,7 @@ use crate::cache::body::CacheBody;
 use crate::cache::conditional::{not_modified, strip_content_fields};
 use crate::cache::engine::Cache;
 use crate::cache::entry::Entry;
-use crate::cache::status::{CACHE_STATUS, ONLY_IF_CACHED, Service};
+use crate::cache::status::{CACHE_STATUS, ONLY_IF_CACHED, STATUS_PLACE, Service};
 use crate::clock::Moment;
 use crate::event::Event;
 
@@ -44,21 +44,36 @@ pub(crate) fn deliver<B>(entry: &Entry, unchanged: bool, age: Duration) -> Respo
         (entry.status, entry.body.clone())
     };
     // RFC 9111 §5.1: "Age .. in seconds"; §4: a cache MUST generate it for what it serves from store.
-    headers.insert(AGE, HeaderValue::from(age.as_secs()));
+    headers.insert(AGE, seconds(age));
     let mut response = Response::new(CacheBody::stored(body));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
 }
 
-/// Adds `Cache-Status`.
+/// `HeaderValue::from` a number would allocate twice.
+fn seconds(time: Duration) -> HeaderValue {
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(time.as_secs());
+    // Digits are a value, but a header value must be proven text.
+    HeaderValue::from_str(digits).unwrap_or(HeaderValue::from_static("0"))
+}
+
+/// Adds `Cache-Status`, in the place that is kept for it if there is one.
 pub(crate) fn label<B>(
     cache: &Cache,
     mut response: Response<CacheBody<B>>,
     service: Service,
 ) -> Response<CacheBody<B>> {
-    if cache.config().status_header {
-        response.headers_mut().append(CACHE_STATUS, service.field());
+    let headers = response.headers_mut();
+    let place = headers
+        .get_mut(CACHE_STATUS)
+        .filter(|value| **value == STATUS_PLACE);
+    match (place, cache.config().status_header) {
+        (Some(place), true) => *place = service.field(),
+        (Some(_), false) => drop(headers.remove(CACHE_STATUS)),
+        (None, true) => drop(headers.append(CACHE_STATUS, service.field())),
+        (None, false) => {}
     }
     response
 }

@@ -10,6 +10,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::cache::policy::Terms;
+use crate::cache::status::{CACHE_STATUS, STATUS_PLACE};
 use crate::cache::vary::Selector;
 use crate::clock::Moment;
 use crate::journal::{Checked, Journal, Stamp, Subject};
@@ -56,13 +57,15 @@ impl Entry {
 }
 
 /// The fields of a response as they are stored: those of one connection go (RFC 9111 §3.1), `Date` is
-/// set where the origin gave none (RFC 9110 §6.6.1), `Age` goes because it is worked out anew.
+/// set where the origin gave none (RFC 9110 §6.6.1), `Age` is worked out anew. It and `Cache-Status` get
+/// their places here, so that serving the answer does not make the map grow.
 pub(crate) fn stored_fields(response: &HeaderMap, now: SystemTime) -> HeaderMap {
     let mut headers = response.clone();
     strip_connection_fields(&mut headers);
-    headers.remove(AGE);
+    headers.insert(AGE, HeaderValue::from_static("0"));
+    headers.entry(CACHE_STATUS).or_insert(STATUS_PLACE);
     headers.entry(DATE).or_insert_with(|| date(now));
-    compact(&headers)
+    headers
 }
 
 /// RFC 9110 §7.6.1: fields for the next hop only, those that `Connection` lists among them.
@@ -120,6 +123,7 @@ pub(crate) fn freshened_fields(
         update.remove(name);
     }
     update.entry(DATE).or_insert_with(|| date(now));
+    headers.insert(AGE, HeaderValue::from_static("0"));
     for name in ["content-encoding", "content-type", "content-range"] {
         update.remove(name);
     }
@@ -129,12 +133,12 @@ pub(crate) fn freshened_fields(
     for (name, value) in &update {
         headers.append(name, value.clone());
     }
-    compact(&headers)
+    headers
 }
 
 /// The same fields, with their values in one buffer of their own. A value that came over a wire is a
 /// slice of its connection's read buffer, and would keep all of that alive unweighed.
-fn compact(headers: &HeaderMap) -> HeaderMap {
+pub(crate) fn compact(headers: &HeaderMap) -> HeaderMap {
     let len = headers.values().map(HeaderValue::len).sum();
     let mut text = Vec::with_capacity(len);
     for value in headers.values() {
@@ -149,7 +153,8 @@ fn compact(headers: &HeaderMap) -> HeaderMap {
         own.set_sensitive(value.is_sensitive());
         compact.append(name, own);
     }
-    compact
+    // A clone is to measure, a map that was built has room to grow.
+    compact.clone()
 }
 
 fn date(now: SystemTime) -> HeaderValue {
@@ -186,7 +191,11 @@ mod tests {
         ]);
         let stored = stored_fields(&response, SystemTime::UNIX_EPOCH);
         let names: Vec<&str> = stored.keys().map(HeaderName::as_str).collect();
-        assert_eq!(names, ["x-kept", "date"]);
+        assert_eq!(names, ["age", "x-kept", "cache-status", "date"]);
+        assert_eq!(
+            (&stored["age"], &stored["cache-status"]),
+            (&HeaderValue::from_static("0"), &STATUS_PLACE)
+        );
     }
 
     #[test]
@@ -226,7 +235,7 @@ mod tests {
         let value = HeaderValue::from_maybe_shared(wire.slice(..5)).unwrap();
         response.append("x-a", value.clone());
         response.append("x-a", value);
-        let stored = stored_fields(&response, SystemTime::UNIX_EPOCH);
+        let stored = compact(&stored_fields(&response, SystemTime::UNIX_EPOCH));
         drop(response);
         assert!(wire.is_unique());
         assert_eq!(stored.get_all("x-a").iter().count(), 2);

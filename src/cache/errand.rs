@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{AGE, CONTENT_LOCATION, LOCATION, SET_COOKIE};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 
 use crate::cache::body::CacheBody;
@@ -233,7 +233,7 @@ impl Errand {
             || extensions.get::<NoStore>().is_some()
             || !may_update(&stale.headers, update);
         let terms = terms.unwrap_or_else(|_| stale.terms.clone());
-        headers.remove(AGE);
+        headers.insert(AGE, HeaderValue::from_static("0"));
         let tags = extensions.get::<CacheTags>();
         let target = self.fetch.key.view().target().to_owned();
         let head = Head {
@@ -375,4 +375,64 @@ fn subject(target: &str, tags: Option<&CacheTags>) -> Subject {
     let mut all: Vec<Arc<str>> = vec![path(&target).into()];
     all.extend(tags.iter().flat_map(|tags| tags.tags()).cloned());
     Subject::of(&*target, &all)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::header::IF_NONE_MATCH;
+    use http_body_util::Empty;
+
+    use super::*;
+    use crate::cache::config::CacheConfig;
+    use crate::cache::engine::CacheParts;
+    use crate::cache::look::{Company, Stop, look};
+    use crate::clock::Clock;
+    use crate::event::Events;
+    use crate::journal::{Journal, JournalConfig};
+
+    fn request() -> Request<()> {
+        Request::get("/a").body(()).unwrap()
+    }
+
+    fn fetch(cache: &Cache) -> Fetch {
+        match look(cache, &request(), Company::Shared) {
+            Stop::Fetch(fetch) => fetch,
+            other => panic!("nothing fresh is stored: {other:?}"),
+        }
+    }
+
+    /// Between the look and the question a change may be acknowledged. A validator that is too coarse to
+    /// tell, a date of the same second, must not bring the old answer back under a new stamp.
+    #[test]
+    fn what_was_invalidated_since_the_look_is_not_asked_about() {
+        let (clock, hand) = Clock::manual();
+        let journal = Journal::new(&JournalConfig::default(), Events::none()).unwrap();
+        let events = Events::none();
+        let spawner = None;
+        let parts = CacheParts {
+            journal,
+            clock,
+            events,
+            spawner,
+        };
+        let cache = Cache::new(&CacheConfig::default(), parts).unwrap();
+        let answer = Response::builder()
+            .header("etag", "\"a\"")
+            .header("cache-control", "max-age=1");
+        let errand = Errand::new(&cache, fetch(&cache), &mut request());
+        drop(Box::new(errand).arrive(answer.body(Empty::<Bytes>::new()).unwrap()));
+        assert_eq!(cache.len(), 1);
+        hand.advance(Duration::from_secs(2));
+        for invalidated in [false, true] {
+            let (fetch, mut request) = (fetch(&cache), request());
+            assert!(fetch.stale.is_some());
+            if invalidated {
+                cache.journal().append(&[Marker::tag("/a")]);
+            }
+            let _errand = Errand::new(&cache, fetch, &mut request);
+            assert_eq!(request.headers().contains_key(IF_NONE_MATCH), !invalidated);
+        }
+    }
 }

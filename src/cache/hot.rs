@@ -148,7 +148,7 @@ impl Weighter<CacheKey, Arc<Slot>> for ByBytes {
 }
 
 /// The engine's own share per item, with its key, its place in the queues and its ghost.
-const SLOT_OVERHEAD: usize = 160;
+const SLOT_OVERHEAD: usize = 176;
 
 /// A guess at the mean answer, from which the engine sizes its table at first; it grows as needed.
 const BYTES_PER_ITEM: u64 = 8 << 10;

@@ -5,7 +5,7 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::cache::engine::Cache;
-use crate::cache::entry::Entry;
+use crate::cache::entry::{Entry, compact};
 use crate::cache::flight::{Landing, Pilot};
 use crate::cache::key::CacheKey;
 use crate::cache::policy::Terms;
@@ -51,7 +51,7 @@ impl Head {
             born,
             subject,
         } = self;
-        let checked = Checked::at(born);
+        let (headers, checked) = (compact(&headers), Checked::at(born));
         Entry {
             status,
             headers,

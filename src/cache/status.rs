@@ -104,5 +104,8 @@ impl Service {
 pub(crate) const ONLY_IF_CACHED: HeaderValue =
     HeaderValue::from_static("keep; detail=only-if-cached");
 
+/// Keeps the field's place in a stored answer until it is served; nobody else says just this.
+pub(crate) const STATUS_PLACE: HeaderValue = HeaderValue::from_static("keep");
+
 /// The field's name.
 pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");

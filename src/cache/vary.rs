@@ -36,19 +36,13 @@ impl Selector {
     /// Whether the answer selected by these fields fits `request`: "if all of the presented header
     /// fields nominated by that Vary field value match".
     pub(crate) fn fits(&self, request: &HeaderMap) -> bool {
-        self.fields
-            .iter()
-            .all(|(name, wanted)| match (wanted, request.get(name)) {
-                (None, None) => true,
-                (Some(_), None) | (None, Some(_)) => false,
-                // The common case is one line, spelled as it was before.
-                (Some(wanted), Some(first)) => {
-                    let mut lines = request.get_all(name).iter();
-                    let alone = lines.by_ref().nth(1).is_none();
-                    (alone && **wanted == *first.as_bytes())
-                        || normalised(request, name).as_ref() == Some(wanted)
-                }
-            })
+        self.fields.iter().all(
+            |(name, wanted)| match (wanted, request.contains_key(name)) {
+                (None, present) => !present,
+                (Some(_), false) => false,
+                (Some(wanted), true) => members(request, name).eq(members_of(wanted)),
+            },
+        )
     }
 
     /// A number by which requests of different variants are told apart most of the time; requests of
@@ -73,14 +67,20 @@ impl Selector {
 /// the commas, "without changing the semantics".
 fn normalised(headers: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
     headers.contains_key(name).then(|| {
-        let lines = headers.get_all(name).iter();
-        let members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-        let members: Vec<&[u8]> = members
-            .map(<[u8]>::trim_ascii)
-            .filter(|member| !member.is_empty())
-            .collect();
+        let members: Vec<&[u8]> = members(headers, name).collect();
         members.join(&b","[..]).into_boxed_slice()
     })
+}
+
+/// The members of all lines of this name.
+fn members<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
+    let lines = headers.get_all(name).into_iter();
+    lines.flat_map(|line| members_of(line.as_bytes()))
+}
+
+fn members_of(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let parts = line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    parts.filter(|member| !member.is_empty())
 }
 
 /// A name, a pointer and a length beside the text.

@@ -96,7 +96,6 @@ impl Body for Piped {
 pub struct Room {
     pub cache: Cache,
     pub hand: ManualClock,
-    pub clock: Clock,
     /// Background refreshes run here.
     pub tasks: Tasks,
 }
@@ -113,17 +112,12 @@ pub fn room_with(change: impl FnOnce(&mut CacheConfig)) -> Room {
     let tasks = Tasks::new().unwrap();
     let parts = CacheParts {
         journal: Journal::new(&JournalConfig::default(), Events::none()).unwrap(),
-        clock: clock.clone(),
+        clock,
         events: Events::none(),
         spawner: Some(tasks.spawner()),
     };
     let cache = Cache::new(&config, parts).unwrap();
-    Room {
-        cache,
-        hand,
-        clock,
-        tasks,
-    }
+    Room { cache, hand, tasks }
 }
 
 impl Room {

@@ -11,7 +11,11 @@
 )]
 
 mod cache;
+mod cache_body;
+mod cache_flight;
+mod cache_model;
 mod cache_room;
+mod cache_sockets;
 mod examples;
 mod guard;
 mod house;

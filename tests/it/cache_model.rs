@@ -1,0 +1,365 @@
+//! Random lives of a cache against a reference that remembers everything.
+//!
+//! The origin keeps a version per URL and variant. Whatever requests, changes, invalidations and leaps of
+//! the clock come in whatever order, an answer must be of the right URL and variant, must not be older
+//! than the directives allow, and must not be from before an invalidation that was acknowledged.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::StatusCode;
+use proptest::prelude::*;
+use tower_keep::cache::CacheTags;
+use tower_keep::journal::Marker;
+use tower_keep::journal::{Receipt, Stamp};
+
+use crate::cache_room::{Cached, Room, answer, ask, empty, request, room_with, text};
+
+const LIFETIME: u64 = 60;
+/// What each URL says of itself: its lifetime line and how long past its life it may be served.
+const URLS: [(&str, &str, u64); 5] = [
+    ("/plain", "max-age=60", 0),
+    ("/swr", "max-age=60, stale-while-revalidate=30", 30),
+    ("/sie", "max-age=60, stale-if-error=40", 40),
+    ("/strict", "max-age=60, must-revalidate", 0),
+    ("/asked", "max-age=60, no-cache", 0),
+];
+
+#[derive(Clone, Copy, Debug)]
+struct Ask {
+    url: usize,
+    variant: usize,
+    head: bool,
+    directives: Directives,
+    knows: bool,
+    cookie: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Directives {
+    None,
+    NoCache,
+    NoStore,
+    MaxAge(u64),
+    MinFresh(u64),
+    MaxStale(u64),
+    OnlyIfCached,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Ask(Ask),
+    /// The origin changes; nobody tells the cache.
+    Change {
+        url: usize,
+    },
+    /// The origin changes through a request that the cache sees.
+    Put {
+        url: usize,
+    },
+    Invalidate {
+        url: usize,
+        how: usize,
+    },
+    Pass {
+        secs: u64,
+    },
+    Fail {
+        failing: bool,
+    },
+    Clear,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let url = 0..URLS.len();
+    let directives = prop_oneof![
+        6 => Just(Directives::None),
+        1 => Just(Directives::NoCache),
+        1 => Just(Directives::NoStore),
+        1 => (0u64..100).prop_map(Directives::MaxAge),
+        1 => (0u64..70).prop_map(Directives::MinFresh),
+        1 => (0u64..50).prop_map(Directives::MaxStale),
+        1 => Just(Directives::OnlyIfCached),
+    ];
+    let ask = (
+        url.clone(),
+        0usize..3,
+        any::<(bool, bool)>(),
+        directives,
+        0u8..6,
+    );
+    prop_oneof![
+        12 => ask.prop_map(|(url, variant, (head, knows), directives, cookie)| Step::Ask(Ask {
+            url, variant, head: head && knows, directives, knows, cookie: cookie == 0,
+        })),
+        2 => url.clone().prop_map(|url| Step::Change { url }),
+        1 => url.clone().prop_map(|url| Step::Put { url }),
+        2 => (url, 0usize..4).prop_map(|(url, how)| Step::Invalidate { url, how }),
+        4 => prop_oneof![0u64..10, 25u64..35, 55u64..65, 85u64..110]
+            .prop_map(|secs| Step::Pass { secs }),
+        1 => any::<bool>().prop_map(|failing| Step::Fail { failing }),
+        1 => Just(Step::Clear),
+    ]
+}
+
+/// Everything that ever was.
+#[derive(Default)]
+struct Origin {
+    now: u64,
+    failing: bool,
+    /// Per URL: when each version became current.
+    versions: [Vec<u64>; URLS.len()],
+    /// Per URL: the version that was current at the last acknowledged invalidation.
+    least: [usize; URLS.len()],
+}
+
+impl Origin {
+    fn current(&self, url: usize) -> usize {
+        self.versions[url].len()
+    }
+
+    /// When `version` of `url` ceased to be current; `None` if it is.
+    fn ended(&self, url: usize, version: usize) -> Option<u64> {
+        self.versions[url].get(version).copied()
+    }
+}
+
+fn service(room: &Room, origin: &Arc<Mutex<Origin>>) -> Cached {
+    let origin = Arc::clone(origin);
+    room.answering(move |request| {
+        let mut origin = origin.lock().unwrap();
+        let url = URLS
+            .iter()
+            .position(|(path, ..)| *path == request.uri().path())
+            .unwrap();
+        if request.method() == "PUT" {
+            let now = origin.now;
+            origin.versions[url].push(now);
+            return answer(&[], empty());
+        }
+        if origin.failing {
+            let mut failed = answer(&[], empty());
+            *failed.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            return failed;
+        }
+        let variant = request
+            .headers()
+            .get("x-variant")
+            .map_or("", |v| v.to_str().unwrap());
+        let body = format!("{url} {variant} {}", origin.current(url));
+        let tag = format!("\"{body}\"");
+        let cookie = request.headers().contains_key("cookie");
+        let body = if cookie { format!("{body} hers") } else { body };
+        let fields = [
+            ("cache-control", URLS[url].1),
+            ("etag", &tag),
+            ("vary", "x-variant"),
+        ];
+        let known = request
+            .headers()
+            .get("if-none-match")
+            .is_some_and(|known| *known == *tag);
+        let mut response = if known {
+            answer(&fields, empty())
+        } else {
+            text(&fields, body)
+        };
+        if known {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+        }
+        response
+            .extensions_mut()
+            .insert(CacheTags::new([format!("tag{url}")]));
+        response
+    })
+}
+
+/// How old, in whole seconds, the directives and the URL's own terms let an answer be that was not
+/// fetched now. A lifetime of a minute ends before its sixtieth second is over.
+fn oldest_allowed(ask: &Ask, failing: bool) -> u64 {
+    let (path, _, more) = URLS[ask.url];
+    let fresh = LIFETIME - 1;
+    let own = match path {
+        "/swr" => fresh + more,
+        "/sie" if failing => fresh + more,
+        "/asked" => 0,
+        _ => fresh,
+    };
+    let strict = matches!(path, "/strict" | "/asked");
+    match ask.directives {
+        Directives::MaxStale(accepted) if !strict => own.max(LIFETIME + accepted),
+        // Staleness on error is the origin's leave, above what the client prefers.
+        _ if failing && path == "/sie" => own,
+        Directives::NoCache | Directives::NoStore => 0,
+        Directives::MaxAge(limit) => own.min(limit).min(fresh),
+        Directives::MinFresh(wish) => LIFETIME.saturating_sub(wish).min(fresh),
+        _ => own,
+    }
+}
+
+async fn live(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let room = room_with(|config| config.variants_max = 2);
+    let origin = Arc::new(Mutex::new(Origin::default()));
+    let service = service(&room, &origin);
+    let mut last = room.cache.journal().position();
+    for step in steps {
+        match step {
+            Step::Ask(ask) => check(&service, &origin, ask).await?,
+            Step::Change { url } => {
+                let mut origin = origin.lock().unwrap();
+                let now = origin.now;
+                origin.versions[url].push(now);
+            }
+            Step::Put { url } => {
+                ask_put(&service, url).await;
+                let mut origin = origin.lock().unwrap();
+                origin.least[url] = origin.current(url);
+            }
+            Step::Invalidate { url, how } => {
+                let Receipt(receipt) = room.cache.journal().append(&[match how {
+                    0 => Marker::key(URLS[url].0),
+                    1 => Marker::tag(URLS[url].0),
+                    2 => Marker::tag(&format!("tag{url}")),
+                    _ => Marker::pattern(
+                        tower_keep::pattern::Pattern::parse(&format!("{}*", URLS[url].0)).unwrap(),
+                    ),
+                }]);
+                prop_assert!(receipt.seq > last.seq);
+                last = Stamp { ..receipt };
+                let mut origin = origin.lock().unwrap();
+                origin.least[url] = origin.current(url);
+            }
+            Step::Pass { secs } => {
+                room.hand.advance(Duration::from_secs(secs));
+                origin.lock().unwrap().now += secs;
+            }
+            Step::Fail { failing } => origin.lock().unwrap().failing = failing,
+            Step::Clear => room.cache.clear(),
+        }
+        while room.tasks.spawner().running() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(())
+}
+
+async fn ask_put(service: &Cached, url: usize) {
+    ask(service, request("PUT", URLS[url].0, &[])).await;
+}
+
+async fn check(
+    service: &Cached,
+    origin: &Arc<Mutex<Origin>>,
+    asked: Ask,
+) -> Result<(), TestCaseError> {
+    let Ask { url, variant, .. } = asked;
+    let variant_text = variant.to_string();
+    let mut fields = vec![("x-variant", variant_text.as_str())];
+    let line = match asked.directives {
+        Directives::None => String::new(),
+        Directives::NoCache => "no-cache".into(),
+        Directives::NoStore => "no-store".into(),
+        Directives::MaxAge(secs) => format!("max-age={secs}"),
+        Directives::MinFresh(secs) => format!("min-fresh={secs}"),
+        Directives::MaxStale(secs) => format!("max-stale={secs}"),
+        Directives::OnlyIfCached => "only-if-cached".into(),
+    };
+    if !line.is_empty() {
+        fields.push(("cache-control", &line));
+    }
+    let known = format!("\"{url} {variant} 0\"");
+    if asked.knows {
+        fields.push(("if-none-match", &known));
+    }
+    if asked.cookie {
+        fields.push(("cookie", "a=1"));
+    }
+    let method = if asked.head { "HEAD" } else { "GET" };
+    let calls = service.inner().calls();
+    let seen = ask(service, request(method, URLS[url].0, &fields)).await;
+    let (failing, now) = {
+        let origin = origin.lock().unwrap();
+        (origin.failing, origin.now)
+    };
+    match seen.status {
+        StatusCode::GATEWAY_TIMEOUT => {
+            prop_assert_eq!(asked.directives, Directives::OnlyIfCached);
+            return Ok(());
+        }
+        StatusCode::SERVICE_UNAVAILABLE => {
+            prop_assert!(failing, "invents an error");
+            return Ok(());
+        }
+        _ => {}
+    }
+    if asked.directives == Directives::OnlyIfCached {
+        let refreshes = usize::from(seen.said().contains("while-revalidate"));
+        prop_assert!(
+            service.inner().calls() <= calls + refreshes,
+            "asked all the same"
+        );
+    }
+    // Which version it is: its tag says.
+    let tag = seen.field("etag").trim_matches('"').to_owned();
+    let parts: Vec<&str> = tag.split(' ').collect();
+    prop_assert_eq!(parts[0], url.to_string(), "another URL's");
+    prop_assert_eq!(parts[1], variant.to_string(), "another variant's");
+    let version: usize = parts[2].parse().unwrap();
+    match seen.status {
+        StatusCode::NOT_MODIFIED => {
+            prop_assert!(
+                asked.knows && version == 0,
+                "304 for what the client does not have"
+            );
+        }
+        status => {
+            prop_assert_eq!(status, StatusCode::OK);
+            let said = seen.said();
+            let stored = said.starts_with("hit") || said.contains("304") || said.contains("detail");
+            prop_assert!(
+                !(asked.knows && version == 0 && stored),
+                "the client has it: {said}"
+            );
+            let whole = if asked.cookie && !seen.text().is_empty() {
+                format!("{tag} hers")
+            } else {
+                tag.clone()
+            };
+            // `must-revalidate` lets the cache share what was asked for with credentials.
+            let shared = URLS[url].0 == "/strict";
+            let body = seen.text();
+            let sound = asked.head && body.is_empty()
+                || body == whole
+                || (shared && body.starts_with(&tag));
+            prop_assert!(sound, "{body:?} is not {whole:?}");
+        }
+    }
+    let origin = origin.lock().unwrap();
+    prop_assert!(
+        version >= origin.least[url],
+        "from before an acknowledged invalidation"
+    );
+    if let Some(ended) = origin.ended(url, version) {
+        // It was current until `ended`, so it was fetched then at the latest.
+        let age: u64 = seen.field("age").parse().unwrap_or(0);
+        prop_assert!(now - ended <= age, "claims to be younger than it can be");
+        let oldest = oldest_allowed(&asked, failing);
+        prop_assert!(
+            age <= oldest,
+            "{age} s old, allowed {oldest}: {:?} {}",
+            asked,
+            seen.said()
+        );
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_life_makes_the_cache_serve_what_it_must_not(steps in prop::collection::vec(step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(live(steps))?;
+    }
+}

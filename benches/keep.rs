@@ -3,6 +3,12 @@
 //! `cargo bench --bench keep`. The bare service stands beside the layers as the floor; building the
 //! request and dropping the answer is part of every figure. Allocations are counted, not estimated.
 
+#![allow(
+    clippy::expect_used,
+    missing_docs,
+    reason = "a bench fails by panicking, and criterion's macros make undocumented functions"
+)]
+
 use std::alloc::System;
 use std::convert::Infallible;
 use std::future::{Ready, ready};

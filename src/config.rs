@@ -21,7 +21,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::cache::CacheConfig;
@@ -31,7 +31,6 @@ use crate::guard::GuardConfig;
 use crate::invalidation::InvalidationConfig;
 use crate::journal::JournalConfig;
 use crate::metrics::MetricsConfig;
-use crate::profile::Profile;
 use crate::progress::ProgressConfig;
 use crate::rate_limit::RateLimitConfig;
 use crate::route::Route;
@@ -156,32 +155,12 @@ impl Serialize for KeepConfig {
     }
 }
 
-impl<'de> Deserialize<'de> for KeepConfig {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde::de::Error;
-
-        let mut said = Value::deserialize(deserializer)?;
-        let profile = match said
-            .as_object_mut()
-            .and_then(|table| table.remove("profile"))
-        {
-            None => Profile::production(),
-            Some(Value::String(name)) => Profile::named(&name).map_err(Error::custom)?,
-            Some(other) => {
-                return Err(Error::custom(format!(
-                    "profile = {other}: must be a profile's name"
-                )));
-            }
-        };
-        profile.config().overlaid(said).map_err(Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::profile::Profile;
 
     fn faults(config: &KeepConfig) -> Vec<String> {
         let mut faults = Faults::new();

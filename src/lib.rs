@@ -66,6 +66,7 @@ pub mod route;
 #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
 pub mod sqlx;
 pub mod store;
+pub mod target;
 pub mod task;
 
 pub use keep::{Keep, KeepBuilder, KeepLayer, KeepService};

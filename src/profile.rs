@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
 use crate::cache::CacheConfig;
 use crate::config::KeepConfig;
 use crate::database::DatabaseConfig;
@@ -179,6 +182,28 @@ impl Profile {
             config,
             fault: None,
         }
+    }
+}
+
+/// Deserialized, a configuration is its profile's with what is said in its place.
+impl<'de> Deserialize<'de> for KeepConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+
+        let mut said = Value::deserialize(deserializer)?;
+        let profile = match said
+            .as_object_mut()
+            .and_then(|table| table.remove("profile"))
+        {
+            None => Profile::production(),
+            Some(Value::String(name)) => Profile::named(&name).map_err(Error::custom)?,
+            Some(other) => {
+                return Err(Error::custom(format!(
+                    "profile = {other}: must be a profile's name"
+                )));
+            }
+        };
+        profile.config().overlaid(said).map_err(Error::custom)
     }
 }
 

@@ -23,6 +23,18 @@ pin_project! {
         body: AnswerBody<B>,
         recording: Option<Box<Recording>>,
     }
+
+    impl<B> PinnedDrop for CacheBody<B> {
+        fn drop(this: Pin<&mut Self>) {
+            // hyper does not poll again once as many bytes have passed as Content-Length announced.
+            // Until it lets go, more could come, or trailers.
+            if let Some(recording) = this.project().recording.take()
+                && recording.is_as_long_as_announced()
+            {
+                recording.commit();
+            }
+        }
+    }
 }
 
 impl<B> CacheBody<B> {
@@ -95,9 +107,8 @@ fn note<E>(
         None => recording.commit(),
         Some(Ok(frame)) => match frame.data_ref() {
             Some(data) if !recording.add(data) => recording.give_up(),
-            // hyper does not poll again once a body says that it is at its end, or once as many bytes
-            // have passed as Content-Length announced.
-            Some(_) if at_end() || recording.is_as_long_as_announced() => recording.commit(),
+            // hyper does not poll again once a body says that it is at its end.
+            Some(_) if at_end() => recording.commit(),
             Some(_) => *slot = Some(recording),
             // Trailers are not kept, and an answer without its trailers is not the answer.
             None => recording.give_up(),

@@ -67,7 +67,14 @@ impl CacheControl {
 
     fn read(&mut self, line: &[u8]) {
         for (name, value) in directives(line) {
-            match name.to_ascii_lowercase().as_slice() {
+            let mut lower = [0; DIRECTIVE_BYTES_MAX];
+            // A longer name is none of these.
+            let Some(lower) = lower.get_mut(..name.len()) else {
+                continue;
+            };
+            lower.copy_from_slice(name);
+            lower.make_ascii_lowercase();
+            match &*lower {
                 b"no-store" => self.no_store = true,
                 b"no-cache" => self.no_cache = true,
                 b"private" => self.private = true,
@@ -159,6 +166,9 @@ fn split_outside_quotes(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// "If a cache receives a delta-seconds value greater than the greatest integer it can represent .. the
 /// cache MUST consider the value to be 2147483648" (RFC 9111 §1.2.2).
 const DELTA_SECONDS_MAX: u64 = 1 << 31;
+
+/// The length of `stale-while-revalidate`, the longest name that is known here.
+const DIRECTIVE_BYTES_MAX: usize = 22;
 
 #[cfg(test)]
 mod tests {

@@ -26,7 +26,7 @@ pub(crate) fn serve<B>(
     cache.emit(Event::CacheHit {
         stale: service.is_stale(),
     });
-    if service == Service::Collapsed {
+    if matches!(service, Service::Collapsed(_)) {
         cache.emit(Event::CacheCollapsed);
     }
     label(cache, deliver(entry, unchanged, entry.age(now)), service)

@@ -150,8 +150,8 @@ impl Cache {
         self.shared.hot.slot(key)
     }
 
-    pub(crate) fn board(&self, key: &CacheKey) -> Boarding {
-        self.shared.flights.board(key)
+    pub(crate) fn board(&self, key: &CacheKey, variant: u64, now: Moment) -> Boarding {
+        self.shared.flights.board(key, variant, now)
     }
 
     pub(crate) fn put(&self, key: CacheKey, entry: Entry) {

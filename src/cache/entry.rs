@@ -1,10 +1,10 @@
 //! One stored answer.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{
-    AGE, CONNECTION, CONTENT_LENGTH, DATE, PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER,
+    AGE, CONNECTION, CONTENT_LENGTH, DATE, ETAG, PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -57,15 +57,12 @@ impl Entry {
 
 /// The fields of a response as they are stored: those of one connection go (RFC 9111 §3.1), `Date` is
 /// set where the origin gave none (RFC 9110 §6.6.1), `Age` goes because it is worked out anew.
-pub(crate) fn stored_fields(response: &HeaderMap, now: std::time::SystemTime) -> HeaderMap {
+pub(crate) fn stored_fields(response: &HeaderMap, now: SystemTime) -> HeaderMap {
     let mut headers = response.clone();
     strip_connection_fields(&mut headers);
     headers.remove(AGE);
-    headers.entry(DATE).or_insert_with(|| {
-        // Unreachable for a date that httpdate has written, but a header value must be proven text.
-        HeaderValue::from_str(&httpdate::fmt_http_date(now)).unwrap_or(EPOCH)
-    });
-    headers
+    headers.entry(DATE).or_insert_with(|| date(now));
+    compact(&headers)
 }
 
 /// RFC 9110 §7.6.1: fields for the next hop only, those that `Connection` lists among them.
@@ -98,15 +95,31 @@ fn strip_connection_fields(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether a 304 may be speaking of the stored answer: "if none of the initial set contains at least
+/// one of the same strong validators, then the cache MUST NOT use the new response to update any stored
+/// responses" (RFC 9111 §4.3.4).
+pub(crate) fn may_update(stored: &HeaderMap, answer: &HeaderMap) -> bool {
+    match answer.get(ETAG) {
+        Some(strong) if !strong.as_bytes().starts_with(b"W/") => stored.get(ETAG) == Some(strong),
+        _ => true,
+    }
+}
+
 /// The stored fields after a 304 (RFC 9111 §3.2): what it carries replaces what was stored, but for
-/// what describes the content that it does not carry.
-pub(crate) fn freshened_fields(stored: &HeaderMap, answer: &HeaderMap) -> HeaderMap {
+/// what describes the content that it does not carry. `Date` is that of the 304 even if it says none,
+/// or the answer would be as old as ever; `Age` is the 304's, for the reckoning of its age.
+pub(crate) fn freshened_fields(
+    stored: &HeaderMap,
+    answer: &HeaderMap,
+    now: SystemTime,
+) -> HeaderMap {
     let mut headers = stored.clone();
     let mut update = answer.clone();
     strip_connection_fields(&mut update);
-    for name in [AGE, CONTENT_LENGTH, SET_COOKIE] {
+    for name in [CONTENT_LENGTH, SET_COOKIE] {
         update.remove(name);
     }
+    update.entry(DATE).or_insert_with(|| date(now));
     for name in ["content-encoding", "content-type", "content-range"] {
         update.remove(name);
     }
@@ -116,7 +129,32 @@ pub(crate) fn freshened_fields(stored: &HeaderMap, answer: &HeaderMap) -> Header
     for (name, value) in &update {
         headers.append(name, value.clone());
     }
-    headers
+    compact(&headers)
+}
+
+/// The same fields, with their values in one buffer of their own. A value that came over a wire is a
+/// slice of its connection's read buffer, and would keep all of that alive unweighed.
+fn compact(headers: &HeaderMap) -> HeaderMap {
+    let len = headers.values().map(HeaderValue::len).sum();
+    let mut text = Vec::with_capacity(len);
+    for value in headers.values() {
+        text.extend_from_slice(value.as_bytes());
+    }
+    let mut rest = Bytes::from(text);
+    let mut compact = HeaderMap::with_capacity(headers.keys_len());
+    for (name, value) in headers {
+        let text = rest.split_to(value.len());
+        // What was a value a line ago is one still, but a value must be proven text.
+        let mut own = HeaderValue::from_maybe_shared(text).unwrap_or_else(|_| value.clone());
+        own.set_sensitive(value.is_sensitive());
+        compact.append(name, own);
+    }
+    compact
+}
+
+fn date(now: SystemTime) -> HeaderValue {
+    // Unreachable for a date that httpdate has written, but a header value must be proven text.
+    HeaderValue::from_str(&httpdate::fmt_http_date(now)).unwrap_or(EPOCH)
 }
 
 /// What a map of fields adds per field: two index words, the bucket, and two counted strings.
@@ -126,8 +164,6 @@ const EPOCH: HeaderValue = HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 G
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -165,10 +201,34 @@ mod tests {
             ("content-length", "0"),
             ("x-new", "1"),
         ]);
-        let fresh = freshened_fields(&stored, &answer);
+        let fresh = freshened_fields(&stored, &answer, SystemTime::UNIX_EPOCH);
         assert_eq!(fresh["cache-control"], "max-age=9");
         assert_eq!(fresh["content-length"], "5");
         assert_eq!(fresh["x-new"], "1");
         assert_eq!(fresh["etag"], "\"a\"");
+        assert_eq!(fresh["date"], "Thu, 01 Jan 1970 00:00:00 GMT");
+    }
+
+    /// RFC 9111 §4.3.4: a strong validator names what the 304 speaks of.
+    #[test]
+    fn a_304_of_another_strong_tag_updates_nothing() {
+        let stored = headers(&[("etag", "\"a\"")]);
+        for (etag, may) in [("\"a\"", true), ("W/\"b\"", true), ("\"b\"", false)] {
+            assert_eq!(may_update(&stored, &headers(&[("etag", etag)])), may);
+        }
+        assert!(may_update(&stored, &headers(&[])));
+    }
+
+    #[test]
+    fn stored_values_do_not_keep_the_read_buffer_alive() {
+        let wire = Bytes::from(vec![b'x'; 100_000]);
+        let mut response = HeaderMap::new();
+        let value = HeaderValue::from_maybe_shared(wire.slice(..5)).unwrap();
+        response.append("x-a", value.clone());
+        response.append("x-a", value);
+        let stored = stored_fields(&response, SystemTime::UNIX_EPOCH);
+        drop(response);
+        assert!(wire.is_unique());
+        assert_eq!(stored.get_all("x-a").iter().count(), 2);
     }
 }

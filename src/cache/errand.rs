@@ -1,18 +1,17 @@
 //! A request on its way to the service, and what is done with the answer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LOCATION, LOCATION};
+use http::header::{AGE, CONTENT_LOCATION, LOCATION, SET_COOKIE};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 
 use crate::cache::body::CacheBody;
 use crate::cache::conditional::{Validators, ask};
-use crate::cache::deliver::{deliver, serve};
+use crate::cache::deliver::{deliver, label, serve};
 use crate::cache::engine::Cache;
-use crate::cache::entry::{freshened_fields, stored_fields};
+use crate::cache::entry::{freshened_fields, may_update, stored_fields};
 use crate::cache::flight::Landing;
 use crate::cache::key::path;
 use crate::cache::look::Fetch;
@@ -23,7 +22,9 @@ use crate::cache::status::{CACHE_STATUS, Fate, FwdReason, Service};
 use crate::cache::vary::Selector;
 use crate::clock::Moment;
 use crate::event::Event;
+use crate::identity::RequestView;
 use crate::journal::{Marker, Stamp, Subject};
+use crate::target::normal_form;
 
 /// What is remembered while the service works on a request whose answer may be stored.
 #[derive(Debug)]
@@ -41,16 +42,24 @@ pub(crate) struct Errand {
 impl Errand {
     /// Prepares `request` for the way: the client's own conditions come off, and where something
     /// stale is stored the service is asked whether it still holds.
-    pub(crate) fn new<B>(cache: &Cache, fetch: Fetch, request: &mut Request<B>) -> Self {
+    pub(crate) fn new<B>(cache: &Cache, mut fetch: Fetch, request: &mut Request<B>) -> Self {
         let fields = request.headers().clone();
-        let validators = Validators::take(request.headers_mut());
+        let (born, sent) = (cache.journal().position(), cache.clock().now());
+        // What was invalidated since the look must not be confirmed by a validator that is too coarse
+        // to tell (a Last-Modified of the same second).
+        fetch.stale = fetch.stale.filter(|stale| stale.holds(cache.journal()));
+        // Where likely nothing will be stored, the client's conditions are the service's to judge.
+        let validators = if fetch.pilot.is_some() || fetch.stale.is_some() {
+            Validators::take(request.headers_mut())
+        } else {
+            Validators::default()
+        };
         if let Some(stale) = &fetch.stale {
             ask(request.headers_mut(), &stale.headers);
         }
         cache.emit(Event::CacheForwarded {
             reason: fetch.reason.as_str(),
         });
-        let (born, sent) = (cache.journal().position(), cache.clock().now());
         Self {
             cache: cache.clone(),
             fetch,
@@ -71,21 +80,39 @@ impl Errand {
             if response.status() == StatusCode::NOT_MODIFIED {
                 return self.freshen(&stale, &response, now);
             }
-            // RFC 5861 §4: "an error is any situation that would result in a 500, 502, 503, or 504".
-            if matches!(response.status().as_u16(), 500 | 502..=504)
-                && stale
-                    .terms
-                    .covers_error(stale.age(now), &self.fetch.control)
-                && stale.holds(self.cache.journal())
-            {
-                self.land(Landing::Unusable);
-                return serve(&self.cache, &stale, &self.fields, now, Service::IfError);
+            if matches!(response.status().as_u16(), 500 | 502..=504) {
+                self.fetch.stale = Some(stale);
+                match self.instead_of_error(now) {
+                    Some(instead) => return instead,
+                    None => self.fetch.stale = None,
+                }
             }
         }
         match self.judge(&response, now) {
             Ok(terms) => self.record(response, terms, now),
             Err(worth_remembering) => self.let_through(response, worth_remembering, now),
         }
+    }
+
+    /// The service failed without an answer: what is stored may stand in for it.
+    pub(crate) fn stand_in<B>(mut self: Box<Self>) -> Option<Response<CacheBody<B>>> {
+        let now = self.cache.clock().now();
+        self.instead_of_error(now)
+    }
+
+    /// RFC 5861 §4: "an error is any situation that would result in a 500, 502, 503, or 504".
+    fn instead_of_error<B>(&mut self, now: Moment) -> Option<Response<CacheBody<B>>> {
+        let stale = self.fetch.stale.as_ref()?;
+        let covered = stale
+            .terms
+            .covers_error(stale.age(now), &self.fetch.control)
+            && stale.holds(self.cache.journal());
+        let instead =
+            covered.then(|| serve(&self.cache, stale, &self.fields, now, Service::IfError));
+        if covered {
+            self.land(Landing::Unusable);
+        }
+        instead
     }
 
     /// Whether, and on which terms, the answer may be stored. The error says whether the next answer
@@ -104,8 +131,10 @@ impl Errand {
             arrived: self.cache.clock().wall(),
             delay,
         };
-        // An error passes; that its URL cannot be cached would be remembered too long.
-        let lasting = !response.status().is_server_error();
+        // An error passes; that its URL cannot be cached would be remembered too long. And a 304, to a
+        // client that asked by itself, says nothing of what others would be sent.
+        let lasting =
+            !response.status().is_server_error() && response.status() != StatusCode::NOT_MODIFIED;
         let terms = terms(&answer, self.cache.rules()).map_err(|_| lasting)?;
         let limit = self.cache.config().body_bytes_max;
         let at_least = announced(response.headers()).unwrap_or(response.body().size_hint().lower());
@@ -128,16 +157,22 @@ impl Errand {
     {
         let Self {
             cache,
-            fetch,
+            mut fetch,
             fields,
             born,
             ..
         } = *self;
+        if !terms.serves_others()
+            && let Some(pilot) = fetch.pilot.take()
+        {
+            pilot.land(Landing::Unusable);
+        }
         let headers = stored_fields(response.headers(), cache.clock().wall());
         let tags = response.extensions().get::<CacheTags>();
         let head = Head {
             status: response.status(),
-            selector: Selector::of(&headers, &fields),
+            // The fields as they came, lest `Connection: vary` make one answer of many.
+            selector: Selector::of(response.headers(), &fields),
             subject: subject(fetch.key.view().target(), tags),
             headers,
             terms,
@@ -174,28 +209,36 @@ impl Errand {
         response: &Response<B>,
         now: Moment,
     ) -> Response<CacheBody<B>> {
-        let headers = freshened_fields(&stale.headers, response.headers());
+        let arrived = self.cache.clock().wall();
+        let update = response.headers();
+        let mut headers = if may_update(&stale.headers, update) {
+            freshened_fields(&stale.headers, update, arrived)
+        } else {
+            stale.headers.clone()
+        };
+        let extensions = response.extensions();
+        // A 304 need not repeat what the handler said in code; that of the stored answer goes on.
+        let said = extensions.get::<CacheFor>().map(|CacheFor(ttl)| *ttl);
         let answer = Answer {
             status: stale.status,
             headers: &headers,
-            ttl: response
-                .extensions()
-                .get::<CacheFor>()
-                .map(|CacheFor(ttl)| *ttl),
+            ttl: said.or(stale.terms.ttl),
             credentials: false,
-            arrived: self.cache.clock().wall(),
+            arrived,
             delay: now.since(self.sent),
         };
         // Where the update forbids storing, what is stored is served this once.
         let terms = terms(&answer, self.cache.rules());
-        let forbidden = terms.is_err();
+        let forbidden = terms.is_err()
+            || extensions.get::<NoStore>().is_some()
+            || !may_update(&stale.headers, update);
         let terms = terms.unwrap_or_else(|_| stale.terms.clone());
-        let tags = response.extensions().get::<CacheTags>();
+        headers.remove(AGE);
+        let tags = extensions.get::<CacheTags>();
         let target = self.fetch.key.view().target().to_owned();
         let head = Head {
             status: stale.status,
             selector: Selector::of(&headers, &self.fields),
-            // A 304 need not repeat the tags; those of the stored answer go on.
             subject: tags.map_or_else(
                 || stale.subject.clone(),
                 |tags| subject(&target, Some(tags)),
@@ -206,18 +249,22 @@ impl Errand {
             born: self.born,
         };
         let entry = head.with_body(stale.body.clone());
-        let response = deliver(
-            &entry,
-            self.validators.satisfied_by(&entry.headers),
-            Duration::ZERO,
-        );
-        if forbidden {
-            self.land(Landing::Unusable);
-        } else {
-            self.cache.put(self.fetch.key.clone(), entry);
-            self.land(Landing::Stored);
+        let unchanged = self.validators.satisfied_by(&entry.headers);
+        let mut fresh = deliver(&entry, unchanged, entry.age(now));
+        // A cookie in the 304 is this client's.
+        for cookie in update.get_all(SET_COOKIE) {
+            fresh.headers_mut().append(SET_COOKIE, cookie.clone());
         }
-        crate::cache::deliver::label(&self.cache, response, Service::Validated)
+        let worth_waiting = !forbidden && entry.terms.serves_others();
+        if !forbidden {
+            self.cache.put(self.fetch.key.clone(), entry);
+        }
+        self.land(if worth_waiting {
+            Landing::Stored
+        } else {
+            Landing::Unusable
+        });
+        label(&self.cache, fresh, Service::Validated(self.fetch.reason))
     }
 
     fn land(&mut self, landing: Landing) {
@@ -258,12 +305,13 @@ impl Change {
         cache.emit(Event::CacheForwarded {
             reason: FwdReason::Method.as_str(),
         });
-        let host = request.headers().get(http::header::HOST);
-        let authority = request.uri().authority().map(http::uri::Authority::as_str);
+        let view = RequestView::of(request);
+        let host = view.headers.get(http::header::HOST);
+        let authority = view.uri.authority().map(http::uri::Authority::as_str);
         let authority = authority.or_else(|| host?.to_str().ok()).map(Box::from);
         Self {
             cache: cache.clone(),
-            path: Some(request.uri().path().into()),
+            path: Some(normal_form(view.uri.path()).into()),
             authority,
         }
     }
@@ -285,7 +333,7 @@ impl Change {
                     .get(name)
                     .and_then(|value| value.to_str().ok());
                 let local = target.and_then(|target| self.local_path(target));
-                markers.extend(local.map(Marker::tag));
+                markers.extend(local.map(|path| Marker::tag(&normal_form(path))));
             }
             self.cache.journal().append(&markers);
         }
@@ -294,17 +342,22 @@ impl Change {
 
     /// The path of a reference if it is one of this origin.
     fn local_path<'t>(&self, target: &'t str) -> Option<&'t str> {
-        let rest = match target.split_once("://") {
-            None if target.starts_with("//") => return None,
-            None => target,
-            Some((_, rest)) => {
-                let slash = rest.find('/')?;
-                let same = self.authority.as_deref() == Some(&rest[..slash]);
-                &rest[if same { slash } else { return None }..]
-            }
+        let rest = if let Some(network) = target.strip_prefix("//") {
+            self.local(network)?
+        } else if target.starts_with('/') {
+            target
+        } else {
+            self.local(target.split_once("://")?.1)?
         };
         let end = rest.find(['?', '#']).unwrap_or(rest.len());
-        rest.starts_with('/').then_some(&rest[..end])
+        Some(&rest[..end])
+    }
+
+    /// What follows the authority in a reference, if the authority is this origin's.
+    fn local<'t>(&self, rest: &'t str) -> Option<&'t str> {
+        let (authority, path) = rest.split_at(rest.find('/')?);
+        let own = self.authority.as_deref()?;
+        own.eq_ignore_ascii_case(authority).then_some(path)
     }
 }
 
@@ -318,7 +371,8 @@ impl Drop for Change {
 
 /// What an answer can be invalidated by: its target, its path, and the handler's tags.
 fn subject(target: &str, tags: Option<&CacheTags>) -> Subject {
-    let mut all: Vec<Arc<str>> = vec![path(target).into()];
+    let target = normal_form(target);
+    let mut all: Vec<Arc<str>> = vec![path(&target).into()];
     all.extend(tags.iter().flat_map(|tags| tags.tags()).cloned());
-    Subject::of(target, &all)
+    Subject::of(&*target, &all)
 }

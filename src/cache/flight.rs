@@ -13,6 +13,7 @@ use foldhash::fast::RandomState;
 use tokio::sync::watch;
 
 use crate::cache::key::CacheKey;
+use crate::clock::Moment;
 
 /// All flights under way.
 #[derive(Debug)]
@@ -21,7 +22,16 @@ pub(crate) struct Flights {
     hasher: RandomState,
 }
 
-type Shard = HashMap<CacheKey, watch::Sender<Option<Landing>>, RandomState>;
+type Shard = HashMap<FlightKey, Flight, RandomState>;
+
+/// What is fetched: a URL, and for which of its variants (as far as it is known to have any).
+type FlightKey = (CacheKey, u64);
+
+#[derive(Debug)]
+struct Flight {
+    landing: watch::Sender<Option<Landing>>,
+    began: Moment,
+}
 
 /// How a flight ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +55,7 @@ pub(crate) enum Boarding {
 #[derive(Debug)]
 pub(crate) struct Pilot {
     flights: Arc<Flights>,
-    key: CacheKey,
+    key: FlightKey,
     landing: Landing,
 }
 
@@ -53,6 +63,8 @@ pub(crate) struct Pilot {
 #[derive(Debug)]
 pub(crate) struct Passenger {
     landed: watch::Receiver<Option<Landing>>,
+    /// For how long the leader had been away already when this one boarded.
+    missed: Duration,
 }
 
 impl Flights {
@@ -64,25 +76,32 @@ impl Flights {
         })
     }
 
-    /// Joins the flight for `key`, or starts it.
-    pub(crate) fn board(self: &Arc<Self>, key: &CacheKey) -> Boarding {
-        let mut shard = self.shard(key);
-        if let Some(flight) = shard.get(key) {
+    /// Joins the flight for this variant of `key`, or starts it.
+    pub(crate) fn board(self: &Arc<Self>, key: &CacheKey, variant: u64, now: Moment) -> Boarding {
+        let key = (key.clone(), variant);
+        let mut shard = self.shard(&key);
+        if let Some(flight) = shard.get(&key) {
             return Boarding::Follow(Passenger {
-                landed: flight.subscribe(),
+                landed: flight.landing.subscribe(),
+                missed: now.since(flight.began),
             });
         }
-        shard.insert(key.clone(), watch::Sender::new(None));
+        let landing = watch::Sender::new(None);
+        let flight = Flight {
+            landing,
+            began: now,
+        };
+        shard.insert(key.clone(), flight);
         drop(shard);
         let flights = Arc::clone(self);
         Boarding::Lead(Pilot {
             flights,
-            key: key.clone(),
+            key,
             landing: Landing::Gone,
         })
     }
 
-    fn shard(&self, key: &CacheKey) -> MutexGuard<'_, Shard> {
+    fn shard(&self, key: &FlightKey) -> MutexGuard<'_, Shard> {
         let at = self.hasher.hash_one(key) as usize % SHARDS;
         // Nothing that can panic runs under the lock, so poison is ignored.
         self.shards[at]
@@ -102,15 +121,17 @@ impl Drop for Pilot {
     fn drop(&mut self) {
         let flight = self.flights.shard(&self.key).remove(&self.key);
         if let Some(flight) = flight {
-            flight.send_replace(Some(self.landing));
+            flight.landing.send_replace(Some(self.landing));
         }
     }
 }
 
 impl Passenger {
-    /// Waits until the flight has landed, at most `wait`; then it counts as unusable. Safe to drop at
-    /// any time.
+    /// Waits until the flight has landed, at most until it has been under way for `wait`; then it
+    /// counts as unusable. A leader that dawdles, be it a client that reads a byte a second, thus costs
+    /// nobody more than `wait`, and latecomers nothing. Safe to drop at any time.
     pub(crate) async fn wait(mut self, wait: Duration) -> Landing {
+        let wait = wait.saturating_sub(self.missed);
         let landed = tokio::time::timeout(wait, self.landed.wait_for(Option::is_some)).await;
         match landed {
             Ok(Ok(landing)) => landing.unwrap_or(Landing::Gone),
@@ -138,14 +159,14 @@ mod tests {
     }
 
     fn follower(flights: &Arc<Flights>) -> Passenger {
-        match flights.board(&key()) {
+        match flights.board(&key(), 0, Moment::default()) {
             Boarding::Follow(passenger) => passenger,
             Boarding::Lead(_) => panic!("somebody leads already"),
         }
     }
 
     fn leader(flights: &Arc<Flights>) -> Pilot {
-        match flights.board(&key()) {
+        match flights.board(&key(), 0, Moment::default()) {
             Boarding::Lead(pilot) => pilot,
             Boarding::Follow(_) => panic!("nobody leads yet"),
         }
@@ -172,6 +193,29 @@ mod tests {
         drop(pilot);
         assert_eq!(passenger.wait(Duration::from_secs(1)).await, Landing::Gone);
         leader(&flights).land(Landing::Stored);
+    }
+
+    /// A client that reads its answer a byte at a time leads for hours.
+    #[tokio::test]
+    async fn whoever_boards_a_flight_that_is_late_does_not_wait() {
+        let flights = Flights::new();
+        let _pilot = leader(&flights);
+        let late = Moment::default().plus(Duration::from_secs(3600));
+        let Boarding::Follow(passenger) = flights.board(&key(), 0, late) else {
+            panic!("somebody leads already")
+        };
+        assert_eq!(
+            passenger.wait(Duration::from_secs(3600)).await,
+            Landing::Unusable
+        );
+    }
+
+    #[test]
+    fn variants_fly_apart() {
+        let flights = Flights::new();
+        let _pilot = leader(&flights);
+        let other = flights.board(&key(), 1, Moment::default());
+        assert!(matches!(other, Boarding::Lead(_)));
     }
 
     #[tokio::test(start_paused = true)]

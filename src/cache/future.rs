@@ -88,7 +88,16 @@ where
                 None => Poll::Pending,
             },
             KindProj::Forward { inner, then } => {
-                let response = ready!(inner.poll(cx))?;
+                let response = match ready!(inner.poll(cx)) {
+                    Ok(response) => response,
+                    Err(error) => {
+                        let stand_in = match then.take() {
+                            Some(Then::Errand(errand)) => errand.stand_in(),
+                            _ => None,
+                        };
+                        return Poll::Ready(stand_in.ok_or(error));
+                    }
+                };
                 Poll::Ready(Ok(match then.take() {
                     Some(Then::Pass(cache, reason)) => pass_through(&cache, response, reason),
                     Some(Then::Change(change)) => change.arrive(response),

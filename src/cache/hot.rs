@@ -26,6 +26,8 @@ pub(crate) struct Slot {
 pub(crate) struct HotTier {
     slots: Cache<CacheKey, Arc<Slot>, ByBytes, foldhash::quality::RandomState>,
     variants_max: usize,
+    /// The most that the older variants of a URL may take up beside the newest.
+    variants_bytes_max: usize,
 }
 
 impl HotTier {
@@ -58,9 +60,13 @@ impl HotTier {
                 DefaultLifecycle::default(),
             ),
         };
+        // Beside the newest, which is at most a quarter of a shard, and an item that outweighs its shard
+        // is refused whole.
+        let variants_bytes_max = config.capacity_bytes / shards as u64 / 2;
         Self {
             slots,
             variants_max: config.variants_max,
+            variants_bytes_max: usize::try_from(variants_bytes_max).unwrap_or(usize::MAX),
         }
     }
 
@@ -78,7 +84,12 @@ impl HotTier {
         let others = others
             .filter(|other| other.selector != entry.selector)
             .cloned();
-        let kept: Vec<_> = others.take(self.variants_max - 1).collect();
+        let mut bytes = 0_usize;
+        let fitting = others.take_while(|other| {
+            bytes = bytes.saturating_add(other.bytes());
+            bytes <= self.variants_bytes_max
+        });
+        let kept: Vec<_> = fitting.take(self.variants_max - 1).collect();
         let mut variants = Vec::with_capacity(1 + kept.len());
         variants.push(Arc::new(entry));
         variants.extend(kept);

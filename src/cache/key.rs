@@ -23,7 +23,8 @@ pub(crate) struct KeyView<'a> {
 
 impl<'a> KeyView<'a> {
     /// The key of a request. `None` where there is no telling what it is for: a Host field that is not
-    /// text, or two of them (RFC 9112 §3.2), or a target without a path.
+    /// text, or two of them (RFC 9112 §3.2), or one that differs from the target's authority, of which
+    /// a handler may read either; or a target without a path.
     pub(crate) fn of(uri: &'a Uri, headers: &'a HeaderMap, by_authority: bool) -> Option<Self> {
         let target = uri.path_and_query()?.as_str();
         if !by_authority {
@@ -32,16 +33,20 @@ impl<'a> KeyView<'a> {
                 target,
             });
         }
-        let authority = match uri.authority() {
-            Some(authority) => authority.as_str(),
-            None => {
-                let mut lines = headers.get_all(HOST).iter();
-                let host = lines.next();
-                if lines.next().is_some() {
-                    return None;
-                }
-                host.map_or(Some(""), |host| host.to_str().ok())?
+        let mut lines = headers.get_all(HOST).iter();
+        let host = match lines.next() {
+            Some(host) => Some(host.to_str().ok()?),
+            None => None,
+        };
+        if lines.next().is_some() {
+            return None;
+        }
+        let authority = match (uri.authority(), host) {
+            (Some(authority), Some(host)) if !host.eq_ignore_ascii_case(authority.as_str()) => {
+                return None;
             }
+            (Some(authority), _) => authority.as_str(),
+            (None, host) => host.unwrap_or_default(),
         };
         Some(Self { authority, target })
     }
@@ -112,11 +117,9 @@ mod tests {
         assert_eq!((key.authority, key.target), ("a.example", "/x?y=1"));
         assert!(key.equivalent(&key.to_owned()));
         let full = Uri::from_static("http://b.example/x?y=1");
-        assert!(
-            !KeyView::of(&full, &headers, true)
-                .unwrap()
-                .equivalent(&key.to_owned())
-        );
+        let none = HeaderMap::new();
+        let other = KeyView::of(&full, &none, true).unwrap();
+        assert!(!other.equivalent(&key.to_owned()));
         assert_eq!(path(key.target()), "/x");
     }
 
@@ -130,6 +133,12 @@ mod tests {
         assert!(KeyView::of(&uri, &headers, false).is_some());
         headers.insert(HOST, HeaderValue::from_bytes(b"\xff").unwrap());
         assert_eq!(KeyView::of(&uri, &headers, true), None);
+        // A handler that reads Host would fill the key of the other name.
+        let full = Uri::from_static("http://victim.example/x");
+        headers.insert(HOST, HeaderValue::from_static("evil.example"));
+        assert_eq!(KeyView::of(&full, &headers, true), None);
+        headers.insert(HOST, HeaderValue::from_static("Victim.example"));
+        assert!(KeyView::of(&full, &headers, true).is_some());
         let authority_form = Uri::from_static("example.org:443");
         assert_eq!(KeyView::of(&authority_form, &HeaderMap::new(), true), None);
     }

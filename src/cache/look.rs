@@ -19,6 +19,7 @@ use crate::cache::key::{CacheKey, KeyView};
 use crate::cache::policy::{Freshness, has_credentials};
 use crate::cache::status::{FwdReason, Service};
 use crate::clock::Moment;
+use crate::identity::RequestView;
 
 /// Where a request goes from here.
 #[derive(Debug)]
@@ -33,8 +34,8 @@ pub(crate) enum Stop {
     Unsafe,
     /// To the service, and what comes back may be stored.
     Fetch(Fetch),
-    /// Somebody else is fetching it.
-    Wait(Passenger),
+    /// Somebody else is fetching it, for the same reason.
+    Wait(Passenger, FwdReason),
     /// The client wants a stored answer or none, and there is none.
     Refuse,
 }
@@ -60,6 +61,35 @@ pub(crate) enum Company {
     Alone,
 }
 
+/// How a request goes to the service.
+#[derive(Clone, Copy, Debug)]
+struct Way<'a> {
+    method: &'a Method,
+    now: Moment,
+    /// The variant for which it may lead or follow; `None` if it goes alone.
+    variant: Option<u64>,
+}
+
+impl<'a> Way<'a> {
+    const fn alone(method: &'a Method, now: Moment) -> Self {
+        let variant = None;
+        Self {
+            method,
+            now,
+            variant,
+        }
+    }
+
+    const fn shared(method: &'a Method, now: Moment, variant: u64) -> Self {
+        let variant = Some(variant);
+        Self {
+            method,
+            now,
+            variant,
+        }
+    }
+}
+
 /// Decides where `request` goes.
 pub(crate) fn look<B>(cache: &Cache, request: &Request<B>, company: Company) -> Stop {
     let method = request.method();
@@ -75,7 +105,11 @@ pub(crate) fn look<B>(cache: &Cache, request: &Request<B>, company: Company) -> 
     if stays_out(headers) {
         return Stop::Pass(FwdReason::Bypass);
     }
-    let Some(key) = KeyView::of(request.uri(), headers, cache.config().key_authority) else {
+    let Some(key) = KeyView::of(
+        RequestView::of(request).uri,
+        headers,
+        cache.config().key_authority,
+    ) else {
         return Stop::Pass(FwdReason::Bypass);
     };
     let control = if headers.contains_key(CACHE_CONTROL) || headers.contains_key(PRAGMA) {
@@ -99,51 +133,61 @@ pub(crate) fn look<B>(cache: &Cache, request: &Request<B>, company: Company) -> 
             key,
             FwdReason::Bypass,
             (None, control),
-            (method, Company::Alone),
+            Way::alone(method, now),
         );
     }
-    let passed = slot.is_some_and(|slot| slot.pass_until.is_some_and(|until| now < until));
-    let company = if passed { Company::Alone } else { company };
+    let passed = slot
+        .as_ref()
+        .and_then(|slot| slot.pass_until)
+        .is_some_and(|until| now < until);
+    // Computed only where memory has no answer.
+    let way = |asked_each_time: bool| {
+        if company == Company::Alone || passed || asked_each_time {
+            Way::alone(method, now)
+        } else {
+            Way::shared(method, now, variant(slot.as_deref(), headers))
+        }
+    };
     let Some(entry) = entry else {
-        return fetch(cache, key, reason, (None, control), (method, company));
+        return fetch(cache, key, reason, (None, control), way(false));
     };
     let reason = match entry.terms.freshness(entry.age(now), &control) {
         Freshness::Fresh => return Stop::Serve(entry, now, Service::Fresh),
         Freshness::StaleAccepted => return Stop::Serve(entry, now, Service::Accepted),
         Freshness::StaleWhileRevalidate => {
-            return refresh(cache, key, (entry, now, control), method);
+            return refresh(cache, key, (entry, control), way(false));
         }
         Freshness::Unwanted => FwdReason::Request,
         Freshness::Stale => FwdReason::Stale,
     };
-    fetch(
-        cache,
-        key,
-        reason,
-        (Some(entry), control),
-        (method, company),
-    )
+    // What is never served unasked is not worth waiting for either: each request asks by itself.
+    let way = way(!entry.terms.serves_others());
+    fetch(cache, key, reason, (Some(entry), control), way)
 }
 
 /// Serves what is stale, and fetches it anew unless somebody does already.
 fn refresh(
     cache: &Cache,
     key: KeyView<'_>,
-    (entry, now, control): (Arc<Entry>, Moment, CacheControl),
-    method: &Method,
+    (entry, control): (Arc<Entry>, CacheControl),
+    way: Way<'_>,
 ) -> Stop {
-    if cache.spawner().is_none() || *method != Method::GET {
-        return Stop::Serve(entry, now, Service::WhileRevalidate);
+    // Alone: the last answer could not be stored, and asking again with each request would not help.
+    let (Some(variant), true) = (way.variant, *way.method == Method::GET) else {
+        return Stop::Serve(entry, way.now, Service::WhileRevalidate);
+    };
+    if cache.spawner().is_none() {
+        return Stop::Serve(entry, way.now, Service::WhileRevalidate);
     }
     let key = key.to_owned();
-    match cache.board(&key) {
-        Boarding::Follow(_) => Stop::Serve(entry, now, Service::WhileRevalidate),
+    match cache.board(&key, variant, way.now) {
+        Boarding::Follow(_) => Stop::Serve(entry, way.now, Service::WhileRevalidate),
         Boarding::Lead(pilot) => {
             let stale = Some(Arc::clone(&entry));
             let (pilot, reason) = (Some(pilot), FwdReason::Stale);
             Stop::ServeAndFetch(
                 entry,
-                now,
+                way.now,
                 Fetch {
                     key,
                     reason,
@@ -162,17 +206,17 @@ fn fetch(
     key: KeyView<'_>,
     reason: FwdReason,
     (stale, control): (Option<Arc<Entry>>, CacheControl),
-    (method, company): (&Method, Company),
+    way: Way<'_>,
 ) -> Stop {
     if control.only_if_cached {
         return Stop::Refuse;
     }
     // The answer to a HEAD has no content to store.
-    if *method == Method::HEAD {
+    if *way.method == Method::HEAD {
         return Stop::Pass(reason);
     }
     let key = key.to_owned();
-    if company == Company::Alone {
+    let Some(variant) = way.variant else {
         return Stop::Fetch(Fetch {
             key,
             reason,
@@ -180,9 +224,9 @@ fn fetch(
             stale,
             control,
         });
-    }
-    match cache.board(&key) {
-        Boarding::Follow(passenger) => Stop::Wait(passenger),
+    };
+    match cache.board(&key, variant, way.now) {
+        Boarding::Follow(passenger) => Stop::Wait(passenger, reason),
         Boarding::Lead(pilot) => Stop::Fetch(Fetch {
             key,
             reason,
@@ -213,6 +257,13 @@ fn select(
         reason = FwdReason::VaryMiss;
     }
     (None, reason)
+}
+
+/// By which fields the answers of this URL are known to differ, and how this request answers them, so
+/// that requests for one variant do not queue behind those for another.
+fn variant(slot: Option<&Slot>, request: &HeaderMap) -> u64 {
+    let newest = slot.and_then(|slot| slot.variants.first());
+    newest.map_or(0, |entry| entry.selector.variant(request))
 }
 
 /// Requests that this cache does not take part in: parts of an answer, conditions on changing it, a

@@ -20,7 +20,8 @@ pub(crate) struct Recording {
     key: CacheKey,
     head: Head,
     pilot: Option<Pilot>,
-    chunks: Vec<Bytes>,
+    /// Copied piece by piece: a frame may be a small slice of a large buffer, and there may be many.
+    content: Vec<u8>,
     len: u64,
     /// What Content-Length says.
     announced: Option<u64>,
@@ -73,7 +74,7 @@ impl Recording {
             key,
             head,
             pilot,
-            chunks: Vec::new(),
+            content: Vec::new(),
             len: 0,
             announced,
         }
@@ -81,9 +82,20 @@ impl Recording {
 
     /// Keeps a piece. Returns whether the whole still fits.
     pub(crate) fn add(&mut self, data: &Bytes) -> bool {
-        self.len += data.len() as u64;
-        self.chunks.push(data.clone());
-        self.len <= self.cache.config().body_bytes_max
+        let most = self.cache.config().body_bytes_max;
+        self.len = self.len.saturating_add(data.len() as u64);
+        if self.len > most {
+            return false;
+        }
+        if self.content.is_empty() {
+            // Most answers are one piece, or say how long they are.
+            let announced = self.announced.filter(|announced| *announced <= most);
+            let announced = announced.and_then(|announced| usize::try_from(announced).ok());
+            self.content
+                .reserve_exact(announced.unwrap_or(0).max(data.len()));
+        }
+        self.content.extend_from_slice(data);
+        true
     }
 
     pub(crate) fn is_as_long_as_announced(&self) -> bool {
@@ -96,18 +108,21 @@ impl Recording {
             .announced
             .is_some_and(|announced| announced != self.len)
         {
-            // Shorter or longer than announced is broken off, whatever the stream says.
-            return;
+            // Shorter or longer than announced is no answer, whatever the stream says, and the next one
+            // will hardly be better.
+            return self.give_up();
         }
-        let body = self.content();
         let Self {
             cache,
             key,
             mut head,
             pilot,
+            content,
             len,
             ..
         } = *self;
+        // To measure, so that no entry takes up more than it is weighed by.
+        let body = Bytes::from(content.into_boxed_slice());
         if may_have_content(head.status) {
             // A HEAD that is answered from this entry has no body to tell the length by.
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
@@ -127,15 +142,6 @@ impl Recording {
         cache.pass(key, now);
         if let Some(pilot) = pilot {
             pilot.land(Landing::Unusable);
-        }
-    }
-
-    /// The pieces as one, copied, so that no entry keeps a larger buffer alive than it is weighed by.
-    fn content(&self) -> Bytes {
-        match &*self.chunks {
-            [] => Bytes::new(),
-            [only] => Bytes::copy_from_slice(only),
-            chunks => chunks.concat().into(),
         }
     }
 }

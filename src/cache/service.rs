@@ -84,9 +84,9 @@ where
                 let errand = Box::new(Errand::new(cache, fetch, &mut request));
                 CacheFuture::forward(self.inner.call(request), Then::Errand(errand))
             }
-            Stop::Wait(passenger) => {
+            Stop::Wait(passenger, reason) => {
                 let (cache, ready) = (cache.clone(), self.take_ready());
-                CacheFuture::slow(follow(cache, ready, request, passenger))
+                CacheFuture::slow(follow(cache, ready, request, (passenger, reason)))
             }
             Stop::Refuse => CacheFuture::ready(nothing_stored(cache)),
         }
@@ -132,19 +132,23 @@ async fn follow<S, ReqBody, ResBody>(
     cache: Cache,
     mut ready: S,
     mut request: Request<ReqBody>,
-    mut passenger: Passenger,
+    (mut passenger, mut reason): (Passenger, FwdReason),
 ) -> Result<Response<CacheBody<ResBody>>, S::Error>
 where
     S: TowerService<Request<ReqBody>, Response = Response<ResBody>>,
     ResBody: Body<Data = Bytes>,
 {
+    let began = cache.clock().now();
     let stop = loop {
-        let company = match passenger.wait(cache.flight_wait()).await {
+        // However often leaders come and go, the waiting has an end.
+        let waited = cache.clock().now().since(began);
+        let left = cache.flight_wait().saturating_sub(waited);
+        let company = match passenger.wait(left).await {
             Landing::Stored | Landing::Gone => Company::Shared,
             Landing::Unusable => Company::Alone,
         };
         match look(&cache, &request, company) {
-            Stop::Wait(again) => passenger = again,
+            Stop::Wait(again, why) => (passenger, reason) = (again, why),
             stop => break stop,
         }
     };
@@ -153,7 +157,7 @@ where
             let service = if service.is_stale() {
                 service
             } else {
-                Service::Collapsed
+                Service::Collapsed(reason)
             };
             Ok(serve(&cache, &entry, request.headers(), now, service))
         }
@@ -167,14 +171,14 @@ where
         )),
         Stop::Fetch(fetch) => {
             let errand = Box::new(Errand::new(&cache, fetch, &mut request));
-            ready
-                .call(request)
-                .await
-                .map(|response| errand.arrive(response))
+            match ready.call(request).await {
+                Ok(response) => Ok(errand.arrive(response)),
+                Err(error) => errand.stand_in().ok_or(error),
+            }
         }
         Stop::Refuse => Ok(nothing_stored(&cache)),
         // A request that once waited is a GET that takes part; these cannot come.
-        Stop::Pass(_) | Stop::Unsafe | Stop::Wait(_) => {
+        Stop::Pass(_) | Stop::Unsafe | Stop::Wait(..) => {
             let response = ready.call(request).await?;
             Ok(pass_through(&cache, response, FwdReason::Bypass))
         }

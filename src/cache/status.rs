@@ -33,16 +33,16 @@ pub(crate) enum Fate {
 pub(crate) enum Service {
     /// Fresh.
     Fresh,
-    /// Fresh, fetched by somebody else while this request waited.
-    Collapsed,
+    /// Fresh, fetched by somebody else while this request waited, and why it had to be fetched.
+    Collapsed(FwdReason),
     /// Stale, and being refreshed.
     WhileRevalidate,
     /// Stale, because the client accepts it.
     Accepted,
     /// Stale, because the origin failed.
     IfError,
-    /// The origin was asked and said that it still holds.
-    Validated,
+    /// The origin was asked, for this reason, and said that it still holds.
+    Validated(FwdReason),
 }
 
 impl FwdReason {
@@ -86,11 +86,16 @@ impl Service {
         HeaderValue::from_static(match self {
             Self::Fresh => "keep; hit",
             // RFC 9211 §2.6: collapsed goes with fwd, for the request was on its way out.
-            Self::Collapsed => "keep; fwd=uri-miss; collapsed",
+            Self::Collapsed(FwdReason::VaryMiss) => "keep; fwd=vary-miss; collapsed",
+            Self::Collapsed(FwdReason::Stale) => "keep; fwd=stale; collapsed",
+            Self::Collapsed(FwdReason::Request) => "keep; fwd=request; collapsed",
+            Self::Collapsed(_) => "keep; fwd=uri-miss; collapsed",
             Self::WhileRevalidate => "keep; hit; detail=stale-while-revalidate",
             Self::Accepted => "keep; hit; detail=max-stale",
-            Self::IfError => "keep; hit; fwd=stale; detail=stale-if-error",
-            Self::Validated => "keep; fwd=stale; fwd-status=304; stored",
+            // RFC 9211 §2.2: hit and fwd exclude each other, and this one went out first.
+            Self::IfError => "keep; fwd=stale; detail=stale-if-error",
+            Self::Validated(FwdReason::Request) => "keep; fwd=request; fwd-status=304; stored",
+            Self::Validated(_) => "keep; fwd=stale; fwd-status=304; stored",
         })
     }
 }

@@ -1,5 +1,8 @@
 //! `Vary`: which request fields an answer depends on (RFC 9111 §4.1).
 
+use std::hash::BuildHasher;
+
+use foldhash::fast::FixedState;
 use http::header::VARY;
 use http::{HeaderMap, HeaderName};
 
@@ -46,6 +49,16 @@ impl Selector {
                         || normalised(request, name).as_ref() == Some(wanted)
                 }
             })
+    }
+
+    /// A number by which requests of different variants are told apart most of the time; requests of
+    /// the same variant always share it.
+    pub(crate) fn variant(&self, request: &HeaderMap) -> u64 {
+        let values = self
+            .fields
+            .iter()
+            .map(|(name, _)| normalised(request, name));
+        FixedState::default().hash_one(values.collect::<Vec<_>>())
     }
 
     pub(crate) fn bytes(&self) -> usize {

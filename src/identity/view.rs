@@ -7,7 +7,9 @@ use http::{Extensions, HeaderMap, Method, Request, Uri};
 pub struct RequestView<'a> {
     /// The request's method.
     pub method: &'a Method,
-    /// The request's target.
+    /// The request's target as the client sent it. Inside of a nested router axum takes the prefix off
+    /// the request's own; with the `axum` feature this is still the whole, or two nested routers behind
+    /// one cache would share what is stored under the same rest.
     pub uri: &'a Uri,
     /// The request's fields.
     pub headers: &'a HeaderMap,
@@ -21,7 +23,7 @@ impl<'a> RequestView<'a> {
     pub fn of<B>(request: &'a Request<B>) -> Self {
         Self {
             method: request.method(),
-            uri: request.uri(),
+            uri: whole_target(request),
             headers: request.headers(),
             extensions: request.extensions(),
         }
@@ -37,5 +39,30 @@ impl<'a> RequestView<'a> {
             .map(|path| path.as_str());
         #[cfg(not(feature = "axum"))]
         None
+    }
+}
+
+/// The target before any router has taken a prefix off it.
+fn whole_target<B>(request: &Request<B>) -> &Uri {
+    #[cfg(feature = "axum")]
+    if let Some(axum::extract::OriginalUri(whole)) = request.extensions().get() {
+        return whole;
+    }
+    request.uri()
+}
+
+#[cfg(all(test, feature = "axum"))]
+mod tests {
+    use axum::extract::OriginalUri;
+
+    use super::*;
+
+    #[test]
+    fn the_target_is_the_one_that_the_client_sent() {
+        let mut request = Request::get("/7").body(()).unwrap();
+        assert_eq!(RequestView::of(&request).uri, "/7");
+        let whole = OriginalUri(Uri::from_static("/contacts/7"));
+        request.extensions_mut().insert(whole);
+        assert_eq!(RequestView::of(&request).uri, "/contacts/7");
     }
 }

@@ -12,6 +12,7 @@ use crate::invalidation::target::Target;
 use crate::journal::Marker;
 use crate::pattern::{PATTERN_BYTES_MAX, Pattern, Template};
 use crate::route::{PathVars, Route};
+use crate::target::normal_form;
 
 /// A rule that was found right.
 #[derive(Debug)]
@@ -166,7 +167,9 @@ impl Named {
                 Some(Target::tag(&tag).ok()?.into_marker())
             }
             Kind::Pattern => {
-                let text = within_bound(self.template.fill_pattern(raw)?);
+                // A pattern is compared with the normal form of what is stored.
+                let normal = |name: &str| value(name).map(normal_form);
+                let text = within_bound(self.template.fill_pattern(normal)?);
                 Some(Marker::pattern(Pattern::parse(&text).ok()?))
             }
         }

@@ -2,6 +2,7 @@
 
 use crate::journal::Marker;
 use crate::pattern::Pattern;
+use crate::target::normal_form;
 
 /// One thing to purge: a key, a path, a tag or a pattern.
 ///
@@ -37,7 +38,7 @@ impl Target {
     /// The one entry of this key; for the HTTP cache an exact path and query, `/contacts?page=2`.
     #[must_use]
     pub fn key(key: &str) -> Self {
-        Self(Marker::key(key))
+        Self(Marker::key(&normal_form(key)))
     }
 
     /// The entries of this path, whatever their query. What follows a `?` or `#` is left out, and a
@@ -45,9 +46,9 @@ impl Target {
     #[must_use]
     pub fn path(path: &str) -> Self {
         let end = path.find(['?', '#']).unwrap_or(path.len());
-        let path = &path[..end];
+        let path = normal_form(&path[..end]);
         if path.starts_with('/') {
-            Self(Marker::tag(path))
+            Self(Marker::tag(&path))
         } else {
             Self(Marker::tag(&format!("/{path}")))
         }

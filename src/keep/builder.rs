@@ -35,20 +35,23 @@ pub struct KeepBuilder {
     clock: Option<Clock>,
 }
 
-impl KeepBuilder {
-    pub(crate) fn new(profile: Profile) -> Self {
+impl Keep {
+    /// Begins with a profile's settings.
+    pub fn builder(profile: Profile) -> KeepBuilder {
         let (config, fault) = profile.into_parts();
-        let mut faults = Faults::new();
+        let mut builder = Self::from_config(config);
         if let Some(fault) = fault {
-            faults.add(fault.field, fault.value, fault.allowed);
+            builder.faults.add(fault.field, fault.value, fault.allowed);
         }
-        Self::with(config, faults)
+        builder
     }
 
-    pub(crate) fn with(config: KeepConfig, faults: Faults) -> Self {
-        // What the profile sets apart from the rooms is logged through `tracing` unless replaced.
+    /// Begins with these settings, as read from a file.
+    pub fn from_config(config: KeepConfig) -> KeepBuilder {
+        // Warnings, slow queries and memory pressure go to `tracing`, where a service's log is.
         let recorders: Vec<Arc<dyn Recorder>> = vec![Arc::new(TracingRecorder)];
-        Self {
+        let faults = Faults::new();
+        KeepBuilder {
             config,
             faults,
             callers: None,
@@ -56,7 +59,9 @@ impl KeepBuilder {
             clock: None,
         }
     }
+}
 
+impl KeepBuilder {
     /// Lays settings over those so far, from anything that serde can read into a tree, such as
     /// `toml::from_str(text)?` or `serde_json::json!({"cache": {"enabled": false}})`.
     pub fn overlay(mut self, settings: Value) -> Self {

@@ -2,20 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::cache::{Cache, CacheLayer};
+use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::KeepConfig;
-use crate::error::Faults;
 use crate::event::Events;
-use crate::guard::{Guard, GuardLayer, Pressure};
-use crate::invalidation::{InvalidateLayer, Invalidator};
-use crate::keep::builder::KeepBuilder;
+use crate::guard::{Guard, Pressure};
+use crate::invalidation::Invalidator;
 use crate::keep::engines::{Engines, Ground};
-use crate::keep::stack::KeepLayer;
-use crate::metrics::{Health, HealthBoard, Metrics, MetricsLayer};
-use crate::profile::Profile;
+use crate::metrics::{Health, HealthBoard, Metrics};
 use crate::progress::ProgressHub;
-use crate::rate_limit::{RateLimitLayer, RateLimiter};
+use crate::rate_limit::RateLimiter;
 #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
 use crate::sqlx::Database;
 use crate::task::Spawner;
@@ -38,56 +34,10 @@ pub(crate) struct Parts {
 }
 
 impl Keep {
-    /// Begins with a profile's settings.
-    pub fn builder(profile: Profile) -> KeepBuilder {
-        KeepBuilder::new(profile)
-    }
-
-    /// Begins with these settings, as read from a file.
-    pub fn from_config(config: KeepConfig) -> KeepBuilder {
-        KeepBuilder::with(config, Faults::new())
-    }
-
     pub(crate) fn of(parts: Parts) -> Self {
         Self {
             parts: Arc::new(parts),
         }
-    }
-
-    /// All five layers: metrics > guard > rate limit > invalidation > cache.
-    #[must_use]
-    pub fn layer(&self) -> KeepLayer {
-        KeepLayer::new(self)
-    }
-
-    /// The metrics' layer alone.
-    #[must_use]
-    pub fn metrics_layer(&self) -> MetricsLayer {
-        MetricsLayer::new(self.parts.metrics.clone())
-    }
-
-    /// The guard's layer alone.
-    #[must_use]
-    pub fn guard_layer(&self) -> GuardLayer {
-        GuardLayer::new(self.parts.engines.guard.clone())
-    }
-
-    /// The rate limiter's layer alone.
-    #[must_use]
-    pub fn rate_limit_layer(&self) -> RateLimitLayer {
-        RateLimitLayer::new(self.parts.engines.limiter.clone())
-    }
-
-    /// The invalidation layer alone.
-    #[must_use]
-    pub fn invalidate_layer(&self) -> InvalidateLayer {
-        InvalidateLayer::new(self.parts.engines.invalidator.clone())
-    }
-
-    /// The cache's layer alone.
-    #[must_use]
-    pub fn cache_layer(&self) -> CacheLayer {
-        CacheLayer::new(self.parts.engines.cache.clone())
     }
 
     /// What is counted.

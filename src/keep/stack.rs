@@ -27,15 +27,48 @@ pub struct KeepLayer {
 pub type KeepService<S> =
     MetricsService<GuardService<RateLimitService<InvalidateService<CacheService<S>>>>>;
 
-impl KeepLayer {
-    pub(crate) fn new(keep: &Keep) -> Self {
-        Self {
-            metrics: keep.metrics_layer(),
-            guard: keep.guard_layer(),
-            rate_limit: keep.rate_limit_layer(),
-            invalidate: keep.invalidate_layer(),
-            cache: keep.cache_layer(),
+/// The layers, all at once or one by one.
+impl Keep {
+    /// All five layers: metrics > guard > rate limit > invalidation > cache.
+    #[must_use]
+    pub fn layer(&self) -> KeepLayer {
+        KeepLayer {
+            metrics: self.metrics_layer(),
+            guard: self.guard_layer(),
+            rate_limit: self.rate_limit_layer(),
+            invalidate: self.invalidate_layer(),
+            cache: self.cache_layer(),
         }
+    }
+
+    /// The metrics' layer alone.
+    #[must_use]
+    pub fn metrics_layer(&self) -> MetricsLayer {
+        MetricsLayer::new(self.metrics().clone())
+    }
+
+    /// The guard's layer alone.
+    #[must_use]
+    pub fn guard_layer(&self) -> GuardLayer {
+        GuardLayer::new(self.guard().clone())
+    }
+
+    /// The rate limiter's layer alone.
+    #[must_use]
+    pub fn rate_limit_layer(&self) -> RateLimitLayer {
+        RateLimitLayer::new(self.limiter().clone())
+    }
+
+    /// The invalidation layer alone.
+    #[must_use]
+    pub fn invalidate_layer(&self) -> InvalidateLayer {
+        InvalidateLayer::new(self.invalidator().clone())
+    }
+
+    /// The cache's layer alone.
+    #[must_use]
+    pub fn cache_layer(&self) -> CacheLayer {
+        CacheLayer::new(self.cache().clone())
     }
 }
 

@@ -201,8 +201,8 @@ mod tests {
     #[test]
     fn buckets_are_cumulative_and_end_in_the_count() {
         let histogram = Histogram::new();
-        for millis in [1, 3, 70, 20_000] {
-            histogram.record(Duration::from_millis(millis));
+        for micros in [900, 3_000, 70_000, 20_000_000] {
+            histogram.record(Duration::from_micros(micros));
         }
         let mut text = Exposition::default();
         text.histogram("t", &[("a", "b")], &histogram.snapshot());
@@ -215,6 +215,6 @@ mod tests {
         assert_eq!(counts, [0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 4]);
         assert!(text.contains("t_bucket{a=\"b\",le=\"0.0005\"} 0\n"));
         assert!(text.contains("t_bucket{a=\"b\",le=\"+Inf\"} 4\n"));
-        assert!(text.ends_with("t_sum{a=\"b\"} 20.074\nt_count{a=\"b\"} 4\n"));
+        assert!(text.ends_with("t_sum{a=\"b\"} 20.0739\nt_count{a=\"b\"} 4\n"));
     }
 }

@@ -153,8 +153,8 @@ pub struct GuardTotals {
 }
 
 impl Metrics {
-    /// All figures as they are now. Copies every histogram: some microseconds per route, meant for
-    /// scrapes and tickers, not for requests.
+    /// All figures as they are now. Copies every histogram, about 0.3 µs per route and method: meant
+    /// for scrapes and tickers, not for requests.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let rows = self.routes().rows();

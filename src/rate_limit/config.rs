@@ -61,7 +61,7 @@ pub struct RateLimitConfig {
 }
 
 impl Default for RateLimitConfig {
-    /// 600 requests a minute per caller, 100 of them at once, for up to 100,000 callers (1 MB).
+    /// 600 requests a minute per caller, for up to 100,000 callers (1 MB).
     fn default() -> Self {
         Self {
             enabled: true,
@@ -69,8 +69,8 @@ impl Default for RateLimitConfig {
             default_rule: true,
             requests_max: 600,
             window: Duration::from_secs(60),
-            // A page with all its parts, twice over; a script does not get ten seconds' worth.
-            burst: Some(100),
+            // Whoever sets `requests_max` alone must get that many at once, and no more.
+            burst: None,
             tiers: BTreeMap::new(),
             rules: Vec::new(),
             trusted_proxies: Vec::new(),

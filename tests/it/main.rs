@@ -10,10 +10,13 @@
     reason = "tests fail by panicking, and their helpers are not an API"
 )]
 
+mod cache;
+mod cache_room;
 mod examples;
 mod guard;
 mod house;
 mod invalidation;
+mod keep;
 mod metrics;
 mod progress;
 mod prometheus_text;

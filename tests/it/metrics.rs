@@ -1,16 +1,11 @@
 //! The metrics layer around whole services, and the text that comes out of it.
 
 use std::convert::Infallible;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
-use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
-use tokio::sync::mpsc;
 use tower::{Layer, ServiceExt};
 use tower_keep::clock::Clock;
 use tower_keep::event::{Event, Recorder};
@@ -33,33 +28,6 @@ fn scrape(metrics: &Metrics) -> Scrape {
 fn answered(route: &str, method: &str, status: &str) -> String {
     let labels = format!("route=\"{route}\",method=\"{method}\",status=\"{status}\"");
     format!("keep_http_requests_total{{{labels}}}")
-}
-
-/// Waits, at most 10 s, until `done` says so of the metrics.
-async fn until(metrics: &Metrics, done: impl Fn(&tower_keep::metrics::HttpTotals) -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(10), async {
-        while !done(&metrics.snapshot().http) {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    });
-    if waited.await.is_err() {
-        panic!("still waiting: {:?}", metrics.snapshot().http);
-    }
-}
-
-/// A body whose frames come through a channel.
-struct Channel(mpsc::UnboundedReceiver<Bytes>);
-
-impl Body for Channel {
-    type Data = Bytes;
-    type Error = Infallible;
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let bytes = self.0.poll_recv(cx);
-        bytes.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
-    }
 }
 
 #[tokio::test]
@@ -238,11 +206,18 @@ fn a_gauge_cannot_break_the_text() {
 /// A service on a real socket, and clients that each have a connection of their own.
 #[cfg(feature = "axum")]
 mod served {
+    use std::pin::Pin;
+    use std::sync::{Arc, Mutex};
+    use std::task::{Context, Poll};
+
     use axum::Router;
     use axum::routing::{any, get};
+    use http_body::{Body, Frame};
     use hyper_util::client::legacy::Client;
     use hyper_util::rt::TokioExecutor;
+    use tokio::sync::mpsc;
     use tokio::task::JoinSet;
+    use tower_keep::metrics::HttpTotals;
 
     use super::*;
 
@@ -281,6 +256,33 @@ mod served {
             let status = response.status().as_u16();
             response.into_body().collect().await.unwrap();
             status
+        }
+    }
+
+    /// Waits, at most 10 s, until `done` says so of the metrics.
+    async fn until(metrics: &Metrics, done: fn(&HttpTotals) -> bool) {
+        let waited = tokio::time::timeout(Duration::from_secs(10), async {
+            while !done(&metrics.snapshot().http) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+        if waited.await.is_err() {
+            panic!("still waiting: {:?}", metrics.snapshot().http);
+        }
+    }
+
+    /// A body whose frames come through a channel.
+    struct Channel(mpsc::UnboundedReceiver<Bytes>);
+
+    impl Body for Channel {
+        type Data = Bytes;
+        type Error = Infallible;
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let bytes = self.0.poll_recv(cx);
+            bytes.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
         }
     }
 

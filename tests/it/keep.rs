@@ -1,0 +1,569 @@
+//! The whole stack: the builder's faults, each feature switched off, real connections, the end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Path, State};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tokio::net::TcpListener;
+use tower::{Layer, ServiceExt};
+use tower_keep::cache::CacheTags;
+use tower_keep::error::ConfigError;
+use tower_keep::identity::PeerAddr;
+use tower_keep::invalidation::{Invalidate, InvalidationRule};
+use tower_keep::rate_limit::{Quota, Rule};
+use tower_keep::refusal::Refusal;
+use tower_keep::{Keep, Profile};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+type Http = Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>;
+
+/// A client that opens a connection of its own for every request.
+fn client() -> Http {
+    Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(0)
+        .build_http()
+}
+
+async fn send(client: &Http, method: &str, url: String) -> Response<Bytes> {
+    let request = Request::builder().method(method).uri(url);
+    let response = client
+        .request(request.body(Full::default()).unwrap())
+        .await
+        .unwrap();
+    let (head, body) = response.into_parts();
+    Response::from_parts(head, body.collect().await.unwrap().to_bytes())
+}
+
+/// A register behind the stack: reads are cached under a tag, writes purge by rule.
+#[derive(Clone, Default)]
+struct Register {
+    value: Arc<AtomicUsize>,
+    reads: Arc<AtomicUsize>,
+}
+
+async fn read(State(register): State<Register>, Path(id): Path<String>) -> impl IntoResponse {
+    register.reads.fetch_add(1, Ordering::SeqCst);
+    let value = register.value.load(Ordering::SeqCst);
+    let tags = axum::Extension(CacheTags::new([format!("register:{id}")]));
+    (
+        tags,
+        [("cache-control", "public, max-age=600")],
+        format!("{id}={value}"),
+    )
+}
+
+async fn write(State(register): State<Register>, Path(id): Path<String>) -> impl IntoResponse {
+    register.value.fetch_add(1, Ordering::SeqCst);
+    (
+        axum::Extension(Invalidate::tag(&format!("register:{id}"))),
+        StatusCode::NO_CONTENT,
+    )
+}
+
+/// Serves `keep`'s stack around the register on a port of its own.
+async fn serve(keep: &Keep, register: Register) -> SocketAddr {
+    let app = Router::new()
+        .route("/registers/{id}", get(read).put(write))
+        .route("/views/{id}", get(read))
+        .layer(keep.layer())
+        .with_state(register)
+        .merge(keep.admin_router());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = app.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move { axum::serve(listener, service).await });
+    address
+}
+
+fn fields(error: &ConfigError) -> Vec<&str> {
+    error.faults().iter().map(|fault| &*fault.field).collect()
+}
+
+#[tokio::test]
+async fn every_fault_of_every_room_is_told_at_once() {
+    let error = Keep::builder(Profile::production())
+        .routes(["/contacts/{id}"])
+        .guard(|guard| guard.slots = 0)
+        .cache(|cache| cache.capacity_bytes = 1)
+        .rate_limit(|limits| {
+            limits.window = Duration::ZERO;
+            let quota = Quota::requests(5).per(MINUTE);
+            limits.rules.push(Rule::new("login", quota).route("/login"));
+        })
+        .invalidation(|rules| {
+            rules
+                .rules
+                .push(InvalidationRule::new("/contacts/{id}").tags(["contact:{{contact}}"]));
+            rules
+                .rules
+                .push(InvalidationRule::new("/nowhere").tags(["x"]));
+        })
+        .database(|database| database.connections_max = 0)
+        .env_from(|name| (name == "ENABLE_METRICS").then(|| "perhaps".to_owned()))
+        .build()
+        .unwrap_err();
+    let found = fields(&error);
+    for expected in [
+        "ENABLE_METRICS",
+        "guard.slots",
+        "cache.capacity_bytes",
+        "rate_limit.window_ms",
+        "rate_limit.rules[0].route",
+        "invalidation.rules[0].tags",
+        "invalidation.rules[1].route",
+        "database.connections_max",
+    ] {
+        assert!(
+            found.iter().any(|field| field.starts_with(expected)),
+            "{expected} in\n{error}"
+        );
+    }
+    let mut unique = error.faults().to_vec();
+    unique.dedup();
+    assert_eq!(
+        unique.len(),
+        found.len(),
+        "no fault is told twice:\n{error}"
+    );
+    assert!(
+        error.to_string().contains("guard.slots = 0: must be"),
+        "{error}"
+    );
+}
+
+#[test]
+fn building_outside_of_a_runtime_is_an_error_and_no_panic() {
+    let error = Keep::builder(Profile::azure_b1()).build().unwrap_err();
+    assert_eq!(fields(&error), ["build()"]);
+}
+
+#[tokio::test]
+async fn a_file_sets_up_rules_and_rooms() {
+    let config = toml::from_str(
+        r#"
+        profile = "azure_b1"
+        [rate_limit]
+        requests_max = 3
+        [[rate_limit.rules]]
+        name = "login"
+        route = "/login"
+        methods = ["POST"]
+        scope = "ip"
+        quota = { requests = 5, per_ms = 3600000 }
+        [[invalidation.rules]]
+        route = "/contacts/{id}"
+        tags = ["contact:{{id}}"]
+        [cache]
+        ttl_default_ms = 1000
+        "#,
+    )
+    .unwrap();
+    let keep = Keep::from_config(config).build().unwrap();
+    assert_eq!(keep.config().rate_limit.rules[0].name, "login");
+    assert_eq!(keep.config().invalidation.rules.len(), 1);
+    assert_eq!(keep.config().database.connections_max, 3);
+}
+
+#[tokio::test]
+async fn a_limit_of_two_holds_over_four_connections() {
+    let keep = Keep::builder(Profile::azure_b1())
+        .rate_limit(|limits| {
+            limits.requests_max = 2;
+            limits.window = MINUTE;
+        })
+        .build()
+        .unwrap();
+    let address = serve(&keep, Register::default()).await;
+    let client = client();
+    let four: Vec<_> = (0..4)
+        .map(|_| {
+            let (client, url) = (client.clone(), format!("http://{address}/registers/a"));
+            tokio::spawn(async move { send(&client, "GET", url).await })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for answer in four {
+        answers.push(answer.await.unwrap());
+    }
+    let refused: Vec<_> = answers
+        .iter()
+        .filter(|answer| answer.status() == 429)
+        .collect();
+    assert_eq!(refused.len(), 2, "{answers:?}");
+    for refusal in refused {
+        assert_eq!(
+            refusal.headers()["content-type"],
+            "application/problem+json"
+        );
+        assert!(refusal.headers().contains_key("retry-after"));
+        assert!(refusal.headers().contains_key("ratelimit"));
+        let problem: serde_json::Value = serde_json::from_slice(refusal.body()).unwrap();
+        assert_eq!(problem["status"], 429);
+    }
+    let figures = send(&client, "GET", format!("http://{address}/metrics")).await;
+    let figures = String::from_utf8(figures.body().to_vec()).unwrap();
+    let counted =
+        r#"keep_http_requests_total{route="/registers/{id}",method="GET",status="4xx"} 2"#;
+    assert!(figures.contains(counted), "{figures}");
+}
+
+#[tokio::test]
+async fn a_read_after_a_write_never_sees_the_old_value() {
+    let keep = Keep::builder(Profile::production())
+        .rate_limit(|limits| limits.enabled = false)
+        .build()
+        .unwrap();
+    let register = Register::default();
+    let address = serve(&keep, register.clone()).await;
+    let client = client();
+    for round in 1..=50 {
+        // The view has another path than the write: only the tag connects them.
+        let url = format!("http://{address}/views/a");
+        let first = send(&client, "GET", url.clone()).await;
+        assert_eq!(first.body(), &format!("a={}", round - 1));
+        assert_eq!(
+            send(&client, "GET", url.clone()).await.headers()["cache-status"],
+            "keep; hit"
+        );
+        let put = send(&client, "PUT", format!("http://{address}/registers/a")).await;
+        assert_eq!(put.status(), 204);
+        let after = send(&client, "GET", url).await;
+        assert_eq!(after.body(), &format!("a={round}"));
+        assert_eq!(
+            after.headers()["cache-status"],
+            "keep; fwd=uri-miss; stored"
+        );
+    }
+}
+
+#[tokio::test]
+async fn nested_routers_keep_their_answers_apart_and_equivalent_targets_together() {
+    let keep = Keep::builder(Profile::production()).build().unwrap();
+    let said = |what: &'static str| {
+        let answer = move || async move { ([("cache-control", "public, max-age=600")], what) };
+        Router::new()
+            .route("/{id}", get(answer).put(StatusCode::NO_CONTENT))
+            .layer(keep.layer())
+    };
+    let app = Router::<()>::new()
+        .nest("/contacts", said("contact"))
+        .nest("/orders", said("order"));
+    let ask = async |method: &str, path: &str| {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .body(Body::empty())
+            .unwrap();
+        let (head, body) = app.clone().oneshot(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let status = head.headers["cache-status"].to_str().unwrap().to_owned();
+        (String::from_utf8(body.to_vec()).unwrap(), status)
+    };
+    let miss = "keep; fwd=uri-miss; stored".to_owned();
+    assert_eq!(
+        ask("GET", "/contacts/7").await,
+        ("contact".to_owned(), miss.clone())
+    );
+    assert_eq!(
+        ask("GET", "/orders/7").await,
+        ("order".to_owned(), miss.clone())
+    );
+    assert_eq!(ask("GET", "/contacts/7").await.1, "keep; hit");
+    // The same contact by another spelling: what one changes, the other must not serve.
+    ask("PUT", "/contacts/%37").await;
+    assert_eq!(ask("GET", "/contacts/7").await.1, miss);
+    assert_eq!(ask("GET", "/orders/7").await.1, "keep; hit");
+}
+
+#[tokio::test]
+async fn a_thousand_requests_for_one_missing_answer_cost_one_call() {
+    let keep = Keep::builder(Profile::production())
+        .rate_limit(|limits| limits.enabled = false)
+        .build()
+        .unwrap();
+    let (calls, inside) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(tokio::sync::Notify::new()),
+    );
+    let (counted, gate) = (Arc::clone(&calls), Arc::clone(&inside));
+    let slow = tower::service_fn(move |_: Request<Empty<Bytes>>| {
+        let (counted, gate) = (Arc::clone(&counted), Arc::clone(&gate));
+        async move {
+            counted.fetch_add(1, Ordering::SeqCst);
+            gate.notified().await;
+            let answer = Response::builder().header("cache-control", "public, max-age=60");
+            Ok::<_, std::convert::Infallible>(answer.body(Full::<Bytes>::from("x")).unwrap())
+        }
+    });
+    // 1,000 callers are more than the guard lets in at once, so the cache is tried alone.
+    let service = keep.cache_layer().layer(slow);
+    let callers: Vec<_> = (0..1_000)
+        .map(|_| {
+            let service = service.clone();
+            tokio::spawn(async move {
+                let request = Request::get("/slow").body(Empty::new()).unwrap();
+                let answer = service.oneshot(request).await.unwrap();
+                answer.into_body().collect().await.unwrap().to_bytes()
+            })
+        })
+        .collect();
+    while calls.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    inside.notify_one();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap(), "x");
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn each_feature_can_be_switched_off_by_itself() {
+    let off = [
+        "metrics",
+        "guard",
+        "rate_limit",
+        "invalidation",
+        "cache",
+        "progress",
+    ];
+    for room in off {
+        let overlay = serde_json::json!({ room: { "enabled": false } });
+        let keep = Keep::builder(Profile::azure_b1())
+            .overlay(overlay)
+            .build()
+            .unwrap();
+        let address = serve(&keep, Register::default()).await;
+        let client = client();
+        let url = format!("http://{address}/registers/a");
+        send(&client, "GET", url.clone()).await;
+        let again = send(&client, "GET", url).await;
+        assert_eq!(again.status(), 200, "{room}");
+        let has = |name| again.headers().contains_key(name);
+        assert_eq!(has("cache-status"), room != "cache", "{room}");
+        assert_eq!(has("ratelimit"), room != "rate_limit", "{room}");
+        let counted = keep
+            .metrics()
+            .prometheus()
+            .contains("route=\"/registers/{id}\"");
+        assert_eq!(counted, room != "metrics", "{room}");
+        assert_eq!(
+            keep.progress().open("job").is_ok(),
+            room != "progress",
+            "{room}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn hostile_requests_are_answered_and_leave_nothing_behind() {
+    let keep = Keep::builder(Profile::azure_b1()).build().unwrap();
+    let service = keep
+        .layer()
+        .layer(tower::service_fn(async |_: Request<Empty<Bytes>>| {
+            Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("x")))
+        }));
+    let giant = "9".repeat(64 << 10);
+    let mut requests = Vec::new();
+    for name in [
+        "x-forwarded-for",
+        "forwarded",
+        "cache-control",
+        "range",
+        "vary",
+        "if-none-match",
+    ] {
+        for value in [&*giant, "\"", ",,,;;;==", "max-age=-1, \"", "\u{fe}bytes=-"] {
+            let value = http::HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            requests.push(
+                Request::get("/x")
+                    .header(name, value)
+                    .body(Empty::new())
+                    .unwrap(),
+            );
+        }
+    }
+    for method in ["PURGE", "M-SEARCH", "X"] {
+        requests.push(
+            Request::builder()
+                .method(method)
+                .uri("/x")
+                .body(Empty::new())
+                .unwrap(),
+        );
+    }
+    requests.push(Request::get("*").body(Empty::new()).unwrap());
+    requests.push(Request::get("/%00%ff/../..//?").body(Empty::new()).unwrap());
+    requests.push(
+        Request::connect("example.org:443")
+            .body(Empty::new())
+            .unwrap(),
+    );
+    for request in requests {
+        let label = format!("{} {}", request.method(), request.uri());
+        let answer = service.clone().oneshot(request).await.unwrap();
+        assert!(answer.status() == 200 || answer.status() == 429, "{label}");
+        answer.into_body().collect().await.unwrap();
+    }
+    assert_eq!(keep.guard().in_flight(), 0);
+    let figures = keep.metrics().prometheus();
+    assert!(figures.contains(r#"method="_OTHER""#), "{figures}");
+    assert!(!figures.contains("M-SEARCH"));
+}
+
+#[tokio::test]
+async fn requests_without_a_peer_share_one_bucket() {
+    let keep = Keep::builder(Profile::azure_b1())
+        .rate_limit(|limits| {
+            limits.requests_max = 2;
+            limits.window = MINUTE;
+        })
+        .build()
+        .unwrap();
+    let service = keep
+        .layer()
+        .layer(tower::service_fn(async |_: Request<Empty<Bytes>>| {
+            Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("x")))
+        }));
+    let mut statuses = Vec::new();
+    for at in 0..3 {
+        let request = Request::get(format!("/{at}")).body(Empty::new()).unwrap();
+        let answer = service.clone().oneshot(request).await.unwrap();
+        statuses.push(answer.status().as_u16());
+        let refused = answer.extensions().get::<Refusal>().is_some();
+        assert_eq!(refused, answer.status() == 429);
+    }
+    assert_eq!(statuses, [200, 200, 429]);
+    let mut known = Request::get("/").body(Empty::new()).unwrap();
+    known
+        .extensions_mut()
+        .insert(PeerAddr(SocketAddr::from(([192, 0, 2, 1], 1))));
+    assert_eq!(
+        service.oneshot(known).await.unwrap().status(),
+        200,
+        "a known peer has its own"
+    );
+}
+
+#[tokio::test]
+async fn memory_pressure_shrinks_the_cache_and_spares_the_critical_routes() {
+    // More than the smallest budget allows is in use from the start.
+    let ballast = vec![1_u8; 48 << 20];
+    let keep = Keep::builder(Profile::azure_b1())
+        .guard(|guard| {
+            guard.memory_budget_bytes = Some(16 << 20);
+            guard.critical = vec!["/views/{id}".to_owned()];
+        })
+        .cache(|cache| {
+            cache.capacity_bytes = 8 << 20;
+            cache.body_bytes_max = 1 << 20;
+        })
+        .build()
+        .unwrap();
+    let address = serve(&keep, Register::default()).await;
+    let client = client();
+    assert_eq!(keep.cache().capacity_bytes(), (8 << 20) / 16);
+    let refused = send(&client, "GET", format!("http://{address}/registers/a")).await;
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    let served = send(&client, "GET", format!("http://{address}/views/a")).await;
+    assert_eq!(served.status(), 200);
+    assert_eq!(
+        send(&client, "GET", format!("http://{address}/ready"))
+            .await
+            .status(),
+        503
+    );
+    assert_eq!(
+        send(&client, "GET", format!("http://{address}/alive"))
+            .await
+            .status(),
+        200
+    );
+    until(async || {
+        let health = send(&client, "GET", format!("http://{address}/health")).await;
+        health.status() == 503
+    })
+    .await;
+    assert!(ballast.iter().all(|byte| *byte == 1));
+}
+
+#[tokio::test]
+async fn a_redis_that_is_not_used_is_told_in_health() {
+    let keep = Keep::builder(Profile::azure_b1())
+        .env_from(|name| (name == "REDIS_URL").then(|| "redis://:secret@h:6379".to_owned()))
+        .build()
+        .unwrap();
+    let health = serde_json::to_value(keep.health()).unwrap();
+    assert_eq!(health["status"], "degraded");
+    assert_eq!(health["components"]["redis"]["status"], "degraded");
+    assert!(!format!("{keep:?} {health}").contains("secret"));
+}
+
+#[tokio::test]
+async fn shutdown_ends_every_task_and_dropping_leaks_none() {
+    let runtime = tokio::runtime::Handle::current();
+    let before = runtime.metrics().num_alive_tasks();
+    let keep = Keep::builder(Profile::azure_b1()).build().unwrap();
+    assert!(
+        runtime.metrics().num_alive_tasks() > before,
+        "the memory is sampled"
+    );
+    assert_eq!(keep.shutdown().await, 0, "all of them stop when asked");
+    assert_eq!(runtime.metrics().num_alive_tasks(), before);
+
+    let keep = Keep::builder(Profile::azure_b1()).build().unwrap();
+    let (layer, router) = (keep.layer(), keep.admin_router::<()>());
+    drop(keep);
+    until(async || runtime.metrics().num_alive_tasks() == before).await;
+    drop((layer, router));
+}
+
+#[tokio::test]
+async fn the_stack_compiles_and_answers_around_bare_services_too() {
+    let keep = Keep::builder(Profile::azure_b1()).build().unwrap();
+    let bare = keep
+        .layer()
+        .layer(tower::service_fn(async |_: Request<Body>| {
+            Ok::<_, std::io::Error>(Response::new(Full::<Bytes>::from("bare")))
+        }));
+    let answer = bare
+        .oneshot(Request::get("/").body(Body::empty()).unwrap())
+        .await
+        .unwrap();
+    assert_eq!(
+        answer.into_body().collect().await.unwrap().to_bytes(),
+        "bare"
+    );
+    // Applied again and again, as axum does per connection, it is still one stack.
+    let mut request = Request::get("/registers/b").body(Body::empty()).unwrap();
+    let peer = SocketAddr::from(([192, 0, 2, 9], 1));
+    request.extensions_mut().insert(ConnectInfo(peer));
+    let app = Router::new()
+        .route("/registers/{id}", get(read))
+        .with_state(Register::default());
+    let answer = app.layer(keep.layer()).oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+/// Asks again and again until it is so, for ten seconds at most.
+async fn until(mut done: impl AsyncFnMut() -> bool) {
+    let patience = tokio::time::timeout(Duration::from_secs(10), async {
+        while !done().await {
+            tokio::task::yield_now().await;
+        }
+    });
+    patience.await.expect("it should have come to this by now");
+}

@@ -94,8 +94,8 @@ Five things to try, and what to look for in the answers:
 1. A list, twice: Cache-Status says fwd=uri-miss, then hit, and Age counts the seconds.
    curl -si '{site}/contacts?page=2&q=ada' | head -20
 
-2. A contact you have already: 304 and no body.
-   curl -si {site}/contacts/7 -H 'If-None-Match: "c7-v1"'
+2. A contact that you have already: 304 and no body.
+   curl -so /dev/null {site}/contacts/7; curl -si {site}/contacts/7 -H 'If-None-Match: "c7-v1"'
 
 3. A change, then the contact: the fresh name, at once, although the page was cached.
    curl -si -X PUT {site}/contacts/7 -H 'Content-Type: application/json' -d '{{"organization_id":299,"name":"Ada Byron","email":"ada@example.com"}}'; echo; curl -si {site}/contacts/7

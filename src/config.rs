@@ -1,6 +1,6 @@
 //! All settings of the stack in one value.
 //!
-//! A [`Profile`] is a complete [`KeepConfig`]; files, code and environment overlay it. In a file only
+//! A [`Profile`](crate::Profile) is a complete [`KeepConfig`]; files, code and environment overlay it. In a file only
 //! what differs needs to be said:
 //!
 //! ```

@@ -10,7 +10,7 @@ use crate::cache::body::CacheBody;
 use crate::cache::conditional::{not_modified, strip_content_fields};
 use crate::cache::engine::Cache;
 use crate::cache::entry::Entry;
-use crate::cache::status::{CACHE_STATUS, ONLY_IF_CACHED, STATUS_PLACE, Service};
+use crate::cache::status::{CACHE_STATUS, Fate, FwdReason, ONLY_IF_CACHED, STATUS_PLACE, Service};
 use crate::clock::Moment;
 use crate::event::Event;
 
@@ -74,6 +74,21 @@ pub(crate) fn label<B>(
         (Some(_), false) => drop(headers.remove(CACHE_STATUS)),
         (None, true) => drop(headers.append(CACHE_STATUS, service.field())),
         (None, false) => {}
+    }
+    response
+}
+
+/// An answer that is only passed on.
+pub(crate) fn pass_through<B>(
+    cache: &Cache,
+    response: Response<B>,
+    reason: FwdReason,
+) -> Response<CacheBody<B>> {
+    let mut response = response.map(CacheBody::through);
+    if cache.config().status_header {
+        response
+            .headers_mut()
+            .append(CACHE_STATUS, reason.field(Fate::Passed));
     }
     response
 }

@@ -10,8 +10,10 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use crate::cache::body::CacheBody;
+use crate::cache::change::Change;
+use crate::cache::deliver::pass_through;
 use crate::cache::engine::Cache;
-use crate::cache::errand::{Change, Errand, pass_through};
+use crate::cache::errand::Errand;
 use crate::cache::status::FwdReason;
 
 pin_project! {

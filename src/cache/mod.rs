@@ -49,6 +49,7 @@
 //! ```
 
 mod body;
+mod change;
 mod conditional;
 mod config;
 mod control;

@@ -8,9 +8,10 @@ use http_body::Body;
 use tower_service::Service as TowerService;
 
 use crate::cache::body::CacheBody;
-use crate::cache::deliver::{nothing_stored, serve, without_content};
+use crate::cache::change::Change;
+use crate::cache::deliver::{nothing_stored, pass_through, serve, without_content};
 use crate::cache::engine::Cache;
-use crate::cache::errand::{Change, Errand, pass_through};
+use crate::cache::errand::Errand;
 use crate::cache::flight::{Landing, Passenger};
 use crate::cache::future::{CacheFuture, Then};
 use crate::cache::look::{Company, Fetch, Stop, look};

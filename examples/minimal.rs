@@ -1,6 +1,6 @@
 //! The smallest service with a keep around it: one slow page, cached and limited.
 //!
-//! `cargo run --example minimal --features axum`, then, twice: `curl -i http://127.0.0.1:3000/slow`
+//! `cargo run --example minimal`, then, twice: `curl -i http://127.0.0.1:3000/slow`
 
 use std::error::Error;
 use std::net::SocketAddr;

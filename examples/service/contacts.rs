@@ -106,8 +106,8 @@ pub(crate) async fn list(
 
 /// Shows one contact.
 ///
-/// The page is tagged with its organization although a change purges its path as well: `/contacts/7?x`
-/// and `/contacts/%37` are the same contact under other addresses, and the tag reaches those too.
+/// The page is tagged with its organization although a change purges its path as well:
+/// `/contacts/007` is the same contact under another address, and the tag reaches that too.
 pub(crate) async fn show(
     State(crm): State<Crm>,
     id: Result<Path<i64>, PathRejection>,

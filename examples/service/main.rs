@@ -1,10 +1,10 @@
 //! A small customer file (CRM) on SQLite, behind the whole stack.
 //!
 //! ```text
-//! cargo run --release --example service --features axum,sqlx-sqlite
+//! cargo run --release --example service
 //! ```
 //!
-//! All that the crate has to do with it is in this file: the lines of [`main`] that build a [`Keep`]
+//! All that the crate has to do with it is in this file: the lines of [`run`] that build a [`Keep`]
 //! and put its layer around the routes, and the two lists of rules below. The other files are the
 //! service: handlers that say `Cache-Control`, name tags, and know nothing of layers.
 
@@ -21,6 +21,7 @@ mod seed;
 mod server;
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::Router;
@@ -34,7 +35,18 @@ use tower_keep::{Keep, Profile};
 use crate::db::Crm;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    // Printed by hand, because what `main` returns is printed for programmers.
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     // What the environment says comes last, so that an operator can overrule what is written here.
     let keep = Keep::builder(Profile::from_env())
         .callers(callers::by_api_key())

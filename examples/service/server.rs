@@ -19,7 +19,11 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 ///
 /// When `HOST` and `PORT` are no address or one that cannot be listened on.
 pub(crate) async fn serve(app: Router) -> io::Result<()> {
-    let listener = TcpListener::bind(address()?).await?;
+    let (host, port) = address()?;
+    let listener = TcpListener::bind((&*host, port)).await.map_err(|error| {
+        let fault = format!("HOST and PORT: cannot listen on {host}:{port}: {error}");
+        io::Error::new(error.kind(), fault)
+    })?;
     tour(listener.local_addr()?)?;
     let listener = listener.tap_io(|stream| {
         // An answer must not wait for the acknowledgement of the one before it. A socket that
@@ -92,7 +96,7 @@ fn tour(address: SocketAddr) -> io::Result<()> {
 Five things to try, and what to look for in the answers:
 
 1. A list, twice: Cache-Status says fwd=uri-miss, then hit, and Age counts the seconds.
-   curl -si '{site}/contacts?page=2&q=ada' | head -20
+   for n in 1 2; do curl -sD - -o /dev/null '{site}/contacts?page=2&q=ada'; done
 
 2. A contact that you have already: 304 and no body.
    curl -so /dev/null {site}/contacts/7; curl -si {site}/contacts/7 -H 'If-None-Match: "c7-v1"'

@@ -314,7 +314,7 @@ mod service {
         let service = Example::start("service");
         let shows = [
             "/contacts/7",
-            "/contacts/%37",
+            "/contacts/007",
             "/contacts",
             "/contacts?q=byron",
             "/search?q=byron",
@@ -527,6 +527,8 @@ mod service {
     async fn what_is_configured_wrongly_is_named_before_anything_runs() {
         for (name, value) in [
             ("PORT", "many"),
+            // Reserved for documentation (RFC 5737), so no machine has it.
+            ("HOST", "192.0.2.1"),
             ("RATE_LIMIT_MAX_REQUESTS", "none"),
             ("CACHE_MAX_SIZE_MB", "-1"),
         ] {

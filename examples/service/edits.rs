@@ -1,7 +1,7 @@
 //! Changing contacts: `POST /contacts`, `PUT` and `DELETE /contacts/{id}`.
 //!
 //! What the rules in `main.rs` cannot know from the path alone, the handlers say: which organization
-//! a contact belongs to is only in the database, so they add [`Invalidate`] to their answers.
+//! a contact belongs to is only in the database, so they add `Invalidate` to their answers.
 
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};

@@ -4,7 +4,7 @@
 //! cargo run --release --example service
 //! ```
 //!
-//! All that the crate has to do with it is in this file: the lines of [`run`] that build a [`Keep`]
+//! All that the crate has to do with it is in this file: the lines of `run` that build a `Keep`
 //! and put its layer around the routes, and the two lists of rules below. The other files are the
 //! service: handlers that say `Cache-Control`, name tags, and know nothing of layers.
 

@@ -1,7 +1,7 @@
 //! The slow page: `GET /reports/sales/{organization_id}`.
 //!
 //! The sums are real SQL over the opportunities. The rest of the slowness is modelled, and plainly
-//! so: [`REMOTE_WORK`] stands for the exchange rates, credit checks and forecasts that reports in
+//! so: `REMOTE_WORK` stands for the exchange rates, credit checks and forecasts that reports in
 //! real systems wait for.
 
 use std::time::Duration;

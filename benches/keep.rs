@@ -21,6 +21,7 @@ use bytes::Bytes;
 use criterion::{
     BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime,
 };
+use http::header::{ACCEPT, ACCEPT_ENCODING, HOST, USER_AGENT};
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -78,10 +79,10 @@ fn request() -> Request<Body> {
     let mut request = Request::new(Empty::new());
     *request.uri_mut() = http::Uri::from_static("/contacts/7");
     let headers = request.headers_mut();
-    headers.insert("host", HeaderValue::from_static("crm.example"));
-    headers.insert("user-agent", HeaderValue::from_static("bench/1"));
-    headers.insert("accept", HeaderValue::from_static("application/json"));
-    headers.insert("accept-encoding", HeaderValue::from_static("gzip"));
+    headers.insert(HOST, HeaderValue::from_static("crm.example"));
+    headers.insert(USER_AGENT, HeaderValue::from_static("bench/1"));
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
     request
         .extensions_mut()
         .insert(PeerAddr(SocketAddr::from(([203, 0, 113, 7], 50_000))));

@@ -24,7 +24,7 @@ impl fmt::Display for Fault {
 }
 
 /// Why a configuration was refused: every fault that was found in it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
     faults: Vec<Fault>,
 }
@@ -58,6 +58,14 @@ impl fmt::Display for ConfigError {
             write!(f, "\n  {fault}")?;
         }
         Ok(())
+    }
+}
+
+/// The same as `Display`: an error that `main` returns is printed by its `Debug`, and whoever starts a
+/// service should read there what to mend.
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -99,6 +99,7 @@ async fn every_fault_of_every_room_is_told_at_once() {
         .cache(|cache| cache.capacity_bytes = 1)
         .rate_limit(|limits| {
             limits.window = Duration::ZERO;
+            limits.requests_max = 0;
             let quota = Quota::requests(5).per(MINUTE);
             limits.rules.push(Rule::new("login", quota).route("/login"));
         })
@@ -119,6 +120,7 @@ async fn every_fault_of_every_room_is_told_at_once() {
         "ENABLE_METRICS",
         "guard.slots",
         "cache.capacity_bytes",
+        "rate_limit.requests_max",
         "rate_limit.window_ms",
         "rate_limit.rules[0].route",
         "invalidation.rules[0].tags",

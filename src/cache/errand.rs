@@ -289,12 +289,12 @@ mod tests {
     use http_body_util::Empty;
 
     use super::*;
-    use crate::journal::Marker;
     use crate::cache::config::CacheConfig;
     use crate::cache::engine::CacheParts;
     use crate::cache::look::{Company, Stop, look};
     use crate::clock::Clock;
     use crate::event::Events;
+    use crate::journal::Marker;
     use crate::journal::{Journal, JournalConfig};
 
     fn request() -> Request<()> {

@@ -208,6 +208,20 @@ async fn a_client_that_has_it_is_told_so() {
     assert_eq!(service.inner().calls(), 1);
 }
 
+/// RFC 9110 §13.2.1: a condition is judged only where the answer without it would be a success.
+#[tokio::test]
+async fn a_stored_404_stays_one_whatever_the_client_has() {
+    let room = room();
+    let service = room.answering(|_| {
+        let mut response = text(&[MINUTE, TAG], "gone");
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        response
+    });
+    ask(&service, get("/")).await;
+    let hit = ask(&service, get_with("/", &[("if-none-match", "\"v1\"")])).await;
+    assert_eq!((hit.status, hit.said()), (StatusCode::NOT_FOUND, "hit"));
+}
+
 /// RFC 9111 §4.3: the stored answer's validator goes to the origin, the client's own question is
 /// answered from what comes of it.
 #[tokio::test]
@@ -678,7 +692,7 @@ async fn what_is_invalidated_while_it_is_computed_is_never_served_afterwards() {
             async move { ask(&service, get("/c?x=1")).await }
         });
         crate::cache_room::settle().await;
-        room.cache.journal().append(&[marker.clone()]);
+        room.cache.journal().append(std::slice::from_ref(&marker));
         go.send_replace(true);
         assert_eq!(asking.await.unwrap().said(), "fwd=uri-miss; stored");
         let next = ask(&service, get("/c?x=1")).await;

@@ -1,6 +1,6 @@
 //! Many requests for one missing answer: who asks the service, who waits, and for how long.
 
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -152,6 +152,8 @@ async fn answers_that_cannot_be_shared_do_not_queue() {
         // Not to be stored at all.
         &[("cache-control", "no-store")][..],
         &[MINUTE, ("set-cookie", "a=1")],
+        // Not whole, each time.
+        &[MINUTE, ("content-length", "7")],
         // Stored, but each use has to be asked about.
         &[("cache-control", "no-cache"), ("etag", "\"a\"")],
         &[("etag", "\"a\"")],
@@ -216,6 +218,38 @@ async fn the_wait_is_bounded_and_whoever_waited_in_vain_asks_itself() {
     leader.await.unwrap();
 }
 
+/// Each takes the wait for the next leader out of the same patience.
+#[tokio::test(start_paused = true)]
+async fn however_often_leaders_leave_nobody_waits_longer() {
+    let room = room_with(|config| config.flight_wait = Duration::from_millis(500));
+    let leading = Arc::new(AtomicUsize::new(0));
+    let leads = Arc::clone(&leading);
+    let (service, _open) = gated(&room, move |request| {
+        let who = request.headers()["x-who"].to_str().unwrap().parse();
+        leads.store(who.unwrap(), Ordering::SeqCst);
+        Ok(text(&[MINUTE], "x"))
+    });
+    let asking: Vec<_> = (0..20)
+        .map(|who: usize| spawn(&service, get_with("/", &[("x-who", &who.to_string())])))
+        .collect();
+    settle().await;
+    for calls in 1..6 {
+        assert_eq!(service.inner().calls(), calls);
+        asking[leading.load(Ordering::SeqCst)].abort();
+        settle().await;
+        room.hand.advance(Duration::from_millis(99));
+        tokio::time::sleep(Duration::from_millis(99)).await;
+    }
+    room.hand.advance(Duration::from_millis(10));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    settle().await;
+    assert_eq!(
+        service.inner().calls(),
+        20,
+        "all that are left ask by themselves"
+    );
+}
+
 /// A client that reads one byte a minute must not make others wait for its answer.
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_dawdles_holds_up_nobody_for_long() {
@@ -278,81 +312,80 @@ async fn a_follower_never_gets_what_was_invalidated_while_it_waited() {
 /// Polls a request `polls` times, then drops it, at every stage it can be at.
 #[tokio::test(start_paused = true)]
 async fn a_request_may_be_dropped_at_any_point() {
-    for role in [
-        "alone",
-        "leader",
-        "follower",
-        "refresher",
-        "validator",
-        "change",
-    ] {
+    let roles = "alone leader follower refresher validator change";
+    for role in roles.split(' ') {
         for polls in 0..12 {
-            let room = room();
-            let service = room.before(|request| {
-                Box::pin(async move {
-                    for _ in 0..3 {
-                        tokio::task::yield_now().await;
-                    }
-                    let (pipe, body) = piped();
-                    pipe.send("hello");
-                    let line = match request.uri().path() {
-                        "/swr" => "max-age=60, stale-while-revalidate=60",
-                        "/no" => "no-store",
-                        _ => "max-age=60",
-                    };
-                    let mut response = answer(&[("cache-control", line), ("etag", "\"a\"")], body);
-                    if request.headers().contains_key("if-none-match") {
-                        *response.status_mut() = StatusCode::NOT_MODIFIED;
-                    }
-                    Ok(response)
-                })
-            });
-            let path = match role {
-                "refresher" => "/swr",
-                "alone" => "/no",
-                _ => "/",
-            };
-            if matches!(role, "refresher" | "validator" | "alone") {
-                ask(&service, get(path)).await;
-                room.pass_secs(61);
-            }
-            let leading = (role == "follower").then(|| Box::pin(ask(&service, get(path))));
-            let mut leading = leading;
-            if let Some(leading) = &mut leading {
-                let mut cx = Context::from_waker(Waker::noop());
-                assert!(leading.as_mut().poll(&mut cx).is_pending());
-            }
-            let method = if role == "change" { "POST" } else { "GET" };
-            {
-                let mut dropped = pin!(async {
-                    let response = send(&service, request(method, path, &[])).await?;
-                    let mut body = response.into_body();
-                    while body.frame().await.transpose()?.is_some() {
-                        tokio::task::yield_now().await;
-                    }
-                    Ok::<_, Broken>(())
-                });
-                let mut cx = Context::from_waker(Waker::noop());
-                for _ in 0..polls {
-                    if dropped.as_mut().poll(&mut cx).is_ready() {
-                        break;
-                    }
-                    if let Some(leading) = &mut leading
-                        && leading.as_mut().poll(&mut cx).is_ready()
-                    {
-                        break;
-                    }
-                }
-            }
-            drop(leading);
-            // Nobody is in the way: the next request is answered without a wait.
-            let next = tokio::time::timeout(Duration::from_millis(1), ask(&service, get(path)));
-            let next = next
-                .await
-                .unwrap_or_else(|_| panic!("{role} dropped after {polls}"));
-            assert_eq!(next.text(), "hello", "{role} dropped after {polls}");
+            drop_after(role, polls).await;
         }
     }
+}
+
+async fn drop_after(role: &str, polls: usize) {
+    let room = room();
+    let service = room.before(|request| Box::pin(work_a_little(request)));
+    let path = match role {
+        "refresher" => "/swr",
+        "alone" => "/no",
+        _ => "/",
+    };
+    if matches!(role, "refresher" | "validator" | "alone") {
+        ask(&service, get(path)).await;
+        room.pass_secs(61);
+    }
+    let leading = (role == "follower").then(|| Box::pin(ask(&service, get(path))));
+    let method = if role == "change" { "POST" } else { "GET" };
+    let dropped = Box::pin(async {
+        let response = send(&service, request(method, path, &[])).await?;
+        let mut body = response.into_body();
+        while body.frame().await.transpose()?.is_some() {
+            tokio::task::yield_now().await;
+        }
+        Ok::<_, Broken>(())
+    });
+    poll_and_drop(dropped, leading, polls);
+    // Nobody is in the way: the next request is answered without a wait.
+    let next = tokio::time::timeout(Duration::from_millis(1), ask(&service, get(path))).await;
+    let next = next.unwrap_or_else(|_| panic!("{role} dropped after {polls}"));
+    assert_eq!(next.text(), "hello", "{role} dropped after {polls}");
+}
+
+/// Polls one request, behind another if there is one, so many times, and then drops both.
+fn poll_and_drop(
+    mut dropped: impl Future + Unpin,
+    mut leading: Option<impl Future + Unpin>,
+    polls: usize,
+) {
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut lead = |cx: &mut Context<'_>| {
+        let leading = leading.as_mut();
+        leading.is_some_and(|leading| Pin::new(leading).poll(cx).is_ready())
+    };
+    assert!(!lead(&mut cx), "it cannot be done at once");
+    for _ in 0..polls {
+        if Pin::new(&mut dropped).poll(&mut cx).is_ready() || lead(&mut cx) {
+            break;
+        }
+    }
+    drop(dropped);
+}
+
+/// Answers after a few turns, in a body of its own pace.
+async fn work_a_little(request: Request<()>) -> Answer {
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
+    }
+    let (pipe, body) = piped();
+    pipe.send("hello");
+    let line = match request.uri().path() {
+        "/swr" => "max-age=60, stale-while-revalidate=60",
+        "/no" => "no-store",
+        _ => "max-age=60",
+    };
+    let mut response = answer(&[("cache-control", line), ("etag", "\"a\"")], body);
+    if request.headers().contains_key("if-none-match") {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    Ok(response)
 }
 
 /// The slot that `poll_ready` reserved goes with the call, also where the call comes late.

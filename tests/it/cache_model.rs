@@ -13,7 +13,7 @@ use tower_keep::cache::CacheTags;
 use tower_keep::journal::Marker;
 use tower_keep::journal::{Receipt, Stamp};
 
-use crate::cache_room::{Cached, Room, answer, ask, empty, request, room_with, text};
+use crate::cache_room::{Cached, Room, Seen, answer, ask, empty, request, room_with, text};
 
 const LIFETIME: u64 = 60;
 /// What each URL says of itself: its lifetime line and how long past its life it may be served.
@@ -252,6 +252,47 @@ async fn check(
     origin: &Arc<Mutex<Origin>>,
     asked: Ask,
 ) -> Result<(), TestCaseError> {
+    let calls = service.inner().calls();
+    let seen = put_the_question(service, asked).await;
+    let failing = origin.lock().unwrap().failing;
+    match seen.status {
+        StatusCode::GATEWAY_TIMEOUT => {
+            prop_assert_eq!(asked.directives, Directives::OnlyIfCached);
+            return Ok(());
+        }
+        StatusCode::SERVICE_UNAVAILABLE => {
+            prop_assert!(failing, "invents an error");
+            return Ok(());
+        }
+        _ => {}
+    }
+    if asked.directives == Directives::OnlyIfCached {
+        let refreshes = usize::from(seen.said().contains("while-revalidate"));
+        let most = calls + refreshes;
+        prop_assert!(service.inner().calls() <= most, "asked all the same");
+    }
+    let version = identify(asked, &seen)?;
+    let origin = origin.lock().unwrap();
+    let least = origin.least[asked.url];
+    prop_assert!(version >= least, "from before an acknowledged invalidation");
+    if let Some(ended) = origin.ended(asked.url, version) {
+        // It was current until `ended`, so it was fetched then at the latest.
+        let age: u64 = seen.field("age").parse().unwrap_or(0);
+        prop_assert!(
+            origin.now - ended <= age,
+            "claims to be younger than it can be"
+        );
+        let oldest = oldest_allowed(&asked, failing);
+        prop_assert!(
+            age <= oldest,
+            "{age} s, allowed {oldest}: {asked:?} {}",
+            seen.said()
+        );
+    }
+    Ok(())
+}
+
+async fn put_the_question(service: &Cached, asked: Ask) -> Seen {
     let Ask { url, variant, .. } = asked;
     let variant_text = variant.to_string();
     let mut fields = vec![("x-variant", variant_text.as_str())];
@@ -275,31 +316,13 @@ async fn check(
         fields.push(("cookie", "a=1"));
     }
     let method = if asked.head { "HEAD" } else { "GET" };
-    let calls = service.inner().calls();
-    let seen = ask(service, request(method, URLS[url].0, &fields)).await;
-    let (failing, now) = {
-        let origin = origin.lock().unwrap();
-        (origin.failing, origin.now)
-    };
-    match seen.status {
-        StatusCode::GATEWAY_TIMEOUT => {
-            prop_assert_eq!(asked.directives, Directives::OnlyIfCached);
-            return Ok(());
-        }
-        StatusCode::SERVICE_UNAVAILABLE => {
-            prop_assert!(failing, "invents an error");
-            return Ok(());
-        }
-        _ => {}
-    }
-    if asked.directives == Directives::OnlyIfCached {
-        let refreshes = usize::from(seen.said().contains("while-revalidate"));
-        prop_assert!(
-            service.inner().calls() <= calls + refreshes,
-            "asked all the same"
-        );
-    }
-    // Which version it is: its tag says.
+    ask(service, request(method, URLS[url].0, &fields)).await
+}
+
+/// Which version it is, by its tag, after making sure that it is of the right URL and variant and says
+/// what it must.
+fn identify(asked: Ask, seen: &Seen) -> Result<usize, TestCaseError> {
+    let Ask { url, variant, .. } = asked;
     let tag = seen.field("etag").trim_matches('"').to_owned();
     let parts: Vec<&str> = tag.split(' ').collect();
     prop_assert_eq!(parts[0], url.to_string(), "another URL's");
@@ -334,24 +357,7 @@ async fn check(
             prop_assert!(sound, "{body:?} is not {whole:?}");
         }
     }
-    let origin = origin.lock().unwrap();
-    prop_assert!(
-        version >= origin.least[url],
-        "from before an acknowledged invalidation"
-    );
-    if let Some(ended) = origin.ended(url, version) {
-        // It was current until `ended`, so it was fetched then at the latest.
-        let age: u64 = seen.field("age").parse().unwrap_or(0);
-        prop_assert!(now - ended <= age, "claims to be younger than it can be");
-        let oldest = oldest_allowed(&asked, failing);
-        prop_assert!(
-            age <= oldest,
-            "{age} s old, allowed {oldest}: {:?} {}",
-            asked,
-            seen.said()
-        );
-    }
-    Ok(())
+    Ok(version)
 }
 
 proptest! {

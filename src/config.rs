@@ -77,9 +77,57 @@ impl KeepConfig {
     ///
     /// Names the field that is unknown or of the wrong type.
     pub fn overlaid(&self, overlay: Value) -> Result<Self, ConfigError> {
-        let mut whole = self.to_value()?;
+        let names = |room: &str, field: Option<&str>| {
+            let room = overlay.get(room);
+            field.map_or(room, |field| room?.get(field)).is_some()
+        };
+        // What code has set need not be sayable in a file (a scope of its own, a time below a
+        // millisecond), so it does not make the journey through the tree.
+        let named = NAMES.map(|room| names(room, None));
+        let (rules, tiers) = (
+            names("rate_limit", Some("rules")),
+            names("rate_limit", Some("tiers")),
+        );
+        let mut plain = self.clone();
+        if !rules {
+            plain.rate_limit.rules.clear();
+        }
+        let mut whole = plain.to_value()?;
         merge(&mut whole, overlay);
-        Self::from_value(whole)
+        let mut new = Self::from_value(whole)?;
+        if !rules {
+            new.rate_limit.rules.clone_from(&self.rate_limit.rules);
+        }
+        if !tiers {
+            new.rate_limit.tiers.clone_from(&self.rate_limit.tiers);
+        }
+        new.keep_unnamed(self, named);
+        Ok(new)
+    }
+
+    /// Takes every room back from `old` that is not named.
+    fn keep_unnamed(&mut self, old: &Self, named: [bool; NAMES.len()]) {
+        let [
+            redis,
+            metrics,
+            guard,
+            rate_limit,
+            journal,
+            invalidation,
+            cache,
+            progress,
+            database,
+        ] = named;
+        let old = old.clone();
+        keep(&mut self.redis, old.redis, redis);
+        keep(&mut self.metrics, old.metrics, metrics);
+        keep(&mut self.guard, old.guard, guard);
+        keep(&mut self.rate_limit, old.rate_limit, rate_limit);
+        keep(&mut self.journal, old.journal, journal);
+        keep(&mut self.invalidation, old.invalidation, invalidation);
+        keep(&mut self.cache, old.cache, cache);
+        keep(&mut self.progress, old.progress, progress);
+        keep(&mut self.database, old.database, database);
     }
 
     /// The settings as a tree, for overlays and for looking at them.
@@ -137,6 +185,25 @@ impl KeepConfig {
     }
 }
 
+/// The rooms, as they are named in files.
+const NAMES: [&str; 9] = [
+    "redis",
+    "metrics",
+    "guard",
+    "rate_limit",
+    "journal",
+    "invalidation",
+    "cache",
+    "progress",
+    "database",
+];
+
+fn keep<T>(new: &mut T, old: T, named: bool) {
+    if !named {
+        *new = old;
+    }
+}
+
 /// Lays `over` onto `base`.
 fn merge(base: &mut Value, over: Value) {
     match (base, over) {
@@ -160,7 +227,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::identity::RequestView;
     use crate::profile::Profile;
+    use crate::rate_limit::{Quota, Rule, Scope};
 
     fn faults(config: &KeepConfig) -> Vec<String> {
         let mut faults = Faults::new();
@@ -217,6 +286,31 @@ mod tests {
         assert_eq!(error.faults()[0].value, "-1");
         let error = base.overlaid(json!({"redis": {"url": 7}})).unwrap_err();
         assert_eq!(error.faults()[0].value, "(hidden)");
+    }
+
+    #[test]
+    fn what_only_code_can_say_survives_an_overlay() {
+        let mut config = Profile::production().config().clone();
+        let scope = Scope::custom(|request: &RequestView<'_>| request.uri.query().map(Into::into));
+        let swift = Quota::requests(1).per(Duration::from_micros(1500));
+        config
+            .rate_limit
+            .rules
+            .push(Rule::new("custom", swift).scope(scope));
+        config.rate_limit.tiers.insert("swift".to_owned(), swift);
+        let same = config.overlaid(json!({})).unwrap();
+        assert_eq!(same.rate_limit.rules[0].quota, swift);
+        let less = config
+            .overlaid(json!({"rate_limit": {"requests_max": 7}}))
+            .unwrap();
+        assert_eq!(less.rate_limit.requests_max, 7);
+        assert_eq!(less.rate_limit.rules[0].quota, swift);
+        assert_eq!(less.rate_limit.tiers["swift"], swift);
+        let other = json!({"rate_limit": {"rules": [{"name": "a", "quota": {"requests": 1, "per_ms": 1000}}]}});
+        assert_eq!(
+            config.overlaid(other).unwrap().rate_limit.rules[0].name,
+            "a"
+        );
     }
 
     #[test]

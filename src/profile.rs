@@ -43,6 +43,9 @@ impl Profile {
         // 5 requests a second from one caller are a twentieth of what one core serves at 10 ms each.
         config.rate_limit.requests_max = 300;
         config.rate_limit.window = MINUTE;
+        // App Service hands requests on through a front end that has a link-local address and names the
+        // client in X-Forwarded-For. Nobody on the internet can have such an address.
+        config.rate_limit.trusted_proxies = vec![APP_SERVICE_FRONT_END.to_owned()];
         // Half a MiB of table; one small host does not see more callers within a minute.
         config.rate_limit.keys_max = 65_536;
         config.journal = JournalConfig {
@@ -122,11 +125,12 @@ impl Profile {
         if var("WEBSITE_SITE_NAME").is_some() {
             let sku = var("WEBSITE_SKU").unwrap_or_default().to_ascii_lowercase();
             let small = ["", "free", "shared", "dynamic", "basic", "b1", "f1", "d1"];
-            return if small.contains(&sku.trim()) {
-                Self::azure_b1()
-            } else {
-                Self::production()
-            };
+            if small.contains(&sku.trim()) {
+                return Self::azure_b1();
+            }
+            let mut larger = Self::production();
+            larger.config.rate_limit.trusted_proxies = vec![APP_SERVICE_FRONT_END.to_owned()];
+            return larger;
         }
         let Some(name) = var("KEEP_PROFILE") else {
             return Self::production();
@@ -228,6 +232,9 @@ fn base() -> KeepConfig {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// Where requests come from inside of an App Service container (RFC 3927).
+const APP_SERVICE_FRONT_END: &str = "169.254.0.0/16";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,6 +283,9 @@ mod tests {
         ] {
             let profile = from(vars);
             assert_eq!(profile.name(), name, "{vars:?}");
+            let behind_a_front_end = !profile.config().rate_limit.trusted_proxies.is_empty();
+            let on_app_service = vars.iter().any(|(name, _)| *name == "WEBSITE_SITE_NAME");
+            assert_eq!(behind_a_front_end, on_app_service, "{vars:?}");
             assert_eq!(profile.into_parts().1, None);
         }
     }

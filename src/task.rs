@@ -4,6 +4,7 @@
 //! whatever still runs. Engines hold a [`Spawner`], which can start tasks but not keep them alive.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -114,7 +115,8 @@ impl Spawner {
         let _ = stop.wait_for(|stopped| *stopped).await;
     }
 
-    /// Runs `beat` every `period`, the first time at once, until the owner shuts down.
+    /// Runs `beat` every `period`, the first time at once, until the owner shuts down. A beat that
+    /// panics is reported to `tracing` and runs again the next time.
     pub fn every(&self, period: Duration, mut beat: impl FnMut() + Send + 'static) -> bool {
         let spawner = self.clone();
         self.spawn(async move {
@@ -123,7 +125,11 @@ impl Spawner {
             loop {
                 tokio::select! {
                     () = spawner.stopped() => return,
-                    _ = ticks.tick() => beat(),
+                    _ = ticks.tick() => {
+                        if catch_unwind(AssertUnwindSafe(&mut beat)).is_err() {
+                            tracing::error!(target: "tower_keep", "background work panicked");
+                        }
+                    }
                 }
             }
         })
@@ -189,6 +195,7 @@ mod tests {
         let (beats, mut seen) = tokio::sync::mpsc::unbounded_channel();
         tasks.spawner().every(Duration::from_secs(1), move || {
             let _ = beats.send(());
+            panic!("a beat may fail, the next one comes all the same");
         });
         for _ in 0..3 {
             seen.recv().await.unwrap();

@@ -2,8 +2,8 @@
 //!
 //! A limit may sit on any ancestor of the process' group, and the least of them is the one that kills.
 //! Use is read in the same group, because its limit counts everything in it. Of that use the file
-//! pages that nobody touched lately are taken off: the kernel drops them before it kills anybody, and
-//! a service that has read a large file would otherwise seem short of memory for the rest of its life.
+//! pages are taken off, touched lately or not: the kernel drops them before it kills anybody, and a
+//! service that reads a large file again and again would otherwise seem short of memory for good.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -23,19 +23,19 @@ pub(crate) struct CgroupMemory {
 struct Version {
     limit: &'static str,
     usage: &'static str,
-    inactive: &'static str,
+    file_pages: [&'static str; 2],
 }
 
 const V1: Version = Version {
     limit: "memory.limit_in_bytes",
     usage: "memory.usage_in_bytes",
-    inactive: "total_inactive_file",
+    file_pages: ["total_inactive_file", "total_active_file"],
 };
 
 const V2: Version = Version {
     limit: "memory.max",
     usage: "memory.current",
-    inactive: "inactive_file",
+    file_pages: ["inactive_file", "active_file"],
 };
 
 impl CgroupMemory {
@@ -65,15 +65,13 @@ impl CgroupMemory {
         self.limit_bytes
     }
 
-    /// The bytes in use without idle file pages.
+    /// The bytes in use without file pages.
     pub(crate) fn used_bytes(&self, buffer: &mut [u8]) -> Option<u64> {
         let usage: u64 = self.usage.read(buffer)?.trim().parse().ok()?;
-        let idle = self
-            .stat
-            .as_ref()
-            .and_then(|stat| field(stat.read(buffer)?, self.version.inactive))
-            .unwrap_or(0);
-        Some(usage.saturating_sub(idle))
+        let stat = self.stat.as_ref().and_then(|stat| stat.read(buffer));
+        let pages = self.version.file_pages.iter();
+        let pages = pages.filter_map(|name| field(stat?, name)).sum();
+        Some(usage.saturating_sub(pages))
     }
 }
 

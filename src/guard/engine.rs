@@ -13,7 +13,7 @@ use crate::event::{Event, Events};
 use crate::guard::admission::{Admission, Entrance, Permit};
 use crate::guard::config::GuardConfig;
 use crate::guard::memory::{MemoryProbe, MemoryReading, NoProbe};
-use crate::guard::pressure::{Pressure, PressureCell};
+use crate::guard::pressure::{Patience, Pressure, PressureCell};
 use crate::guard::slots::Slots;
 use crate::identity::RequestView;
 use crate::route::Route;
@@ -37,6 +37,7 @@ struct Shared {
 struct Watch {
     probe: Box<dyn MemoryProbe>,
     hooks: Vec<Hook>,
+    patience: Patience,
 }
 
 type Hook = Box<dyn Fn(Pressure) + Send + Sync>;
@@ -49,7 +50,8 @@ impl Guard {
     ///
     /// All faults of the configuration, as fields of `guard`.
     pub fn new(config: &GuardConfig, clock: Clock, events: Events) -> Result<Self, ConfigError> {
-        Self::with_probe(config, clock, events, system_probe())
+        let alone = config.memory_budget_bytes.is_some();
+        Self::with_probe(config, clock, events, system_probe(alone))
     }
 
     /// A guard with another source of memory readings.
@@ -96,6 +98,7 @@ impl Guard {
                 watch: Mutex::new(Watch {
                     probe,
                     hooks: Vec::new(),
+                    patience: Patience::default(),
                 }),
             }),
         };
@@ -160,7 +163,10 @@ impl Guard {
             .store(used.unwrap_or(0), Ordering::Relaxed);
         let budget_bytes = self.shared.budget_bytes;
         let from = self.pressure();
-        let to = used.map_or(Pressure::Unknown, |used| from.next(used, budget_bytes));
+        let to = used.map_or(Pressure::Unknown, |used| {
+            let level = from.next(used, budget_bytes);
+            watch.patience.temper(level, used, budget_bytes)
+        });
         if from == to {
             return;
         }
@@ -244,16 +250,18 @@ impl fmt::Debug for Guard {
     }
 }
 
+/// The machine's own. A budget that was set is the process' `alone`, whatever else is in its group.
 #[cfg(target_os = "linux")]
-fn system_probe() -> Box<dyn MemoryProbe> {
+fn system_probe(alone: bool) -> Box<dyn MemoryProbe> {
     match crate::guard::procfs::ProcProbe::open() {
+        Some(probe) if alone => Box::new(probe.of_process_alone()),
         Some(probe) => Box::new(probe),
         None => Box::new(NoProbe),
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn system_probe() -> Box<dyn MemoryProbe> {
+fn system_probe(_alone: bool) -> Box<dyn MemoryProbe> {
     Box::new(NoProbe)
 }
 

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::guard::admission::{Permit, Waiting};
-use crate::guard::body::GuardBody;
+use crate::guard::body::{GuardBody, LongLived};
 use crate::guard::engine::Guard;
 use crate::guard::pressure::Pressure;
 use crate::refusal::Refusal;
@@ -123,6 +123,8 @@ where
                     };
                     let permit = permit.take().unwrap_or_else(Permit::unguarded);
                     let pressure = permit.pressure();
+                    let long_lived = response.extensions().get::<LongLived>().is_some();
+                    let permit = Some(permit).filter(|_| !long_lived);
                     let response = response.map(|body| GuardBody::admitted(body, permit));
                     return Poll::Ready(Ok(deliver(response, pressure, version)));
                 }

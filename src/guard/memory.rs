@@ -36,7 +36,9 @@ impl MemoryBounds {
     /// quarter of the machine, or the present use with half of what is available, whichever is less.
     ///
     /// Such a guess never declares a process short of memory for what it began with: it is at least
-    /// four thirds of `used_bytes`, at which a process starts below the first level.
+    /// four thirds of `used_bytes`, at which a process starts below the first level, and 192 MiB (or
+    /// half of a machine that is smaller than twice that). The moment of the start is often the fullest
+    /// one, with the instance that is being replaced still beside it.
     #[must_use]
     pub fn budget_bytes(&self, used_bytes: u64) -> u64 {
         if let Some(limit) = self.limit_bytes {
@@ -45,9 +47,13 @@ impl MemoryBounds {
         let quarter = self.total_bytes / 4;
         let share = used_bytes.saturating_add(self.available_bytes / 2);
         let floor = used_bytes.saturating_add(used_bytes / 3);
-        quarter.min(share).max(floor)
+        let least = LEAST_GUESS.min(self.total_bytes / 2);
+        quarter.min(share).max(floor).max(least)
     }
 }
+
+/// Room for a small cache and the requests beside it.
+const LEAST_GUESS: u64 = 192 << 20;
 
 /// The process' memory at the last sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,7 +111,8 @@ mod tests {
                 30,
                 2048,
             ),
-            ("a crowded machine", bounds(None, 8192, 100), 30, 80),
+            ("a crowded machine", bounds(None, 8192, 100), 30, 192),
+            ("a tiny machine", bounds(None, 256, 100), 10, 128),
             (
                 "a process already past its quarter",
                 bounds(None, 1800, 900),

@@ -7,6 +7,11 @@
 //! bounded time, and refuses the rest at once with `503`, `Retry-After` and problem details, which
 //! costs less than serving anybody late.
 //!
+//! A slot is held for as long as its client sends and reads, so a service that strangers can reach
+//! needs time limits of its own inside of the guard (tower-http's `TimeoutLayer`, a body timeout).
+//! Answers that stay open and do nothing, such as event streams, give their slot back with their head
+//! if they carry [`LongLived`]; those of [`progress`](crate::progress) do.
+//!
 //! It also watches the memory of the process. As the use nears the budget, the [`Pressure`] rises
 //! through its levels: other rooms hear of it ([`Guard::on_pressure`]) and give memory back, from
 //! 90 % on HTTP/1 connections are closed after their answer, and from 95 % on only the critical
@@ -64,7 +69,7 @@ mod service;
 mod slots;
 
 pub use admission::{Admission, Permit, Waiting};
-pub use body::GuardBody;
+pub use body::{GuardBody, LongLived};
 pub use config::GuardConfig;
 pub use engine::Guard;
 pub use future::GuardFuture;

@@ -23,7 +23,7 @@ pub enum Pressure {
     High,
     /// From 90 %: connections are closed after their answer, replay buffers should go.
     Severe,
-    /// From 95 %: only critical routes are served.
+    /// From 95 %: only critical routes are served, for 30 samples at a time unless the use still grows.
     Critical,
 }
 
@@ -73,6 +73,49 @@ fn highest(is_so: impl Fn(u8) -> bool) -> Pressure {
         .find(|(threshold, _)| is_so(*threshold))
         .map_or(Pressure::Normal, |(_, level)| *level)
 }
+
+/// Keeps [`Pressure::Critical`] from lasting for ever.
+///
+/// Refusing requests frees nothing by itself: an allocator keeps what was once its own, so a use that
+/// has reached the level may never fall, and whoever refused everybody until it did would do so until
+/// the next restart. So after [`PATIENCE`] samples the level is taken down to `Severe`, for as long as
+/// the use does not grow by another hundredth of the budget.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    samples: u32,
+    /// The use that was accepted.
+    settled: Option<u64>,
+}
+
+impl Patience {
+    /// The level to show for `level`, which a reading of `used_bytes` has given.
+    pub(crate) fn temper(
+        &mut self,
+        level: Pressure,
+        used_bytes: u64,
+        budget_bytes: u64,
+    ) -> Pressure {
+        if level != Pressure::Critical {
+            *self = Self::default();
+            return level;
+        }
+        if let Some(settled) = self.settled {
+            if used_bytes <= settled.saturating_add(budget_bytes / 100) {
+                return Pressure::Severe;
+            }
+            *self = Self::default();
+        }
+        self.samples += 1;
+        if self.samples > PATIENCE {
+            self.settled = Some(used_bytes);
+            return Pressure::Severe;
+        }
+        Pressure::Critical
+    }
+}
+
+/// Half a minute of samples at the default pace: long enough for what is under way to end.
+const PATIENCE: u32 = 30;
 
 /// A level that one thread sets and all read, for the price of one atomic load.
 #[derive(Debug)]
@@ -185,5 +228,23 @@ mod tests {
         fn no_number_overflows(used: u64, budget: u64) {
             let _ = Critical.next(used, budget);
         }
+    }
+
+    #[test]
+    fn a_critical_level_that_cannot_be_left_is_taken_down_until_the_use_grows() {
+        let mut patience = Patience::default();
+        let mut show = |used| patience.temper(Critical, used, 1_000);
+        for _ in 0..30 {
+            assert_eq!(show(960), Critical);
+        }
+        for used in [960, 955, 970] {
+            assert_eq!(show(used), Severe, "{used}");
+        }
+        for _ in 0..30 {
+            assert_eq!(show(971), Critical, "it grows");
+        }
+        assert_eq!(show(971), Severe);
+        assert_eq!(patience.temper(High, 860, 1_000), High);
+        assert_eq!(patience.temper(Critical, 960, 1_000), Critical, "anew");
     }
 }

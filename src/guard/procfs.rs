@@ -21,6 +21,13 @@ pub(crate) struct ProcProbe {
 }
 
 impl ProcProbe {
+    /// The same without the control group: for a budget of the process' own, which what else is in the
+    /// group does not use up.
+    pub(crate) fn of_process_alone(mut self) -> Self {
+        self.cgroup = None;
+        self
+    }
+
     /// The probe of this process; `None` where `/proc` is not what it should be.
     pub(crate) fn open() -> Option<Self> {
         Self::open_at(Path::new("/proc"), Path::new("/sys/fs/cgroup"))

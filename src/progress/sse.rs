@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use crate::guard::LongLived;
 use crate::progress::subscription::Subscription;
 
 /// The body of an event stream: one frame per event, a comment after each silence, and the end after
@@ -109,6 +110,8 @@ pub fn sse_response(subscription: Subscription) -> Response<SseBody> {
     headers.insert(CACHE_CONTROL, NO_STORE);
     // nginx and its kin collect an answer before they pass it on, unless told otherwise.
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    // A watcher waits nearly all of the time; it should not hold a slot of the guard meanwhile.
+    response.extensions_mut().insert(LongLived);
     response
 }
 

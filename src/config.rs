@@ -146,10 +146,13 @@ impl KeepConfig {
         let inner = serde_path_to_error::Deserializer::new(whole, &mut track);
         Self::deserialize(inner).map_err(|error| {
             let path = track.path().to_string();
-            let pointer = format!("/{}", path.replace('.', "/").replace(['[', ']'], ""));
+            // A URL may hold a password, and the parser's words may quote it.
+            if path.starts_with("redis") {
+                let allowed = "must be a table of `url` and `key_prefix`, both texts";
+                return ConfigError::one(path, "(hidden)", allowed);
+            }
+            let pointer = format!("/{}", path.replace(['.', '['], "/").replace(']', ""));
             let value = match seen.pointer(&pointer) {
-                // A URL may hold a password.
-                Some(_) if path.starts_with("redis") => "(hidden)".to_owned(),
                 Some(value) if !value.is_object() => value.to_string(),
                 _ => "?".to_owned(),
             };
@@ -284,8 +287,18 @@ mod tests {
             .unwrap_err();
         assert_eq!(error.faults()[0].field, "cache.ttl_default_ms");
         assert_eq!(error.faults()[0].value, "-1");
-        let error = base.overlaid(json!({"redis": {"url": 7}})).unwrap_err();
-        assert_eq!(error.faults()[0].value, "(hidden)");
+        for redis in [
+            json!({"url": 7}),
+            json!("redis://:secret@h"),
+            json!({"pw": "secret"}),
+        ] {
+            let error = base.overlaid(json!({ "redis": redis })).unwrap_err();
+            assert_eq!(error.faults()[0].value, "(hidden)");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+        let rules = json!({"rate_limit": {"rules": [{"name": "a", "quota": "lots"}]}});
+        let error = base.overlaid(rules).unwrap_err();
+        assert_eq!(error.faults()[0].value, "\"lots\"", "{error}");
     }
 
     #[test]

@@ -18,7 +18,8 @@
 //! | `SLOW_QUERY_THRESHOLD` | `database.slow_query_ms` | milliseconds, or with a unit |
 //!
 //! And a `KEEP_` name for every setting there is: `cache.capacity_bytes` is `KEEP_CACHE_CAPACITY_BYTES`,
-//! in the setting's own unit. Lists of texts are separated by commas; rules and tables are JSON. Where both
+//! in the setting's own unit. A limit that one variable sets takes along what the profile had chosen for the
+//! larger one (the cache's capacity for `MEMORY_LIMIT`, the largest body for `CACHE_MAX_SIZE_MB`). Lists of texts are separated by commas; rules and tables are JSON. Where both
 //! names are set the `KEEP_` one counts. An empty variable counts as not set.
 
 use serde_json::{Map, Value};
@@ -37,7 +38,26 @@ pub(crate) fn overlay(
     let mut over = Map::new();
     plain_names(&var, &mut over, faults);
     keep_names(&tree, &var, &mut over, faults);
-    config.overlaid(Value::Object(over))
+    if over.is_empty() {
+        return Ok(config.clone());
+    }
+    let said =
+        |room: &str, field: &str| over.get(room).is_some_and(|room| room.get(field).is_some());
+    let said_capacity = said("cache", "capacity_bytes");
+    let said_body = said("cache", "body_bytes_max");
+    let said_budget = said("guard", "memory_budget_bytes");
+    let mut config = config.overlaid(Value::Object(over))?;
+    // One variable alone must not fail for a number of the profile's that no longer fits beside it.
+    if let Some(budget) = config.guard.memory_budget_bytes.filter(|_| said_budget)
+        && !said_capacity
+    {
+        config.cache.capacity_bytes = config.cache.capacity_bytes.min(budget / 4);
+    }
+    if (said_capacity || said_budget) && !said_body {
+        let fits = config.cache.capacity_bytes / 4;
+        config.cache.body_bytes_max = config.cache.body_bytes_max.min(fits);
+    }
+    Ok(config)
 }
 
 /// `redis.url` alone.
@@ -325,6 +345,30 @@ mod tests {
         assert_eq!(config.rate_limit.requests_max, 77);
         assert_eq!(config.guard.memory_budget_bytes, Some(450 << 20));
         assert_eq!(config.database.slow_query.as_millis(), 250);
+    }
+
+    #[test]
+    fn one_variable_alone_takes_along_what_no_longer_fits() {
+        for (name, value) in [
+            ("MEMORY_LIMIT", "450"),
+            ("MEMORY_LIMIT", "64"),
+            ("CACHE_MAX_SIZE_MB", "8"),
+        ] {
+            let config = with(&[(name, value)]).unwrap();
+            let mut faults = Faults::new();
+            config.check(&mut faults);
+            faults.into_result().unwrap();
+        }
+        let config = with(&[
+            ("CACHE_MAX_SIZE_MB", "8"),
+            ("KEEP_CACHE_BODY_BYTES_MAX", "8388608"),
+        ]);
+        let mut faults = Faults::new();
+        config.unwrap().check(&mut faults);
+        assert!(
+            !faults.is_empty(),
+            "what both names say is a contradiction still"
+        );
     }
 
     #[test]

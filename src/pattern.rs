@@ -7,6 +7,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::target::normal_form;
+
 /// A glob over keys.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pattern {
@@ -54,6 +56,17 @@ impl Pattern {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// The same pattern for keys that are targets of requests, which are kept in normal form.
+    #[must_use]
+    pub fn of_targets(mut self) -> Self {
+        for run in &mut self.runs {
+            if let Cow::Owned(normal) = normal_form(run) {
+                *run = normal.into_boxed_str();
+            }
+        }
+        self
     }
 
     /// The key this pattern stands for if it has no star: then it is that one key.

@@ -110,7 +110,7 @@ impl Profile {
     }
 
     /// The profile for where the process runs: on Azure App Service (`WEBSITE_SITE_NAME` is set)
-    /// [`azure_b1`](Self::azure_b1) for the Free, Shared and Basic tiers (`WEBSITE_SKU`, also where it is
+    /// [`azure_b1`](Self::azure_b1) for the Free, Shared, Basic and Standard tiers (`WEBSITE_SKU`, also where it is
     /// missing) and [`production`](Self::production) for larger ones; elsewhere what `KEEP_PROFILE` names;
     /// else [`production`](Self::production). An unknown name is reported by `build()`.
     #[must_use]
@@ -124,7 +124,7 @@ impl Profile {
         let var = |name: &str| var(name).filter(|value| !value.trim().is_empty());
         if var("WEBSITE_SITE_NAME").is_some() {
             let sku = var("WEBSITE_SKU").unwrap_or_default().to_ascii_lowercase();
-            let small = ["", "free", "shared", "dynamic", "basic", "b1", "f1", "d1"];
+            let small = ["", "free", "shared", "dynamic", "basic", "standard"];
             if small.contains(&sku.trim()) {
                 return Self::azure_b1();
             }

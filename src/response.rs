@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -96,6 +96,14 @@ pub fn refuse<B>(refusal: Refusal) -> Response<AnswerBody<B>> {
     response
 }
 
+/// Whether a request that was answered so may have changed something. A client error says that it was not
+/// carried out (RFC 9110 §15.5), or anybody could empty a cache with bad requests; but for 408, which is
+/// what a timeout answers for a handler that it has dropped midway. A server error may come after a
+/// commit.
+pub(crate) fn may_have_changed(status: StatusCode) -> bool {
+    !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT
+}
+
 /// The media type of problem details (RFC 9457 §3).
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -133,5 +141,28 @@ mod tests {
         let body = AnswerBody::<Full<Bytes>>::own(Bytes::new());
         assert!(body.is_end_stream());
         assert!(body.collect().await.unwrap().to_bytes().is_empty());
+    }
+
+    #[test]
+    fn only_client_errors_change_nothing_and_a_timeout_is_none() {
+        for (status, changed) in [
+            (101, true),
+            (200, true),
+            (204, true),
+            (303, true),
+            (400, false),
+            (404, false),
+            (408, true),
+            (409, false),
+            (429, false),
+            (499, false),
+            (500, true),
+            (503, true),
+            (599, true),
+            (777, true),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(may_have_changed(status), changed, "{status}");
+        }
     }
 }

@@ -1,19 +1,21 @@
 //! The normal form of a request's target, so that one resource has one name.
 //!
 //! `/contacts/%37` and `/contacts/7` are equivalent (RFC 3986 §6.2.2.2) and reach the same handler, so an
-//! invalidation of one must reach what is stored for the other.
+//! invalidation of one must reach what is stored for the other. A path that was written by hand, with a
+//! space or a letter that no URI has, stands for the one that a client would send.
 
 use std::borrow::Cow;
 
-/// `target` with percent-encoded unreserved characters decoded and the digits of all other encodings in
-/// capitals. Allocates only where there is something to change.
+/// `target` with percent-encoded unreserved characters decoded, the digits of all other encodings in
+/// capitals, and what may not stand in a URI encoded. Allocates only where there is something to change.
 #[must_use]
 pub fn normal_form(target: &str) -> Cow<'_, str> {
-    if !target.contains('%') {
+    if target.bytes().all(|byte| byte != b'%' && may_stand(byte)) {
         return Cow::Borrowed(target);
     }
+    let target = encoded(target);
     let mut normal = String::with_capacity(target.len());
-    let mut rest = target;
+    let mut rest = &*target;
     while let Some((plain, encoded)) = rest.split_once('%') {
         normal.push_str(plain);
         rest = match encoded.get(..2).and_then(byte_of) {
@@ -37,6 +39,32 @@ pub fn normal_form(target: &str) -> Cow<'_, str> {
     Cow::Owned(normal)
 }
 
+/// `target` with everything encoded that may not stand in a URI (RFC 3986 §2).
+fn encoded(target: &str) -> String {
+    let mut all = String::with_capacity(target.len());
+    for byte in target.bytes() {
+        if may_stand(byte) {
+            all.push(char::from(byte));
+        } else {
+            all.push('%');
+            all.push(char::from(HEX[usize::from(byte >> 4)]));
+            all.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    }
+    all
+}
+
+/// Reserved and unreserved characters, and the `%` itself.
+const fn may_stand(byte: u8) -> bool {
+    byte.is_ascii_graphic()
+        && !matches!(
+            byte,
+            b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}'
+        )
+}
+
+const HEX: &[u8; 16] = b"0123456789ABCDEF";
+
 fn byte_of(digits: &str) -> Option<u8> {
     // `from_str_radix` would take a sign.
     let hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -58,7 +86,10 @@ mod tests {
             ("/a%2fb", "/a%2Fb"),
             ("/100%", "/100%"),
             ("/%+1", "/%+1"),
-            ("/%ä", "/%ä"),
+            ("/%ä", "/%%C3%A4"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/café", "/caf%C3%A9"),
+            ("/a b", "/a%20b"),
             ("/%2537", "/%2537"),
         ] {
             assert_eq!(normal_form(target), normal, "{target}");

@@ -47,10 +47,13 @@ pub(crate) async fn create(
     .bind(&input.title)
     .fetch_one(&crm.pool);
     let id: i64 = crm.queries.timed("contacts.create", insert).await?;
-    let body = Json(contact(&crm, id).await?);
-    let location = [(header::LOCATION, format!("/contacts/{id}"))];
     let changed = Extension(Invalidate::tag(&organization_tag(input.organization_id)));
-    Ok((StatusCode::CREATED, location, changed, body).into_response())
+    let location = [(header::LOCATION, format!("/contacts/{id}"))];
+    // It is written: whatever becomes of the answer now, what it changed has to be said with it.
+    Ok(match contact(&crm, id).await {
+        Ok(body) => (StatusCode::CREATED, location, changed, Json(body)).into_response(),
+        Err(problem) => (changed, problem).into_response(),
+    })
 }
 
 /// Replaces a contact.
@@ -70,8 +73,8 @@ pub(crate) async fn update(
     // A contact that moves house changes two organizations' pages.
     let changed = Invalidate::tag(&organization_tag(before))
         .and_tag(&organization_tag(input.organization_id));
-    let body = Json(contact(&crm, id).await?);
-    Ok((Extension(changed), body).into_response())
+    // It is written: whatever becomes of the answer now, what it changed has to be said with it.
+    Ok((Extension(changed), contact(&crm, id).await.map(Json)).into_response())
 }
 
 /// Removes a contact; its opportunities stay, without it.

@@ -90,7 +90,7 @@ fn consequences(changes: &mut InvalidationConfig) {
         InvalidationRule::new("/contacts/{id}")
             .methods(["PUT", "DELETE"])
             .paths(["/contacts/{{id}}"])
-            .tags(["contacts"])
+            .tags(["contacts", "contact:{{id}}"])
             .patterns(["/search*"]),
         InvalidationRule::new("/contacts")
             .methods(["POST"])

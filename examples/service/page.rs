@@ -64,5 +64,10 @@ pub(crate) fn organization_tag(id: i64) -> String {
     format!("organization:{id}")
 }
 
+/// The tag of everything that shows something of a contact beside the contact's own page.
+pub(crate) fn contact_tag(id: i64) -> String {
+    format!("contact:{id}")
+}
+
 /// A page, or the problem in its place.
 pub(crate) type PageResult<T> = Result<Page<T>, Problem>;

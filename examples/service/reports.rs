@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::contacts::OrganizationName;
 use crate::db::Crm;
-use crate::page::{Page, PageResult, organization_tag};
+use crate::page::{Page, PageResult, contact_tag, organization_tag};
 use crate::problem::Problem;
 
 /// How long the services that a report would ask take to answer. A model, not work: see the top.
@@ -42,6 +42,8 @@ struct OpenDeal {
     amount_cents: i64,
     closes_on: String,
     contact: Option<String>,
+    #[serde(skip)]
+    contact_id: Option<i64>,
 }
 
 /// Reports an organization's sales by month and stage.
@@ -57,7 +59,16 @@ pub(crate) async fn sales(
         .await?
         .ok_or_else(|| Problem::not_found("organization", id))?;
     tokio::time::sleep(REMOTE_WORK).await;
-    Ok(Page::new(report, 300).tag(organization_tag(id)))
+    // A deal stays with its organization when the person behind it moves on to another one.
+    let people: Vec<i64> = report
+        .largest_open
+        .iter()
+        .filter_map(|deal| deal.contact_id)
+        .collect();
+    let page = Page::new(report, 300).tag(organization_tag(id));
+    Ok(people
+        .into_iter()
+        .fold(page, |page, person| page.tag(contact_tag(person))))
 }
 
 async fn read(crm: &Crm, id: i64) -> Result<Option<SalesReport>, sqlx::Error> {
@@ -78,8 +89,8 @@ async fn read(crm: &Crm, id: i64) -> Result<Option<SalesReport>, sqlx::Error> {
     .bind(id)
     .fetch_all(&mut *snapshot)
     .await?;
-    let open: Vec<(String, String, i64, String, Option<String>)> = sqlx::query_as(
-        "SELECT d.title, d.stage, d.amount_cents, d.closes_on, c.name
+    let open: Vec<(String, String, i64, String, Option<String>, Option<i64>)> = sqlx::query_as(
+        "SELECT d.title, d.stage, d.amount_cents, d.closes_on, c.name, c.id
          FROM opportunities d LEFT JOIN contacts c ON c.id = d.contact_id
          WHERE d.organization_id = ? AND d.stage NOT IN ('won', 'lost')
          ORDER BY d.amount_cents DESC, d.id LIMIT 5",
@@ -110,12 +121,13 @@ impl MonthAndStage {
 
 impl OpenDeal {
     fn from_row(
-        (title, stage, amount_cents, closes_on, contact): (
+        (title, stage, amount_cents, closes_on, contact, contact_id): (
             String,
             String,
             i64,
             String,
             Option<String>,
+            Option<i64>,
         ),
     ) -> Self {
         Self {
@@ -124,6 +136,7 @@ impl OpenDeal {
             amount_cents,
             closes_on,
             contact,
+            contact_id,
         }
     }
 }

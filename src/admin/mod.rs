@@ -3,7 +3,7 @@
 //! | endpoint | answer |
 //! |---|---|
 //! | `GET /alive` | 200 as long as the process answers at all; for a restart on hanging |
-//! | `GET /ready` | 200, or 503 while it should get no requests: starting, draining, overloaded |
+//! | `GET /ready` | 200, or 503 while it should get no requests: for a [`Keep`](crate::Keep), while memory is critical and once shutdown has begun |
 //! | `GET /health` | JSON: the state of every part; 503 if one is unhealthy, 200 if degraded |
 //! | `GET /metrics` | the figures for Prometheus |
 //!

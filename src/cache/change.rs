@@ -12,6 +12,7 @@ use crate::cache::status::FwdReason;
 use crate::event::Event;
 use crate::identity::RequestView;
 use crate::journal::Marker;
+use crate::response::may_have_changed;
 use crate::target::normal_form;
 
 /// A request that may change what is stored under its path (RFC 9111 §4.4).
@@ -42,11 +43,10 @@ impl Change {
     }
 
     /// "A cache MUST invalidate the target URI .. when it receives a non-error status code" (RFC 9111
-    /// §4.4). A 5xx counts too, because the handler may have committed before it failed; a 4xx does
-    /// not, or anybody could empty the cache with bad requests.
+    /// §4.4). What else counts, [`may_have_changed`] says.
     pub(crate) fn arrive<B>(mut self, response: Response<B>) -> Response<CacheBody<B>> {
         let path = self.path.take();
-        if !response.status().is_client_error()
+        if may_have_changed(response.status())
             && let Some(path) = path
         {
             let mut markers = vec![Marker::tag(&path)];

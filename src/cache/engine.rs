@@ -1,6 +1,7 @@
 //! The cache itself: what is stored, what is under way, and by which rules.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::cache::config::CacheConfig;
@@ -31,6 +32,8 @@ struct Shared {
     clock: Clock,
     events: Events,
     spawner: Option<Spawner>,
+    /// Bytes of answers that are being recorded.
+    recorded_bytes: AtomicU64,
 }
 
 /// What a cache is built from beside its own settings.
@@ -71,10 +74,29 @@ impl Cache {
             clock,
             events,
             spawner,
+            recorded_bytes: AtomicU64::new(0),
         };
         Ok(Self {
             shared: Arc::new(shared),
         })
+    }
+
+    /// Takes `bytes` more for recordings, if they fit: all of them together have half of the capacity,
+    /// beside what is stored. Slow clients could hold any number of large ones otherwise.
+    pub(crate) fn hold(&self, bytes: u64) -> bool {
+        let held = &self.shared.recorded_bytes;
+        let before = held.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before.saturating_add(bytes) <= self.capacity_bytes() / 2;
+        if !fits {
+            self.release(bytes);
+        }
+        fits
+    }
+
+    pub(crate) fn release(&self, bytes: u64) {
+        self.shared
+            .recorded_bytes
+            .fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// How many URLs something is stored for, markers of uncacheable ones included.
@@ -169,5 +191,33 @@ impl Cache {
 
     pub(crate) fn flight_wait(&self) -> Duration {
         self.shared.config.flight_wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::JournalConfig;
+
+    #[test]
+    fn recordings_have_half_of_the_capacity_and_no_more() {
+        let config = CacheConfig {
+            capacity_bytes: 1 << 20,
+            body_bytes_max: 1 << 18,
+            ..CacheConfig::default()
+        };
+        let parts = CacheParts {
+            journal: Journal::new(&JournalConfig::default(), Events::none()).unwrap(),
+            clock: Clock::system(),
+            events: Events::none(),
+            spawner: None,
+        };
+        let cache = Cache::new(&config, parts).unwrap();
+        let capacity = cache.capacity_bytes();
+        assert!(cache.hold(capacity / 2 - 1));
+        assert!(!cache.hold(2), "refused as a whole");
+        assert!(cache.hold(1));
+        cache.release(capacity / 2);
+        assert!(cache.hold(capacity / 2));
     }
 }

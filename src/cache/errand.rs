@@ -48,7 +48,8 @@ impl Errand {
         // to tell (a Last-Modified of the same second).
         fetch.stale = fetch.stale.filter(|stale| stale.holds(cache.journal()));
         // Where likely nothing will be stored, the client's conditions are the service's to judge.
-        let validators = if fetch.pilot.is_some() || fetch.stale.is_some() {
+        let storable = fetch.pilot.is_some() && !has_credentials(&fields, cache.rules());
+        let validators = if storable || fetch.stale.is_some() {
             Validators::take(request.headers_mut())
         } else {
             Validators::default()
@@ -132,8 +133,10 @@ impl Errand {
         };
         // An error passes; that its URL cannot be cached would be remembered too long. And a 304, to a
         // client that asked by itself, says nothing of what others would be sent.
-        let lasting =
-            !response.status().is_server_error() && response.status() != StatusCode::NOT_MODIFIED;
+        // Nor does the answer to somebody who is signed in.
+        let lasting = !response.status().is_server_error()
+            && response.status() != StatusCode::NOT_MODIFIED
+            && !answer.credentials;
         let terms = terms(&answer, self.cache.rules()).map_err(|_| lasting)?;
         let limit = self.cache.config().body_bytes_max;
         let at_least = announced(response.headers()).unwrap_or(response.body().size_hint().lower());

@@ -160,8 +160,9 @@ pub(crate) fn look<B>(cache: &Cache, request: &Request<B>, company: Company) -> 
         Freshness::Unwanted => FwdReason::Request,
         Freshness::Stale => FwdReason::Stale,
     };
-    // What is never served unasked is not worth waiting for either: each request asks by itself.
-    let way = way(!entry.terms.serves_others());
+    // What is never served unasked is not worth waiting for either: each request asks by itself. Nor is
+    // the answer to somebody else's question for one that wants an answer of its own.
+    let way = way(!entry.terms.serves_others() || reason == FwdReason::Request);
     fetch(cache, key, reason, (Some(entry), control), way)
 }
 

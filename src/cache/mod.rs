@@ -1,7 +1,8 @@
 //! A shared HTTP cache by RFC 9111, in this process' memory.
 //!
-//! Only what says that it may be cached is: by `Cache-Control`, by `Expires`, or by the handler in code
-//! ([`CacheFor`], [`CacheTags`], [`NoStore`]). What carries a cookie for the client never is, nor what
+//! Only what says that it may be cached is served unasked: by `Cache-Control`, by `Expires`, or by the handler
+//! in code ([`CacheFor`]; [`CacheTags`] and [`NoStore`] stand beside it). What has only a validator (`ETag`,
+//! `Last-Modified`) is kept to be asked about. What carries a cookie for the client never is, nor what
 //! was asked for with credentials (`Authorization`, `Cookie`, `X-Api-Key` by default) unless the answer
 //! says `public`, `s-maxage` or `must-revalidate`.
 //!
@@ -15,7 +16,13 @@
 //!   asked: what was invalidated meanwhile is never served. A successful unsafe request invalidates its
 //!   own path (RFC 9111 §4.4).
 //!
-//! Requests with `Range`, `If-Match`, `If-Unmodified-Since`, `Upgrade` or content go straight through.
+//! Requests with `Range`, `If-Match`, `If-Unmodified-Since`, `Upgrade` or content go straight through. (Content
+//! is told by `Content-Length` and `Transfer-Encoding`: a handler that reads the content of a GET over HTTP/2,
+//! where neither need be there, must answer `no-store`.) A client whose condition matches a page that is not
+//! stored yet is sent the whole page once.
+//!
+//! The key is host, path and query. An answer that depends on anything else, such as `X-Forwarded-Proto`, must
+//! say so in `Vary`.
 //!
 //! ```
 //! use std::time::Duration;

@@ -95,6 +95,9 @@ pub(crate) fn terms(answer: &Answer<'_>, rules: &Rules) -> Result<Terms, &'stati
         None if !heuristically_cacheable(answer.status) && !control.public => {
             return Err("status");
         }
+        // A redirection that says nothing of its life often depends on the scheme or on a forwarding
+        // field, neither of which is in the key: guessed at, it would send clients round in circles.
+        None if answer.status.is_redirection() && !control.public => return Err("no lifetime"),
         None => rules.ttl_default,
     };
     let seconds = |said: Option<u64>, default: Duration| said.map_or(default, Duration::from_secs);
@@ -617,8 +620,14 @@ mod tests {
             };
             terms(&answer, &rules).map(|terms| terms.lifetime)
         };
-        for status in [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501] {
+        for status in [200, 203, 204, 404, 405, 410, 414, 501] {
             assert_eq!(lifetime(status, &[]), Ok(secs(30)), "{status}");
+        }
+        // Cacheable, but what they say often depends on what is not in the key.
+        for status in [300, 301, 308] {
+            assert_eq!(lifetime(status, &[]), Err("no lifetime"), "{status}");
+            let public = lifetime(status, &[("cache-control", "public")]);
+            assert_eq!(public, Ok(secs(30)), "{status}");
         }
         for status in [201, 202, 302, 303, 307, 400, 401, 403, 500, 502, 503, 299] {
             assert_eq!(lifetime(status, &[]), Err("status"), "{status}");

@@ -22,9 +22,35 @@ pub(crate) struct Recording {
     pilot: Option<Pilot>,
     /// Copied piece by piece: a frame may be a small slice of a large buffer, and there may be many.
     content: Vec<u8>,
+    held: Held,
+    /// Whether the next answer of this URL will hardly be of use either, should this one not be.
+    lasting: bool,
     len: u64,
     /// What Content-Length says.
     announced: Option<u64>,
+}
+
+/// A recording's share of the memory for recordings.
+#[derive(Debug)]
+struct Held {
+    cache: Cache,
+    bytes: u64,
+}
+
+impl Held {
+    /// Holds `bytes` in all. Returns whether there is room.
+    fn reach(&mut self, bytes: u64) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let fits = more == 0 || self.cache.hold(more);
+        self.bytes += if fits { more } else { 0 };
+        fits
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.cache.release(self.bytes);
+    }
 }
 
 /// Everything of an entry but its body.
@@ -69,7 +95,13 @@ impl Head {
 impl Recording {
     pub(crate) fn new(cache: Cache, key: CacheKey, head: Head, pilot: Option<Pilot>) -> Self {
         let announced = announced(&head.headers);
+        let held = Held {
+            cache: cache.clone(),
+            bytes: 0,
+        };
         Self {
+            held,
+            lasting: true,
             cache,
             key,
             head,
@@ -87,9 +119,14 @@ impl Recording {
         if self.len > most {
             return false;
         }
+        let announced = self.announced.filter(|announced| *announced <= most);
+        if !self.held.reach(self.len.max(announced.unwrap_or(0))) {
+            // There is no room now. There may be for the next one.
+            self.lasting = false;
+            return false;
+        }
         if self.content.is_empty() {
             // Most answers are one piece, or say how long they are.
-            let announced = self.announced.filter(|announced| *announced <= most);
             let announced = announced.and_then(|announced| usize::try_from(announced).ok());
             self.content
                 .reserve_exact(announced.unwrap_or(0).max(data.len()));
@@ -136,10 +173,16 @@ impl Recording {
     /// The answer is not one that can be stored: remembers that, and sends the followers on.
     pub(crate) fn give_up(self: Box<Self>) {
         let Self {
-            cache, key, pilot, ..
+            cache,
+            key,
+            pilot,
+            lasting,
+            ..
         } = *self;
-        let now = cache.clock().now();
-        cache.pass(key, now);
+        if lasting {
+            let now = cache.clock().now();
+            cache.pass(key, now);
+        }
         if let Some(pilot) = pilot {
             pilot.land(Landing::Unusable);
         }

@@ -199,6 +199,20 @@ impl Guard {
         watch.hooks.push(hook);
     }
 
+    /// Ends the watch over the memory: without samples, the last level would stay for ever. The hooks
+    /// hear of `Unknown` and are let go.
+    pub(crate) fn stop_watching(&self) {
+        let mut watch = self
+            .shared
+            .watch
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.shared.entrance.set_pressure(Pressure::Unknown);
+        for hook in watch.hooks.drain(..) {
+            self.call(&hook, Pressure::Unknown);
+        }
+    }
+
     /// A hook's panic would end the task that samples, and with it the only way back from a critical
     /// level: the service would refuse everybody for ever. So it ends here.
     fn call(&self, hook: &Hook, pressure: Pressure) {

@@ -52,8 +52,8 @@
 //! # Ok::<(), tower_keep::error::ConfigError>(())
 //! ```
 //!
-//! The values of path variables go into paths and patterns as they stand in the request's path,
-//! not percent-decoded, because keys and path tags are made from the path as it stands, too. Into
+//! The values of path variables go into paths and patterns in the normal form of the request's path
+//! ([`normal_form`](crate::target::normal_form)), not percent-decoded, as keys and path tags are. Into
 //! tags they go decoded, because a handler makes its tags from decoded values. A value is text and
 //! nothing else: a `*` in it is no star of the pattern it goes into.
 //!
@@ -85,7 +85,9 @@
 //! # Handlers
 //!
 //! A handler that knows more than a rule puts [`Invalidate`] into the extensions of its response,
-//! whatever the method and the status.
+//! whatever the method and the status. It is said with the answer: if the client leaves after the handler
+//! has committed and before its answer's head, only the rules are carried out. A handler to which that
+//! matters calls the [`Invalidator`] right after its commit, without an await in between.
 //!
 //! That unsafe methods make their own URI old (RFC 9111 §4.4) is the cache's business, not a rule's.
 

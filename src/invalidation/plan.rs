@@ -170,7 +170,7 @@ impl Named {
                 // A pattern is compared with the normal form of what is stored.
                 let normal = |name: &str| value(name).map(normal_form);
                 let text = within_bound(self.template.fill_pattern(normal)?);
-                Some(Marker::pattern(Pattern::parse(&text).ok()?))
+                Some(Marker::pattern(Pattern::parse(&text).ok()?.of_targets()))
             }
         }
     }
@@ -303,8 +303,10 @@ mod tests {
         let mut markers = Vec::new();
         let _ = plan.name(&RequestView::of(request), &mut markers);
         journal.append(&markers);
+        // As the cache names what it stores.
+        let key = normal_form(key);
         let path = key.split('?').next().unwrap();
-        let subject = Subject::of(key, &[path.into(), tag.into()]);
+        let subject = Subject::of(&*key, &[path.into(), tag.into()]);
         journal.holds(born, &Checked::at(born), &subject)
     }
 

@@ -86,7 +86,7 @@ impl Target {
         if pattern.is_everything() {
             return Err(TargetError::MatchesEverything);
         }
-        Ok(Self(Marker::pattern(pattern.clone())))
+        Ok(Self(Marker::pattern(pattern.clone().of_targets())))
     }
 
     /// What the journal records.

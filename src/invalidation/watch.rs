@@ -10,6 +10,7 @@ use crate::identity::RequestView;
 use crate::invalidation::invalidate::Invalidate;
 use crate::invalidation::invalidator::Invalidator;
 use crate::journal::Marker;
+use crate::response::may_have_changed;
 
 /// A request under way. Its drop appends what it holds.
 #[derive(Debug)]
@@ -50,40 +51,5 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.invalidator.append(&self.markers);
-    }
-}
-
-/// Whether a request that was answered so may have changed something. A client error says that it
-/// was not carried out (RFC 9110 §15.5), but for 408: that is what a timeout below answers for a
-/// handler that it has dropped midway.
-fn may_have_changed(status: StatusCode) -> bool {
-    !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_client_errors_change_nothing_and_a_timeout_is_none() {
-        for (status, changed) in [
-            (101, true),
-            (200, true),
-            (204, true),
-            (303, true),
-            (400, false),
-            (404, false),
-            (408, true),
-            (409, false),
-            (429, false),
-            (499, false),
-            (500, true),
-            (503, true),
-            (599, true),
-            (777, true),
-        ] {
-            let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(may_have_changed(status), changed, "{status}");
-        }
     }
 }

@@ -110,7 +110,8 @@ impl Journal {
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         // The mirror may already hold more than `last`; judging by more is never wrong.
-        let holds = mirror.holds(born.seq, subject);
+        // What it was found to hold against before need not be gone through again.
+        let holds = mirror.holds(born.seq.max(checked.seq()), subject);
         if holds {
             checked.advance(last);
         }

@@ -213,6 +213,7 @@ impl KeepBuilder {
             metrics,
             engines,
             board: HealthBoard::new(),
+            draining: Arc::default(),
         });
         watch::start(&keep)?;
         Ok(keep)

@@ -1,6 +1,7 @@
 //! The running parts.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -18,8 +19,9 @@ use crate::task::Spawner;
 
 /// The stack: its engines, its layers, its background work. Cheap to clone; all clones are one stack.
 ///
-/// When the last clone is dropped, every task it started is aborted. Layers that are still in use go on
-/// deciding, without what those tasks did (reading the memory, refreshing stale answers).
+/// Hold it for as long as the service runs. When the last clone is dropped, every task it started is
+/// aborted: layers that are still in use go on deciding, but nobody watches the memory any more (its level
+/// is `Unknown`, nothing is shed for it), and stale answers are not refreshed.
 #[derive(Clone, Debug)]
 pub struct Keep {
     parts: Arc<Parts>,
@@ -31,6 +33,17 @@ pub(crate) struct Parts {
     pub(crate) metrics: Metrics,
     pub(crate) engines: Engines,
     pub(crate) board: HealthBoard,
+    /// Set by `shutdown`: no new requests, please.
+    pub(crate) draining: Arc<AtomicBool>,
+}
+
+/// Takes the rings apart (guard and gauges hold the cache, whose events reach the metrics, which hold the
+/// gauges), or nothing of a stack would ever be freed.
+impl Drop for Parts {
+    fn drop(&mut self) {
+        self.engines.guard.stop_watching();
+        self.metrics.forget_gauges();
+    }
 }
 
 impl Keep {
@@ -95,10 +108,10 @@ impl Keep {
         &self.parts.board
     }
 
-    /// Whether new requests are welcome: not while memory is critical.
+    /// Whether new requests are welcome: not while memory is critical, nor once shutdown has begun.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.parts.engines.guard.pressure() != Pressure::Critical
+        is_ready(&self.parts.engines.guard, &self.parts.draining)
     }
 
     /// The operator's endpoints: `GET /alive`, `/ready`, `/health`, `/metrics`. Merge them beside the
@@ -108,7 +121,8 @@ impl Keep {
         let (metrics, health) = (self.parts.metrics.clone(), self.parts.board.clone());
         // The guard, not the whole stack: a router that is kept must not keep the tasks running.
         let guard = self.parts.engines.guard.clone();
-        let ready = Arc::new(move || guard.pressure() != Pressure::Critical);
+        let draining = Arc::clone(&self.parts.draining);
+        let ready = Arc::new(move || is_ready(&guard, &draining));
         crate::admin::AdminEndpoints {
             metrics,
             health,
@@ -145,6 +159,7 @@ impl Keep {
     /// aborts the rest. Returns how many had to be aborted. Call it after the server has stopped
     /// accepting; layers go on answering meanwhile. Cancelling it aborts the rest at once.
     pub async fn shutdown(&self) -> usize {
+        self.parts.draining.store(true, Ordering::Relaxed);
         self.parts.engines.progress.close();
         self.parts
             .engines
@@ -152,4 +167,8 @@ impl Keep {
             .shutdown(self.parts.ground.config.shutdown)
             .await
     }
+}
+
+fn is_ready(guard: &Guard, draining: &AtomicBool) -> bool {
+    guard.pressure() != Pressure::Critical && !draining.load(Ordering::Relaxed)
 }

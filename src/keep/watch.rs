@@ -31,6 +31,12 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
             "not configured: state is in memory",
         ),
     }
+    let budget = keep.guard().memory().budget_bytes;
+    if keep.config().cache.enabled && budget > 0 && keep.cache().capacity_bytes() > budget / 2 {
+        keep.events().emit(Event::Warning {
+            text: CACHE_TOO_LARGE,
+        });
+    }
     if keep.config().guard.enabled {
         let cache = keep.cache().clone();
         keep.guard()
@@ -117,6 +123,11 @@ fn tell_memory(guard: &Guard, board: &HealthBoard) {
         format!("{}: {used} of {budget} MiB", pressure.name()),
     );
 }
+
+/// A budget that was set is compared with the cache when the configuration is checked; one that was
+/// derived from the machine is not a mistake of whoever wrote it.
+const CACHE_TOO_LARGE: &str = "cache.capacity_bytes is more than half of the memory that this process \
+     seems to have; expect it to be cut under pressure, or set CACHE_MAX_SIZE_MB or MEMORY_LIMIT";
 
 /// How often streams that nobody needs any more are let go.
 const SWEEP: Duration = Duration::from_secs(5);

@@ -66,6 +66,11 @@ impl Metrics {
         &self.inner.totals
     }
 
+    /// Forgets all gauges. They hold what they read from, which may well hold these metrics.
+    pub(crate) fn forget_gauges(&self) {
+        self.inner.gauges.clear();
+    }
+
     pub(crate) fn gauges(&self) -> &Gauges {
         &self.inner.gauges
     }

@@ -30,6 +30,11 @@ impl Gauges {
         });
     }
 
+    /// Forgets them all, and with them what they read from.
+    pub(crate) fn clear(&self) {
+        self.gauges.store(Arc::default());
+    }
+
     /// All of them. No lock is held while their owners are asked.
     pub(crate) fn all(&self) -> Arc<Vec<Gauge>> {
         self.gauges.load_full()

@@ -390,9 +390,9 @@ async fn the_client_of_a_private_answer_still_gets_its_304() {
         response
     });
     let hers = || get_with("/", &[("cookie", "a=1"), ("if-none-match", "\"v1\"")]);
-    // The first is asked for in full, for it might have been one to store.
-    assert_eq!(ask(&service, hers()).await.status, StatusCode::OK);
-    assert_eq!(ask(&service, hers()).await.status, StatusCode::NOT_MODIFIED);
+    for _ in 0..2 {
+        assert_eq!(ask(&service, hers()).await.status, StatusCode::NOT_MODIFIED);
+    }
 }
 
 /// RFC 9111 §5.2.1.

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
 use tower_keep::cache::CacheTags;
 use tower_keep::error::ConfigError;
+use tower_keep::event::{Event, Recorder};
 use tower_keep::identity::PeerAddr;
 use tower_keep::invalidation::{Invalidate, InvalidationRule};
 use tower_keep::rate_limit::{Quota, Rule};
@@ -531,6 +532,103 @@ async fn shutdown_ends_every_task_and_dropping_leaks_none() {
     drop(keep);
     until(async || runtime.metrics().num_alive_tasks() == before).await;
     drop((layer, router));
+}
+
+/// Counts nothing; whether it is still alive shows whether the stack that tells it is.
+#[derive(Debug)]
+struct Witness;
+
+impl Recorder for Witness {
+    fn record(&self, _: &Event<'_>) {}
+}
+
+#[tokio::test]
+async fn dropping_the_stack_frees_it_and_lifts_what_nobody_watches_any_more() {
+    let ballast = vec![1_u8; 48 << 20];
+    let witness = Arc::new(Witness);
+    let keep = Keep::builder(Profile::azure_b1())
+        .recorder(Arc::clone(&witness) as Arc<dyn Recorder>)
+        .guard(|guard| guard.memory_budget_bytes = Some(16 << 20))
+        .cache(|cache| {
+            cache.capacity_bytes = 8 << 20;
+            cache.body_bytes_max = 1 << 20;
+        })
+        .build()
+        .unwrap();
+    let service = keep
+        .layer()
+        .layer(tower::service_fn(async |_: Request<Empty<Bytes>>| {
+            Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("x")))
+        }));
+    let ask = async || {
+        let request = Request::get("/").body(Empty::new()).unwrap();
+        service.clone().oneshot(request).await.unwrap().status()
+    };
+    assert_eq!(ask().await, 503, "the budget is spent");
+    let cache = keep.cache().clone();
+    drop(keep);
+    assert_eq!(
+        ask().await,
+        200,
+        "nobody would ever learn that it is not any more"
+    );
+    assert_eq!(cache.capacity_bytes(), 8 << 20);
+    drop((service, cache));
+    // An aborted task is let go by its runtime.
+    until(async || Arc::strong_count(&witness) == 1).await;
+    assert!(ballast.iter().all(|byte| *byte == 1));
+}
+
+#[tokio::test]
+async fn ready_says_no_once_shutdown_has_begun() {
+    let keep = Keep::builder(Profile::azure_b1()).build().unwrap();
+    let address = serve(&keep, Register::default()).await;
+    let url = format!("http://{address}/ready");
+    assert_eq!(send(&client(), "GET", url.clone()).await.status(), 200);
+    keep.shutdown().await;
+    assert_eq!(send(&client(), "GET", url).await.status(), 503);
+    assert!(!keep.is_ready());
+}
+
+#[tokio::test]
+async fn requests_that_want_an_answer_of_their_own_do_not_queue_for_each_other() {
+    let keep = Keep::builder(Profile::production()).build().unwrap();
+    // Nobody goes on before all eight are inside.
+    let together = Arc::new(tokio::sync::Barrier::new(8));
+    let gate = Arc::clone(&together);
+    let slow = tower::service_fn(move |request: Request<Empty<Bytes>>| {
+        let gate = Arc::clone(&gate);
+        async move {
+            if request.headers().contains_key("cache-control") {
+                gate.wait().await;
+            }
+            let answer = Response::builder().header("cache-control", "public, max-age=60");
+            Ok::<_, std::convert::Infallible>(answer.body(Full::<Bytes>::from("x")).unwrap())
+        }
+    });
+    let service = keep.cache_layer().layer(slow);
+    let ask = |fresh: bool| {
+        let mut request = Request::get("/page").body(Empty::new()).unwrap();
+        if fresh {
+            request
+                .headers_mut()
+                .insert("cache-control", "no-cache".parse().unwrap());
+        }
+        let service = service.clone();
+        tokio::spawn(async move {
+            let answer = service.oneshot(request).await.unwrap();
+            answer.into_body().collect().await.unwrap().to_bytes()
+        })
+    };
+    ask(false).await.unwrap();
+    let all: Vec<_> = (0..8).map(|_| ask(true)).collect();
+    for one in all {
+        let answered = tokio::time::timeout(Duration::from_secs(4), one).await;
+        assert_eq!(
+            answered.expect("within less than a flight's wait").unwrap(),
+            "x"
+        );
+    }
 }
 
 #[tokio::test]

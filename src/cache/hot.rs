@@ -20,6 +20,19 @@ pub(crate) struct Slot {
     pub(crate) variants: Vec<Arc<Entry>>,
     /// Until when it is known that answers of this URL cannot be stored.
     pub(crate) pass_until: Option<Moment>,
+    /// What the answers take up. The engine asks for a slot's weight more than once.
+    bytes: usize,
+}
+
+impl Slot {
+    fn new(variants: Vec<Arc<Entry>>, pass_until: Option<Moment>) -> Self {
+        let bytes = variants.iter().map(|entry| entry.bytes()).sum();
+        Self {
+            variants,
+            pass_until,
+            bytes,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -93,13 +106,7 @@ impl HotTier {
         let mut variants = Vec::with_capacity(1 + kept.len());
         variants.push(Arc::new(entry));
         variants.extend(kept);
-        self.slots.insert(
-            key,
-            Arc::new(Slot {
-                variants,
-                pass_until: None,
-            }),
-        );
+        self.slots.insert(key, Arc::new(Slot::new(variants, None)));
     }
 
     /// Remembers until `until` that answers of this URL cannot be stored. What is stored stays.
@@ -108,10 +115,7 @@ impl HotTier {
             .slots
             .peek(&key.view())
             .map(|slot| slot.variants.clone());
-        let slot = Slot {
-            variants: variants.unwrap_or_default(),
-            pass_until: Some(until),
-        };
+        let slot = Slot::new(variants.unwrap_or_default(), Some(until));
         self.slots.insert(key, Arc::new(slot));
     }
 
@@ -142,8 +146,7 @@ struct ByBytes;
 
 impl Weighter<CacheKey, Arc<Slot>> for ByBytes {
     fn weight(&self, key: &CacheKey, slot: &Arc<Slot>) -> u64 {
-        let answers: usize = slot.variants.iter().map(|entry| entry.bytes()).sum();
-        (key.bytes() + answers + SLOT_OVERHEAD) as u64
+        (key.bytes() + slot.bytes + SLOT_OVERHEAD) as u64
     }
 }
 

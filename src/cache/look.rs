@@ -4,10 +4,6 @@
 
 use std::sync::Arc;
 
-use http::header::{
-    CACHE_CONTROL, CONTENT_LENGTH, IF_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, PRAGMA, RANGE,
-    TRANSFER_ENCODING, UPGRADE,
-};
 use http::{HeaderMap, Method, Request};
 
 use crate::cache::control::CacheControl;
@@ -102,7 +98,8 @@ pub(crate) fn look<B>(cache: &Cache, request: &Request<B>, company: Company) -> 
         };
     }
     let headers = request.headers();
-    if stays_out(headers) {
+    let said = Said::by(headers);
+    if said.stays_out {
         return Stop::Pass(FwdReason::Bypass);
     }
     let Some(key) = KeyView::of(
@@ -112,7 +109,7 @@ pub(crate) fn look<B>(cache: &Cache, request: &Request<B>, company: Company) -> 
     ) else {
         return Stop::Pass(FwdReason::Bypass);
     };
-    let control = if headers.contains_key(CACHE_CONTROL) || headers.contains_key(PRAGMA) {
+    let control = if said.directives {
         CacheControl::of_request(headers)
     } else {
         CacheControl::default()
@@ -267,15 +264,33 @@ fn variant(slot: Option<&Slot>, request: &HeaderMap) -> u64 {
     newest.map_or(0, |entry| entry.selector.variant(request))
 }
 
-/// Requests that this cache does not take part in: parts of an answer, conditions on changing it, a
-/// change of protocol, and a GET with content, which no key could tell apart.
-fn stays_out(headers: &HeaderMap) -> bool {
-    let has_content = headers.contains_key(TRANSFER_ENCODING)
-        || headers
-            .get(CONTENT_LENGTH)
-            .is_some_and(|length| length != "0");
-    has_content
-        || [RANGE, IF_RANGE, IF_MATCH, IF_UNMODIFIED_SINCE, UPGRADE]
-            .iter()
-            .any(|name| headers.contains_key(name))
+/// What the fields of a request say to a cache, in one walk over their names: a look-up for each of them
+/// would cost more than the look into the store.
+#[derive(Clone, Copy, Debug, Default)]
+struct Said {
+    /// The cache takes no part: parts of an answer, conditions on changing it, a change of protocol, and a
+    /// GET with content, which no key could tell apart.
+    stays_out: bool,
+    /// There are directives to be read.
+    directives: bool,
+}
+
+impl Said {
+    fn by(headers: &HeaderMap) -> Self {
+        let mut said = Self::default();
+        for (name, value) in headers {
+            match name.as_str() {
+                "range"
+                | "if-range"
+                | "if-match"
+                | "if-unmodified-since"
+                | "upgrade"
+                | "transfer-encoding" => said.stays_out = true,
+                "content-length" => said.stays_out |= value != "0",
+                "cache-control" | "pragma" => said.directives = true,
+                _ => {}
+            }
+        }
+        said
+    }
 }

@@ -6,7 +6,7 @@
 //! use tower_keep::{Keep, Profile};
 //!
 //! # #[cfg(feature = "axum")]
-//! # fn app() -> Result<Router, tower_keep::error::ConfigError> {
+//! # fn app() -> Result<(Router, Keep), tower_keep::error::ConfigError> {
 //! let keep = Keep::builder(Profile::from_env()) // azure_b1 on App Service, else production
 //!     .env() // ENABLE_RATE_LIMITING, CACHE_MAX_SIZE_MB, KEEP_CACHE_CAPACITY_BYTES, ..
 //!     .build()?; // names every fault at once
@@ -14,7 +14,8 @@
 //!     .route("/reports/{id}", get(async || ([("cache-control", "max-age=60")], "slow to make")))
 //!     .layer(keep.layer()) // metrics > guard > rate limit > invalidation > cache
 //!     .merge(keep.admin_router()); // /alive /ready /health /metrics
-//! # Ok(app) }
+//! // Hold `keep` as long as the service runs; then `keep.shutdown().await`.
+//! # Ok((app, keep)) }
 //! ```
 //!
 //! # What a request meets

@@ -49,6 +49,7 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), Box<dyn Error>> {
     // What the environment says comes last, so that an operator can overrule what is written here.
     let keep = Keep::builder(Profile::from_env())
+        .routes(ROUTES)
         .callers(callers::by_api_key())
         .rate_limit(quotas)
         .invalidation(consequences)
@@ -65,6 +66,16 @@ async fn run() -> Result<(), Box<dyn Error>> {
     crm.close().await;
     Ok(served?)
 }
+
+/// The routes that rules may speak of: with them, a rule for a mistyped one stops the start.
+const ROUTES: [&str; 6] = [
+    "/contacts",
+    "/contacts/{id}",
+    "/organizations/{id}",
+    "/reports/sales/{organization_id}",
+    "/search",
+    "/login",
+];
 
 /// How often who may ask: a rule for everybody, by tier, and two for what costs more.
 fn quotas(limits: &mut RateLimitConfig) {

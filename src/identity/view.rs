@@ -42,13 +42,18 @@ impl<'a> RequestView<'a> {
     }
 }
 
-/// The target before any router has taken a prefix off it.
+/// The target before any router has taken a prefix off it. One that something has rewritten is no rest of
+/// the client's: then what it was rewritten to is what the handler answers.
 fn whole_target<B>(request: &Request<B>) -> &Uri {
+    let own = request.uri();
     #[cfg(feature = "axum")]
-    if let Some(axum::extract::OriginalUri(whole)) = request.extensions().get() {
+    if let Some(axum::extract::OriginalUri(whole)) = request.extensions().get()
+        && whole.path().ends_with(own.path())
+        && whole.query() == own.query()
+    {
         return whole;
     }
-    request.uri()
+    own
 }
 
 #[cfg(all(test, feature = "axum"))]
@@ -64,5 +69,7 @@ mod tests {
         let whole = OriginalUri(Uri::from_static("/contacts/7"));
         request.extensions_mut().insert(whole);
         assert_eq!(RequestView::of(&request).uri, "/contacts/7");
+        *request.uri_mut() = Uri::from_static("/tenant-a/8");
+        assert_eq!(RequestView::of(&request).uri, "/tenant-a/8", "rewritten");
     }
 }

@@ -109,4 +109,4 @@ pub use invalidator::Invalidator;
 pub use layer::InvalidateLayer;
 pub use rule::InvalidationRule;
 pub use service::InvalidateService;
-pub use target::{TAG_BYTES_MAX, Target, TargetError};
+pub use target::{Target, TargetError};

@@ -1,5 +1,6 @@
 //! What can be purged, checked before anything is done with it.
 
+use crate::cache::TAG_BYTES_MAX;
 use crate::journal::Marker;
 use crate::pattern::Pattern;
 use crate::target::normal_form;
@@ -98,9 +99,6 @@ impl Target {
         self.0
     }
 }
-
-/// The longest tag, in bytes; a longer one is more likely an attack than a name.
-pub const TAG_BYTES_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {

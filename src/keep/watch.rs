@@ -54,7 +54,7 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
     register_gauges(keep)
 }
 
-/// What the cache gives up at each level of memory pressure (DESIGN section 8).
+/// What the cache gives up at each level of memory pressure.
 fn relieve(cache: &Cache, pressure: Pressure) {
     let configured = cache.config().capacity_bytes;
     match pressure {

@@ -1,4 +1,4 @@
-//! The house stands as DESIGN draws it: floors, doors, no circles, short files.
+//! The house stands as it was drawn: floors, doors, no circles, short files.
 //!
 //! Each rule is asked twice: of the source tree, where it must find nothing, and of a made-up tree
 //! that breaks it, where it must. A rule that cannot fail guards nothing.

@@ -22,6 +22,8 @@
 //! larger one (the cache's capacity for `MEMORY_LIMIT`, the largest body for `CACHE_MAX_SIZE_MB`). Lists of texts are separated by commas; rules and tables are JSON. Where both
 //! names are set the `KEEP_` one counts. An empty variable counts as not set.
 
+use std::ffi::OsString;
+
 use serde_json::{Map, Value};
 
 use crate::config::KeepConfig;
@@ -58,6 +60,53 @@ pub(crate) fn overlay(
         config.cache.body_bytes_max = config.cache.body_bytes_max.min(fits);
     }
     Ok(config)
+}
+
+/// A variable of the process. Bytes that are no text are shown as such, so that they fail where they are
+/// read instead of counting as not set.
+pub(crate) fn of_process(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// Notes variables that begin like a room's (`KEEP_CACHE_..`) and name none of its settings: a typing
+/// error that would go unnoticed otherwise.
+pub(crate) fn note_unknown(
+    config: &KeepConfig,
+    vars: impl Iterator<Item = (OsString, OsString)>,
+    faults: &mut Faults,
+) {
+    let Ok(tree) = config.to_value() else { return };
+    let rooms = || tree.as_object().into_iter().flatten();
+    let begins = |room: &str| format!("KEEP_{}_", room.to_uppercase());
+    for (name, value) in vars {
+        let Some(name) = name.to_str() else { continue };
+        let of_a_room = |(room, fields): &(&String, &Value)| {
+            fields.is_object() && name.starts_with(&begins(room))
+        };
+        // The longest, should one room's name begin another's.
+        let Some((room, fields)) = rooms().filter(of_a_room).max_by_key(|(room, _)| room.len())
+        else {
+            continue;
+        };
+        let known = |field: &String| name == format!("{}{}", begins(room), field.to_uppercase());
+        let mut fields = fields
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(field, _)| field);
+        if !fields.any(known) {
+            let shown = if room == "redis" {
+                "(hidden)".into()
+            } else {
+                value.to_string_lossy()
+            };
+            faults.add(
+                name,
+                shown,
+                format!("names no setting of the room `{room}`"),
+            );
+        }
+    }
 }
 
 /// `redis.url` alone.
@@ -420,6 +469,23 @@ mod tests {
             ]
         );
         assert_eq!(error.faults()[1].value, "-5");
+    }
+
+    #[test]
+    fn a_mistyped_name_of_a_rooms_setting_is_told() {
+        let config = Profile::production().config().clone();
+        let mut faults = Faults::new();
+        let vars = [
+            "KEEP_CACHE_CAPACTIY_BYTES",
+            "KEEP_CACHE_CAPACITY_BYTES",
+            "KEEP_ALIVE",
+            "KEEP_PROFILE",
+        ];
+        let vars = vars.into_iter().map(|name| (name.into(), "7".into()));
+        note_unknown(&config, vars, &mut faults);
+        let error = faults.into_error();
+        assert_eq!(error.faults().len(), 1);
+        assert_eq!(error.faults()[0].field, "KEEP_CACHE_CAPACTIY_BYTES");
     }
 
     #[test]

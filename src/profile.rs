@@ -115,7 +115,9 @@ impl Profile {
     /// else [`production`](Self::production). An unknown name is reported by `build()`.
     #[must_use]
     pub fn from_env() -> Self {
-        Self::from_vars(&|name| std::env::var(name).ok())
+        Self::from_vars(&|name| {
+            std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+        })
     }
 
     /// As [`from_env`](Self::from_env), with variables from elsewhere.

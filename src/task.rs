@@ -80,12 +80,16 @@ impl Tasks {
             Ok(()) => 0,
             Err(_) => {
                 let left = tasks.len();
-                tasks.shutdown().await;
+                // A task that blocks its thread cannot be aborted, and must not hold up the rest.
+                let _ = tokio::time::timeout(ABORT, tasks.shutdown()).await;
                 left
             }
         }
     }
 }
+
+/// How long aborted tasks are waited for.
+const ABORT: Duration = Duration::from_secs(1);
 
 impl Drop for Tasks {
     fn drop(&mut self) {

@@ -73,8 +73,9 @@ impl KeepBuilder {
     }
 
     /// Takes over what the process' environment says; see [`env`](mod@crate::env) for the names.
-    pub fn env(self) -> Self {
-        self.env_from(|name| std::env::var(name).ok())
+    pub fn env(mut self) -> Self {
+        env::note_unknown(&self.config, std::env::vars_os(), &mut self.faults);
+        self.env_from(env::of_process)
     }
 
     /// As [`env`](Self::env), with variables from elsewhere.
@@ -89,7 +90,7 @@ impl KeepBuilder {
     /// Takes the Redis URL, and nothing else, from `REDIS_URL` or else `AZURE_REDIS_URL`. This version
     /// checks it and keeps everything in memory; health then says `degraded`.
     pub fn redis_from_env(mut self) -> Self {
-        if let Some(url) = env::redis_url(&|name| std::env::var(name).ok()) {
+        if let Some(url) = env::redis_url(&env::of_process) {
             self.config.redis.url = Some(url);
         }
         self

@@ -44,8 +44,8 @@ impl Metrics {
     /// # Errors
     ///
     /// If `name` is no metric name (`[a-zA-Z_:][a-zA-Z0-9_:]*`), or one that belongs to counters and
-    /// histograms by its ending (`_total`, `_seconds`, `_bucket`, `_sum`, `_count`), or the metrics'
-    /// own `keep_http_requests_in_flight`.
+    /// histograms by its ending (`_total`, `_bucket`, `_sum`, `_count`), or one of the metrics' own
+    /// (`keep_http_requests_in_flight`, `keep_.._seconds`).
     pub fn gauge(
         &self,
         name: &'static str,
@@ -55,8 +55,10 @@ impl Metrics {
         let letter = |c: char| c.is_ascii_alphabetic() || c == '_' || c == ':';
         let spelled =
             name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit());
-        let endings = ["_total", "_seconds", "_bucket", "_sum", "_count"];
-        let taken = name == IN_FLIGHT || endings.iter().any(|ending| name.ends_with(ending));
+        let endings = ["_total", "_bucket", "_sum", "_count"];
+        // The histograms' own names end in seconds; a gauge of somebody else's may as well.
+        let ours = name == IN_FLIGHT || (name.starts_with("keep_") && name.ends_with("_seconds"));
+        let taken = ours || endings.iter().any(|ending| name.ends_with(ending));
         if !spelled || taken {
             let allowed =
                 "must be letters, digits, `_` and `:` and no counter's or histogram's name";

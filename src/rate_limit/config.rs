@@ -57,6 +57,9 @@ pub struct RateLimitConfig {
     pub legacy_headers: bool,
     /// Whether CORS preflights are counted. A browser sends them on its own account, and a page
     /// that is refused one cannot read why.
+    ///
+    /// Any client can write a request that looks like one: a service that does work for `OPTIONS`, such as
+    /// one that hands everything on, should count them.
     pub preflight: bool,
 }
 

@@ -8,11 +8,12 @@
 //!
 //! **When both lines are full** of buckets in use, the one closest to being full gives way: its key
 //! loses the least by being forgotten. A flood of new keys thus drives out its own kind, each used
-//! once, and not the keys that are being refused. Evictions are counted.
+//! once, rather than the keys of the same rule that are being refused. Rules share the table and are
+//! ranked by time: one of short windows is forgotten before one of long windows. Evictions are counted.
 //!
 //! **Two keys with the same tag** in the same line share a bucket: one in some 65,000 keys of a full
-//! table finds such a twin, and is then limited a little more strictly. The seed is random, so nobody
-//! can choose to be somebody's twin.
+//! table finds such a twin, and is then limited a little more strictly. The seed is random for each process
+//! and hashes are never shown, so a client cannot tell whose twin it would be.
 //!
 //! **Inserting** a key takes one of some locks, chosen by the key, because two threads that insert the
 //! same key at the same time would otherwise find room in different places and give it two buckets.

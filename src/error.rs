@@ -126,9 +126,13 @@ impl Faults {
         }
     }
 
-    /// Takes over the faults of an error that another check has made.
+    /// Takes over the faults of an error that another check has made, but for those known already.
     pub fn absorb(&mut self, error: ConfigError) {
-        self.found.extend(error.faults);
+        for fault in error.faults {
+            if !self.found.contains(&fault) {
+                self.found.push(fault);
+            }
+        }
     }
 
     /// Whether nothing was found.

@@ -276,6 +276,10 @@ mod tests {
                 "azure_b1",
             ),
             (
+                &[("WEBSITE_SITE_NAME", "crm"), ("WEBSITE_SKU", "Standard")],
+                "azure_b1",
+            ),
+            (
                 &[("WEBSITE_SITE_NAME", "crm"), ("WEBSITE_SKU", "PremiumV3")],
                 "production",
             ),

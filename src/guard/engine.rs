@@ -38,6 +38,8 @@ struct Watch {
     probe: Box<dyn MemoryProbe>,
     hooks: Vec<Hook>,
     patience: Patience,
+    /// A beat may come once more after the watch has ended; it must not raise the level again.
+    over: bool,
 }
 
 type Hook = Box<dyn Fn(Pressure) + Send + Sync>;
@@ -99,6 +101,7 @@ impl Guard {
                     probe,
                     hooks: Vec::new(),
                     patience: Patience::default(),
+                    over: false,
                 }),
             }),
         };
@@ -157,6 +160,9 @@ impl Guard {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
+        if watch.over {
+            return;
+        }
         let used = watch.probe.used_bytes();
         self.shared
             .used_bytes
@@ -207,6 +213,7 @@ impl Guard {
             .watch
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        watch.over = true;
         self.shared.entrance.set_pressure(Pressure::Unknown);
         for hook in watch.hooks.drain(..) {
             self.call(&hook, Pressure::Unknown);

@@ -77,57 +77,46 @@ impl KeepConfig {
     ///
     /// Names the field that is unknown or of the wrong type.
     pub fn overlaid(&self, overlay: Value) -> Result<Self, ConfigError> {
-        let names = |room: &str, field: Option<&str>| {
-            let room = overlay.get(room);
-            field.map_or(room, |field| room?.get(field)).is_some()
+        let rooms = overlay.as_object().cloned().unwrap_or_default();
+        let named = |room: &str| rooms.contains_key(room);
+        let of_limits = |field: &str| {
+            rooms
+                .get("rate_limit")
+                .is_some_and(|it| it.get(field).is_some())
         };
         // What code has set need not be sayable in a file (a scope of its own, a time below a
-        // millisecond), so it does not make the journey through the tree.
-        let named = NAMES.map(|room| names(room, None));
-        let (rules, tiers) = (
-            names("rate_limit", Some("rules")),
-            names("rate_limit", Some("tiers")),
-        );
+        // millisecond), so what is not named does not make the journey through the tree.
         let mut plain = self.clone();
-        if !rules {
+        if !of_limits("rules") {
             plain.rate_limit.rules.clear();
         }
         let mut whole = plain.to_value()?;
         merge(&mut whole, overlay);
         let mut new = Self::from_value(whole)?;
-        if !rules {
-            new.rate_limit.rules.clone_from(&self.rate_limit.rules);
-        }
-        if !tiers {
-            new.rate_limit.tiers.clone_from(&self.rate_limit.tiers);
-        }
-        new.keep_unnamed(self, named);
+        keep(
+            &mut new.rate_limit.rules,
+            &self.rate_limit.rules,
+            of_limits("rules"),
+        );
+        keep(
+            &mut new.rate_limit.tiers,
+            &self.rate_limit.tiers,
+            of_limits("tiers"),
+        );
+        keep(&mut new.redis, &self.redis, named("redis"));
+        keep(&mut new.metrics, &self.metrics, named("metrics"));
+        keep(&mut new.guard, &self.guard, named("guard"));
+        keep(&mut new.rate_limit, &self.rate_limit, named("rate_limit"));
+        keep(&mut new.journal, &self.journal, named("journal"));
+        keep(
+            &mut new.invalidation,
+            &self.invalidation,
+            named("invalidation"),
+        );
+        keep(&mut new.cache, &self.cache, named("cache"));
+        keep(&mut new.progress, &self.progress, named("progress"));
+        keep(&mut new.database, &self.database, named("database"));
         Ok(new)
-    }
-
-    /// Takes every room back from `old` that is not named.
-    fn keep_unnamed(&mut self, old: &Self, named: [bool; NAMES.len()]) {
-        let [
-            redis,
-            metrics,
-            guard,
-            rate_limit,
-            journal,
-            invalidation,
-            cache,
-            progress,
-            database,
-        ] = named;
-        let old = old.clone();
-        keep(&mut self.redis, old.redis, redis);
-        keep(&mut self.metrics, old.metrics, metrics);
-        keep(&mut self.guard, old.guard, guard);
-        keep(&mut self.rate_limit, old.rate_limit, rate_limit);
-        keep(&mut self.journal, old.journal, journal);
-        keep(&mut self.invalidation, old.invalidation, invalidation);
-        keep(&mut self.cache, old.cache, cache);
-        keep(&mut self.progress, old.progress, progress);
-        keep(&mut self.database, old.database, database);
     }
 
     /// The settings as a tree, for overlays and for looking at them.
@@ -188,22 +177,10 @@ impl KeepConfig {
     }
 }
 
-/// The rooms, as they are named in files.
-const NAMES: [&str; 9] = [
-    "redis",
-    "metrics",
-    "guard",
-    "rate_limit",
-    "journal",
-    "invalidation",
-    "cache",
-    "progress",
-    "database",
-];
-
-fn keep<T>(new: &mut T, old: T, named: bool) {
+/// Takes `old` back unless `new` was named.
+fn keep<T: Clone>(new: &mut T, old: &T, named: bool) {
     if !named {
-        *new = old;
+        new.clone_from(old);
     }
 }
 

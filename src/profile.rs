@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::cache::CacheConfig;
 use crate::config::KeepConfig;
 use crate::database::DatabaseConfig;
+use crate::env::of_process;
 use crate::error::{ConfigError, Fault};
 use crate::guard::GuardConfig;
 use crate::invalidation::InvalidationConfig;
@@ -115,9 +116,7 @@ impl Profile {
     /// else [`production`](Self::production). An unknown name is reported by `build()`.
     #[must_use]
     pub fn from_env() -> Self {
-        Self::from_vars(&|name| {
-            std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-        })
+        Self::from_vars(&of_process)
     }
 
     /// As [`from_env`](Self::from_env), with variables from elsewhere.

@@ -9,6 +9,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use crate::cache::list::listed_names;
 use crate::cache::policy::Terms;
 use crate::cache::status::{CACHE_STATUS, STATUS_PLACE};
 use crate::cache::vary::Selector;
@@ -70,12 +71,7 @@ pub(crate) fn stored_fields(response: &HeaderMap, now: SystemTime) -> HeaderMap 
 
 /// RFC 9110 §7.6.1: fields for the next hop only, those that `Connection` lists among them.
 fn strip_connection_fields(headers: &mut HeaderMap) {
-    let listed: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .collect();
+    let listed: Vec<HeaderName> = listed_names(headers, &CONNECTION).collect();
     for name in listed {
         headers.remove(name);
     }

@@ -69,6 +69,7 @@ mod future;
 mod hot;
 mod key;
 mod layer;
+mod list;
 mod look;
 mod policy;
 mod recording;

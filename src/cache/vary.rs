@@ -6,6 +6,8 @@ use foldhash::fast::FixedState;
 use http::header::VARY;
 use http::{HeaderMap, HeaderName};
 
+use crate::cache::list::listed_names;
+
 /// The request fields that selected a stored answer, normalised. Empty: any request will do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Selector {
@@ -15,13 +17,7 @@ pub(crate) struct Selector {
 impl Selector {
     /// What a response's `Vary` makes of the request that it answers. `*` must have been ruled out.
     pub(crate) fn of(response: &HeaderMap, request: &HeaderMap) -> Self {
-        let mut names: Vec<HeaderName> = response
-            .get_all(VARY)
-            .iter()
-            .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-            // A name that is none cannot be in a request, so nothing can depend on it.
-            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-            .collect();
+        let mut names: Vec<HeaderName> = listed_names(response, &VARY).collect();
         names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
         names.dedup();
         let fields = names.into_iter().map(|name| {

@@ -81,6 +81,13 @@ pub enum Event<'a> {
     },
     /// A progress stream took a step.
     ProgressPublished,
+    /// Redis is there: commands are sent.
+    RedisUp,
+    /// Redis is away, or away for another reason than before: commands fail at once.
+    RedisDown {
+        /// Why, in words.
+        reason: &'a str,
+    },
     /// Something is set up in a way that cannot be meant. Told once per cause.
     Warning {
         /// What, and what to do about it.
@@ -146,6 +153,10 @@ impl Recorder for TracingRecorder {
     fn record(&self, event: &Event<'_>) {
         match event {
             Event::Warning { text } => tracing::warn!(target: "tower_keep", "{text}"),
+            Event::RedisUp => tracing::info!(target: "tower_keep", "redis is up"),
+            Event::RedisDown { reason } => {
+                tracing::warn!(target: "tower_keep", reason, "redis is down");
+            }
             Event::PressureChanged {
                 from,
                 to,

@@ -1,5 +1,9 @@
 //! The engines of a stack, built from one configuration.
 
+use std::fmt;
+#[cfg(feature = "redis")]
+use std::sync::Arc;
+
 use crate::cache::{Cache, CacheParts};
 use crate::clock::Clock;
 use crate::config::KeepConfig;
@@ -13,20 +17,33 @@ use crate::progress::ProgressHub;
 use crate::rate_limit::RateLimiter;
 #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
 use crate::sqlx::Database;
+#[cfg(feature = "redis")]
+use crate::store::{CredentialsProvider, RedisPool, StoreParts};
 use crate::task::{NoRuntime, Tasks};
 
 /// What every engine stands on.
-#[derive(Debug)]
 pub(crate) struct Ground {
     pub(crate) config: KeepConfig,
     pub(crate) clock: Clock,
     pub(crate) events: Events,
+    #[cfg(feature = "redis")]
+    pub(crate) credentials: Option<Arc<dyn CredentialsProvider>>,
+}
+
+impl fmt::Debug for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ground")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The engines, and the owner of their tasks.
 #[derive(Debug)]
 pub(crate) struct Engines {
     pub(crate) tasks: Tasks,
+    #[cfg(feature = "redis")]
+    pub(crate) redis: RedisPool,
     pub(crate) guard: Guard,
     pub(crate) limiter: RateLimiter,
     pub(crate) invalidator: Invalidator,
@@ -49,6 +66,8 @@ impl Engines {
             ConfigError::one("build()", "no Tokio runtime", NoRuntime.to_string())
         });
         let tasks = noted(tasks, faults);
+        #[cfg(feature = "redis")]
+        let redis = connected(ground, tasks.as_ref()?, faults);
         let guard = noted(Guard::new(&config.guard, clock(), events()), faults);
         let limiter = RateLimiter::new(&config.rate_limit, &config.routes, clock(), events());
         let limiter = noted(limiter, faults).map(|limiter| match callers {
@@ -75,6 +94,8 @@ impl Engines {
         let cache = noted(Cache::new(&config.cache, parts), faults);
         Some(Self {
             tasks: tasks?,
+            #[cfg(feature = "redis")]
+            redis: redis?,
             guard: guard?,
             limiter: limiter?,
             invalidator: invalidator?,
@@ -84,6 +105,20 @@ impl Engines {
             database: database?,
         })
     }
+}
+
+/// The pool, which begins to connect at once: nothing else that is built here may fail later on without
+/// its being dropped.
+#[cfg(feature = "redis")]
+fn connected(ground: &Ground, tasks: &Tasks, faults: &mut Faults) -> Option<RedisPool> {
+    let parts = StoreParts {
+        clock: ground.clock.clone(),
+        events: ground.events.clone(),
+        spawner: tasks.spawner(),
+        scripts: Vec::new(),
+        credentials: ground.credentials.clone(),
+    };
+    noted(RedisPool::new(&ground.config.redis, parts), faults)
 }
 
 /// What was built, or its faults added to the others.

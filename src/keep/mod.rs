@@ -3,6 +3,8 @@
 mod builder;
 mod engines;
 mod parts;
+#[cfg(feature = "redis")]
+mod redis;
 mod stack;
 mod watch;
 

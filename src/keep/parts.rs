@@ -15,6 +15,8 @@ use crate::progress::ProgressHub;
 use crate::rate_limit::RateLimiter;
 #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
 use crate::sqlx::Database;
+#[cfg(feature = "redis")]
+use crate::store::RedisPool;
 use crate::task::Spawner;
 
 /// The stack: its engines, its layers, its background work. Cheap to clone; all clones are one stack.
@@ -51,6 +53,13 @@ impl Keep {
         Self {
             parts: Arc::new(parts),
         }
+    }
+
+    /// The Redis that the instances share; [`Disabled`](crate::store::RedisStatus) without a URL.
+    #[cfg(feature = "redis")]
+    #[must_use]
+    pub fn redis(&self) -> &RedisPool {
+        &self.parts.engines.redis
     }
 
     /// What is counted.

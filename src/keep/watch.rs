@@ -9,10 +9,6 @@ use crate::guard::{Guard, Pressure};
 use crate::keep::parts::Keep;
 use crate::metrics::{HealthBoard, HealthStatus};
 
-/// What health and one warning say while a Redis is configured that this version does not use.
-const REDIS_UNUSED: &str =
-    "a Redis URL is configured, but this version keeps everything in this process' memory";
-
 /// Starts the beats. None of them holds the `Keep`, so dropping it ends them.
 ///
 /// # Errors
@@ -20,17 +16,10 @@ const REDIS_UNUSED: &str =
 /// When a gauge's name is refused.
 pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
     let (spawner, board) = (keep.spawner(), keep.health_board().clone());
-    match &keep.config().redis.url {
-        Some(_) => {
-            keep.events().emit(Event::Warning { text: REDIS_UNUSED });
-            board.set("redis", HealthStatus::Degraded, REDIS_UNUSED);
-        }
-        None => board.set(
-            "redis",
-            HealthStatus::Healthy,
-            "not configured: state is in memory",
-        ),
-    }
+    #[cfg(not(feature = "redis"))]
+    board.set("redis", HealthStatus::Healthy, "not built in: state is in memory");
+    #[cfg(feature = "redis")]
+    crate::keep::redis::start(keep)?;
     let budget = keep.guard().memory().budget_bytes;
     if keep.config().cache.enabled && budget > 0 && keep.cache().capacity_bytes() > budget / 2 {
         keep.events().emit(Event::Warning {

@@ -218,6 +218,8 @@ fn write_rest(text: &mut Exposition, figures: &Snapshot) {
         help,
         figures.progress_events,
     );
+    let help = "How often Redis went away, or was away for another reason than before.";
+    total(text, "keep_redis_downs_total", help, figures.redis_downs);
     let help = "Warnings about the way something is set up.";
     total(text, "keep_warnings_total", help, figures.warnings);
     let help = "Requests without a peer address, which share one rate limit.";

@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub queries_slow: u64,
     /// Steps that progress streams took.
     pub progress_events: u64,
+    /// How often Redis went away, or was away for another reason than before.
+    pub redis_downs: u64,
     /// Warnings about the way something is set up.
     pub warnings: u64,
     /// Requests that carried no peer address.
@@ -181,6 +183,7 @@ impl Metrics {
             queries: Quantiles::of(totals.queries.snapshot()),
             queries_slow: read(&totals.queries_slow),
             progress_events: read(&totals.progress),
+            redis_downs: read(&totals.redis_downs),
             warnings: read(&totals.warnings),
             peers_unknown: read(&totals.peers_unknown),
         }
@@ -356,6 +359,7 @@ mod tests {
                 slow: false,
             },
             Event::ProgressPublished,
+            Event::RedisDown { reason: "gone" },
             Event::Warning { text: "odd" },
         ] {
             metrics.record(&event);
@@ -391,7 +395,7 @@ mod tests {
             },
             "invalidations": 1, "invalidation_markers": 3,
             "queries": {"count": 2}, "queries_slow": 1,
-            "progress_events": 1, "warnings": 1, "peers_unknown": 1
+            "progress_events": 1, "redis_downs": 1, "warnings": 1, "peers_unknown": 1
         })
     }
 

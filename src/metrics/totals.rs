@@ -34,6 +34,7 @@ pub(crate) struct Totals {
     pub(crate) queries: Histogram,
     pub(crate) queries_slow: AtomicU64,
     pub(crate) progress: AtomicU64,
+    pub(crate) redis_downs: AtomicU64,
     pub(crate) warnings: AtomicU64,
 }
 
@@ -65,6 +66,7 @@ impl Totals {
             queries: Histogram::new(),
             queries_slow: AtomicU64::default(),
             progress: AtomicU64::default(),
+            redis_downs: AtomicU64::default(),
             warnings: AtomicU64::default(),
         }
     }
@@ -105,6 +107,9 @@ impl Totals {
                 }
             }
             Event::ProgressPublished => one_more(&self.progress),
+            // Up again is told by the gauge; what is counted are the reasons to be down.
+            Event::RedisUp => {}
+            Event::RedisDown { .. } => one_more(&self.redis_downs),
             Event::Warning { .. } => one_more(&self.warnings),
         }
     }

@@ -17,6 +17,10 @@ mod cache;
 mod drive;
 mod measure;
 mod metrics;
+mod store;
+#[path = "../../../tests/it/redis/mod.rs"]
+#[allow(dead_code, unreachable_pub, clippy::panic, clippy::expect_used, clippy::unwrap_used, reason = "the tests' helper, of which only a part is used")]
+mod test_redis;
 mod traffic;
 
 use std::process::ExitCode;
@@ -29,8 +33,9 @@ pub(crate) type Failure = Box<dyn std::error::Error>;
 /// A name for the command line, and what measures it.
 type Room = (&'static str, fn(&Bench) -> Result<(), Failure>);
 
-/// What can be measured, in order. Rooms still to come: `guard`, `rate_limit`, `store`, `tiers`.
-const ROOMS: [Room; 2] = [("metrics", metrics::run), ("cache", cache::run)];
+/// What can be measured, in order. Rooms still to come: `guard`, `rate_limit`, `tiers`.
+const ROOMS: [Room; 3] =
+    [("metrics", metrics::run), ("cache", cache::run), ("store", store::run)];
 
 fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();

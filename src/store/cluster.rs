@@ -1,0 +1,156 @@
+//! Finds the server for each command of a cluster, and follows it when it has moved.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use crate::store::ask::{self, Answer};
+use crate::store::command::Step;
+use crate::store::deadline::within;
+use crate::store::error::StoreError;
+use crate::store::node::Node;
+use crate::store::slots::Redirect;
+use crate::store::status::{DownKind, DownReason};
+use crate::store::topology::Topology;
+
+/// How often a command follows a slot before it gives up.
+const REDIRECTS: usize = 5;
+/// A little more than the node's own deadline, which must be the one that notices a silent server.
+const GRACE: Duration = Duration::from_millis(4);
+/// How long to wait before asking again for keys that are on their way, or for a node that connects.
+const MOMENT: Duration = Duration::from_millis(2);
+
+/// Sends one step to the master of its slot, and on to wherever that sends it.
+pub(crate) async fn run(topology: &Topology, step: &Step, bulk: bool) -> Answer {
+    let node = topology.master(step.route())?;
+    let limits = node.limits();
+    let limit = if bulk { limits.bulk_timeout } else { limits.command_timeout };
+    let journey = async {
+        let answer = ask::step(&node, step, bulk).await;
+        follow(topology, node.clone(), step, answer).await
+    };
+    within(limit + GRACE, journey).await.unwrap_or(Err(StoreError::Timeout))
+}
+
+/// Sends each master its steps, all at the same time, and puts the answers back in order.
+pub(crate) async fn batch(
+    topology: &Topology,
+    steps: &[Step],
+    bulk: bool,
+) -> Result<Vec<Answer>, StoreError> {
+    let mut shares: Vec<Share<'_>> = Vec::new();
+    for (at, step) in steps.iter().enumerate() {
+        let node = topology.master(step.route())?;
+        match shares.iter_mut().find(|share| share.node.is(&node)) {
+            Some(share) => share.add(at, step),
+            None => shares.push(Share::of(node, at, step)),
+        }
+    }
+    let mut answers: Vec<Option<Answer>> = steps.iter().map(|_| None).collect();
+    for part in join_all(shares.iter().map(|share| share.send(topology, bulk))).await {
+        for (at, answer) in part {
+            answers[at] = Some(answer);
+        }
+    }
+    let answers = answers.into_iter();
+    Ok(answers.map(|answer| answer.unwrap_or(Err(StoreError::Lost))).collect())
+}
+
+/// The steps of a batch that go to one master.
+struct Share<'a> {
+    node: Node,
+    places: Vec<usize>,
+    steps: Vec<&'a Step>,
+}
+
+impl<'a> Share<'a> {
+    fn of(node: Node, at: usize, step: &'a Step) -> Self {
+        Self {
+            node,
+            places: vec![at],
+            steps: vec![step],
+        }
+    }
+
+    fn add(&mut self, at: usize, step: &'a Step) {
+        self.places.push(at);
+        self.steps.push(step);
+    }
+
+    /// The answers with their places; where the master could not be asked, its error for each step.
+    async fn send(&self, topology: &Topology, bulk: bool) -> Vec<(usize, Answer)> {
+        let limits = self.node.limits();
+        let limit = if bulk { limits.bulk_timeout } else { limits.command_timeout };
+        let journey = async {
+            let answers = match ask::batch(&self.node, &self.steps, bulk).await {
+                Ok(answers) => answers,
+                Err(error) => self.steps.iter().map(|_| Err(error.clone())).collect(),
+            };
+            let followed = answers.into_iter().zip(&self.steps).map(|(answer, step)| {
+                follow(topology, self.node.clone(), step, answer)
+            });
+            join_all(followed).await
+        };
+        let answers = within(limit + GRACE, journey).await;
+        let late = || self.steps.iter().map(|_| Err(StoreError::Timeout)).collect();
+        let answers: Vec<Answer> = answers.unwrap_or_else(late);
+        self.places.iter().copied().zip(answers).collect()
+    }
+}
+
+/// Goes where an answer points, until it points nowhere.
+async fn follow(topology: &Topology, mut node: Node, step: &Step, mut answer: Answer) -> Answer {
+    for _ in 0..REDIRECTS {
+        let Err(StoreError::Refused { code, text }) = &answer else {
+            return answer;
+        };
+        let redirect = Redirect::parse(code, text, &node.host());
+        match (redirect, &**code) {
+            (Some(Redirect::Moved { node: to, .. }), _) => {
+                node = found(topology, &to).await?;
+                answer = ask::step(&node, step, false).await;
+            }
+            (Some(Redirect::Ask { node: to, .. }), _) => {
+                let other = found(topology, &to).await?;
+                answer = ask::asking(&other, step).await;
+            }
+            (None, "TRYAGAIN") => {
+                tokio::time::sleep(MOMENT).await;
+                answer = ask::step(&node, step, false).await;
+            }
+            (None, "CLUSTERDOWN") => {
+                topology.refresh_soon();
+                let reason = DownReason::new(DownKind::Cluster, text.to_string());
+                return Err(StoreError::Unavailable(reason));
+            }
+            (None, _) => return answer,
+        }
+    }
+    answer
+}
+
+/// The node at an address, once it is connected. The caller's deadline ends the search.
+async fn found(
+    topology: &Topology,
+    address: &crate::store::slots::NodeAddress,
+) -> Result<Node, StoreError> {
+    let node = match topology.at(address) {
+        Some(node) => {
+            topology.refresh_soon();
+            node
+        }
+        None => {
+            topology.refreshed().await;
+            let unknown = || DownReason::new(DownKind::Cluster, "sent to a server nobody knows");
+            let node = topology.at(address);
+            node.ok_or_else(|| StoreError::Unavailable(unknown()))?
+        }
+    };
+    while let Err(StoreError::Unavailable(reason)) = node.link() {
+        if reason.kind() != DownKind::Starting {
+            return Err(StoreError::Unavailable(reason));
+        }
+        tokio::time::sleep(MOMENT).await;
+    }
+    Ok(node)
+}

@@ -1,0 +1,276 @@
+//! What is asked of Redis.
+
+use redis::Cmd;
+
+use crate::store::script::Script;
+
+/// One command: `Command::new("SET").key("a").arg("1").arg("PX").arg(60_000)`.
+///
+/// Arguments are binary-safe. Name the key with [`key`](Self::key): a cluster finds its way by it.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Command {
+    cmd: Cmd,
+    /// Which of the arguments is the first key.
+    key: Option<usize>,
+    args: usize,
+    bytes: usize,
+    bulk: bool,
+}
+
+impl Command {
+    /// The command of this name, in capitals: `GET`.
+    pub fn new(name: &'static str) -> Self {
+        let mut cmd = Cmd::new();
+        cmd.arg(name);
+        Self {
+            cmd,
+            key: None,
+            args: 1,
+            bytes: name.len(),
+            bulk: false,
+        }
+    }
+
+    /// Adds a key. The first one says where in a cluster the command goes.
+    pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.key.get_or_insert(self.args);
+        self.arg(key.as_ref())
+    }
+
+    /// Adds an argument: text, bytes or an integer.
+    pub fn arg(mut self, arg: impl Argument) -> Self {
+        arg.with(|bytes| {
+            self.cmd.arg(bytes);
+            self.bytes += bytes.len();
+        });
+        self.args += 1;
+        self
+    }
+
+    /// Says that the reply will be large, so that it takes the reserve connection and small replies do
+    /// not queue behind it. Large requests do so by themselves.
+    pub fn bulk(mut self) -> Self {
+        self.bulk = true;
+        self
+    }
+
+    pub(crate) const fn cmd(&self) -> &Cmd {
+        &self.cmd
+    }
+
+    pub(crate) const fn is_bulk(&self, threshold: usize) -> bool {
+        self.bulk || self.bytes >= threshold
+    }
+
+    /// The first key, by which a cluster is asked.
+    pub(crate) fn route(&self) -> Option<&[u8]> {
+        match self.cmd.args_iter().nth(self.key?) {
+            Some(redis::Arg::Simple(key)) => Some(key),
+            _ => None,
+        }
+    }
+}
+
+/// One call of a [`Script`]. All its keys must share a `{hash tag}`.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Call {
+    script: &'static Script,
+    keys: Vec<Vec<u8>>,
+    args: Vec<Vec<u8>>,
+}
+
+impl Call {
+    /// A call of `script`, which must be one of those that the pool was built with.
+    pub const fn new(script: &'static Script) -> Self {
+        Self {
+            script,
+            keys: Vec::new(),
+            args: Vec::new(),
+        }
+    }
+
+    /// Adds a key: `keys[1]` of the script, and so on.
+    pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.keys.push(key.as_ref().to_vec());
+        self
+    }
+
+    /// Adds an argument: `args[1]` of the script, and so on.
+    pub fn arg(mut self, arg: impl Argument) -> Self {
+        arg.with(|bytes| self.args.push(bytes.to_vec()));
+        self
+    }
+
+    pub(crate) const fn script(&self) -> &'static Script {
+        self.script
+    }
+
+    pub(crate) fn keys(&self) -> &[Vec<u8>] {
+        &self.keys
+    }
+
+    pub(crate) fn args(&self) -> &[Vec<u8>] {
+        &self.args
+    }
+
+    fn bytes(&self) -> usize {
+        self.keys.iter().chain(&self.args).map(Vec::len).sum()
+    }
+}
+
+/// Several commands in one round trip. They are answered one by one: one that fails does not hold up the
+/// others, and other callers' commands may run between them.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct Batch {
+    steps: Vec<Step>,
+    bulk: bool,
+}
+
+/// One step of a [`Batch`].
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Command(Command),
+    Call(Call),
+}
+
+impl Step {
+    pub(crate) fn route(&self) -> Option<&[u8]> {
+        match self {
+            Self::Command(command) => command.route(),
+            Self::Call(call) => call.keys().first().map(Vec::as_slice),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Command(command) => command.bytes,
+            Self::Call(call) => call.bytes(),
+        }
+    }
+}
+
+impl Batch {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a command.
+    pub fn command(mut self, command: Command) -> Self {
+        self.bulk |= command.bulk;
+        self.steps.push(Step::Command(command));
+        self
+    }
+
+    /// Adds a script's call.
+    pub fn call(mut self, call: Call) -> Self {
+        self.steps.push(Step::Call(call));
+        self
+    }
+
+    /// Says that the replies will be large, as [`Command::bulk`].
+    pub fn bulk(mut self) -> Self {
+        self.bulk = true;
+        self
+    }
+
+    /// How many replies there will be.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Whether nothing is asked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    pub(crate) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    pub(crate) fn is_bulk(&self, threshold: usize) -> bool {
+        self.bulk || self.steps.iter().map(Step::bytes).sum::<usize>() >= threshold
+    }
+}
+
+/// Can be an argument: text, bytes and integers.
+pub trait Argument {
+    /// Shows its bytes.
+    fn with(&self, see: impl FnMut(&[u8]));
+}
+
+macro_rules! as_bytes {
+    ($($type:ty),+) => {$(
+        impl Argument for $type {
+            fn with(&self, mut see: impl FnMut(&[u8])) {
+                see(self.as_ref());
+            }
+        }
+    )+};
+}
+
+as_bytes!(str, String, [u8], Vec<u8>, bytes::Bytes);
+
+impl<const N: usize> Argument for [u8; N] {
+    fn with(&self, mut see: impl FnMut(&[u8])) {
+        see(self);
+    }
+}
+
+impl<T: Argument + ?Sized> Argument for &T {
+    fn with(&self, see: impl FnMut(&[u8])) {
+        (**self).with(see);
+    }
+}
+
+macro_rules! as_digits {
+    ($($type:ty),+) => {$(
+        impl Argument for $type {
+            fn with(&self, mut see: impl FnMut(&[u8])) {
+                see(itoa::Buffer::new().format(*self).as_bytes());
+            }
+        }
+    )+};
+}
+
+as_digits!(u8, u16, u32, u64, usize, i32, i64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_sent_as_they_are() {
+        let command = Command::new("SET")
+            .key(b"k\0\r\n")
+            .arg(-7_i64)
+            .arg([0xff_u8, b'"'])
+            .arg("PX")
+            .arg(60_000_u64);
+        let packed = command.cmd().get_packed_command();
+        let expected = b"*6\r\n$3\r\nSET\r\n$4\r\nk\0\r\n\r\n$2\r\n-7\r\n$2\r\n\xff\"\r\n\
+              $2\r\nPX\r\n$5\r\n60000\r\n";
+        assert_eq!(packed, expected);
+    }
+
+    #[test]
+    fn the_first_key_shows_the_way() {
+        let command = Command::new("ZADD").arg("x").key("first").key("second");
+        assert_eq!(command.route(), Some(&b"first"[..]));
+        assert_eq!(Command::new("PING").route(), None);
+    }
+
+    #[test]
+    fn large_requests_are_bulk_by_themselves() {
+        let small = Command::new("SET").key("k").arg(vec![0_u8; 10]);
+        assert!(!small.is_bulk(100) && small.is_bulk(14));
+        assert!(Command::new("GET").key("k").bulk().is_bulk(usize::MAX));
+        let batch = Batch::new().command(small.clone()).command(small);
+        assert!(batch.is_bulk(28) && !batch.is_bulk(29));
+    }
+}

@@ -1,0 +1,294 @@
+//! One server, as its users see it: the connection there is, or the reason why there is none.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use deadpool::managed::Pool;
+use tokio::sync::{Notify, watch};
+
+use crate::store::classify::Failure;
+use crate::store::config::RedisConfig;
+use crate::store::connect::{Access, Connector, Held, Way};
+use crate::store::error::StoreError;
+use crate::store::library::Library;
+use crate::store::link::Link;
+use crate::store::hub::Hub;
+use crate::store::status::{DownKind, DownReason, RedisStatus};
+
+/// The times and sizes that a node keeps to; see `RedisConfig`, where they come from.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) connections: usize,
+    pub(crate) command_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) heartbeat: Duration,
+    pub(crate) bulk_bytes: usize,
+    pub(crate) bulk_timeout: Duration,
+}
+
+impl Limits {
+    pub(crate) fn of(config: &RedisConfig) -> Self {
+        Self {
+            connections: config.max_connections,
+            command_timeout: config.command_timeout,
+            connect_timeout: config.connect_timeout,
+            heartbeat: config.heartbeat,
+            bulk_bytes: usize::try_from(config.bulk_bytes).unwrap_or(usize::MAX),
+            bulk_timeout: config.bulk_timeout,
+        }
+    }
+}
+
+/// Hears of every change of a node's state, on the thread that caused it.
+pub(crate) type Told = Arc<dyn Fn(RedisStatus) + Send + Sync>;
+
+/// Which channels are to be subscribed on a node, and by which word.
+pub(crate) type Channels = Arc<dyn Fn(&Hub) -> Vec<Vec<u8>> + Send + Sync>;
+
+/// What a node is made from.
+#[derive(Clone)]
+pub(crate) struct NodeParts {
+    pub(crate) limits: Limits,
+    /// A key to see by whether writes pass; `None` where it could belong to another node.
+    pub(crate) probe: Option<String>,
+    pub(crate) access: Access,
+    pub(crate) library: Arc<Library>,
+    /// `SUBSCRIBE`, or `SSUBSCRIBE` in a cluster.
+    pub(crate) subscribe: &'static str,
+    pub(crate) channels: Channels,
+    pub(crate) told: Told,
+}
+
+/// A server and its connections. Its supervisor fills it; everyone else only looks.
+#[derive(Clone)]
+pub(crate) struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: NodeParts,
+    pool: Pool<Connector>,
+    /// The command lane, while there is one.
+    current: ArcSwapOption<Link>,
+    /// Why there is none; kept when one comes, so that reading it never waits.
+    reason: ArcSwap<DownReason>,
+    /// Held while the state changes, so that `told` hears of changes in their order.
+    changing: Mutex<()>,
+    /// Wakes the supervisor: a connection broke, or there is more to subscribe.
+    nudge: Arc<Notify>,
+    /// The last heartbeat's round trip in nanoseconds.
+    round_trip: AtomicU64,
+    retired: watch::Sender<bool>,
+}
+
+impl Node {
+    /// A node that is down until its supervisor runs.
+    ///
+    /// # Errors
+    ///
+    /// The pool's words, which say what about its settings cannot be.
+    pub(crate) fn new(way: Way, parts: NodeParts) -> Result<Self, String> {
+        let nudge = Arc::new(Notify::new());
+        let connector = Connector {
+            way,
+            access: parts.access.clone(),
+            over: Arc::clone(&nudge),
+        };
+        let pool = Pool::builder(connector).max_size(parts.limits.connections);
+        let pool = pool.runtime(deadpool::Runtime::Tokio1).build();
+        let starting = DownReason::new(DownKind::Starting, "connecting");
+        Ok(Self {
+            inner: Arc::new(Inner {
+                parts,
+                pool: pool.map_err(|error| error.to_string())?,
+                current: ArcSwapOption::empty(),
+                reason: ArcSwap::from_pointee(starting),
+                changing: Mutex::new(()),
+                nudge,
+                round_trip: AtomicU64::new(0),
+                retired: watch::Sender::new(false),
+            }),
+        })
+    }
+
+    pub(crate) fn parts(&self) -> &NodeParts {
+        &self.inner.parts
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.inner.parts.limits
+    }
+
+    /// The command lane, or at once why there is none.
+    pub(crate) fn link(&self) -> Result<Arc<Link>, StoreError> {
+        match self.inner.current.load_full() {
+            Some(link) => Ok(link),
+            None => Err(StoreError::Unavailable(DownReason::clone(
+                &self.inner.reason.load(),
+            ))),
+        }
+    }
+
+    /// What a failure leaves to its caller; where it shows that the connection is of no use, the
+    /// connection is given up before anybody else tries it.
+    pub(crate) fn settle(&self, link: &Link, failure: Failure) -> StoreError {
+        if let Some(reason) = failure.trip {
+            self.give_up(link, reason);
+        }
+        if let Some(code @ ("OOM" | "MISCONF" | "NOREPLICAS")) = failure.error.code() {
+            link.set_refuses_writes(Some(code.to_owned()));
+        }
+        failure.error
+    }
+
+    /// Ends a connection for all its users. Later calls for the same one change nothing.
+    pub(crate) fn give_up(&self, link: &Link, reason: DownReason) {
+        link.pulse.end(reason);
+        let _changing = self.changing();
+        let current = self.inner.current.load();
+        if current.as_ref().is_some_and(|current| current.id == link.id) {
+            self.inner.current.store(None);
+            self.down(link.pulse.reason());
+        }
+        drop(current);
+        self.parts().access.hub.lost(link.id);
+        // Connections that idle beside it lead to the same server.
+        self.inner.pool.retain(|_, _| false);
+    }
+
+    /// Makes a connection the command lane.
+    pub(crate) fn publish(&self, link: &Arc<Link>) {
+        let _changing = self.changing();
+        self.inner.current.store(Some(Arc::clone(link)));
+        (self.inner.parts.told)(RedisStatus::Up);
+    }
+
+    /// Notes why an attempt to connect has failed.
+    pub(crate) fn note(&self, reason: DownReason) {
+        let _changing = self.changing();
+        if self.inner.current.load().is_none() {
+            self.down(reason);
+        }
+    }
+
+    fn down(&self, reason: DownReason) {
+        self.inner.reason.store(Arc::new(reason.clone()));
+        (self.inner.parts.told)(RedisStatus::Down { reason });
+    }
+
+    fn changing(&self) -> std::sync::MutexGuard<'_, ()> {
+        let changing = &self.inner.changing;
+        changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection beside the command lane, unless the cap leaves none.
+    pub(crate) async fn reserve(&self) -> Result<Held, StoreError> {
+        let held = self.inner.pool.get().await;
+        held.map_err(|error| match error {
+            deadpool::managed::PoolError::Backend(reason) => StoreError::Unavailable(reason),
+            _ => StoreError::Crowded,
+        })
+    }
+
+    /// A connection that may become the command lane.
+    pub(crate) async fn open(&self) -> Result<Held, DownReason> {
+        self.inner.pool.get().await.map_err(|error| match error {
+            deadpool::managed::PoolError::Backend(reason) => reason,
+            error => DownReason::new(DownKind::NoProgress, error.to_string()),
+        })
+    }
+
+    /// Closes connections beside the lane that nobody has used for `idle`.
+    pub(crate) fn close_idle(&self, idle: Duration) {
+        self.inner.pool.retain(|_, metrics| metrics.last_used() < idle);
+    }
+
+    /// Where the way leads now, for a node whose address may change.
+    pub(crate) async fn moved_to(&self) -> Option<String> {
+        match &self.inner.pool.manager().way {
+            Way::Fixed(_) => None,
+            way @ Way::Sentinels(_) => way.endpoint().await.ok().map(|to| to.to_string()),
+        }
+    }
+
+    pub(crate) fn has_sentinels(&self) -> bool {
+        matches!(self.inner.pool.manager().way, Way::Sentinels(_))
+    }
+
+    pub(crate) async fn nudged(&self) {
+        self.inner.nudge.notified().await;
+    }
+
+    /// Asks the supervisor to look whether there is more to do.
+    pub(crate) fn nudge(&self) {
+        self.inner.nudge.notify_one();
+    }
+
+    /// Open connections, and those being opened.
+    pub(crate) fn connections(&self) -> usize {
+        self.inner.pool.status().size
+    }
+
+    /// Commands under way on the lane.
+    pub(crate) fn under_way(&self) -> u64 {
+        let current = self.inner.current.load();
+        current.as_ref().map_or(0, |link| link.pulse.under_way())
+    }
+
+    pub(crate) fn set_round_trip(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.inner.round_trip.store(nanos, Ordering::Relaxed);
+    }
+
+    /// How long the last heartbeat took.
+    pub(crate) fn round_trip(&self) -> Duration {
+        Duration::from_nanos(self.inner.round_trip.load(Ordering::Relaxed))
+    }
+
+    /// Whether both are the same node.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// The host that a fixed way leads to; in a cluster every node has one.
+    pub(crate) fn host(&self) -> String {
+        match &self.inner.pool.manager().way {
+            Way::Fixed(endpoint) => endpoint.host().to_owned(),
+            Way::Sentinels(_) => String::new(),
+        }
+    }
+
+    /// Lets go of a server that is no master of the cluster any more.
+    pub(crate) fn retire(&self) {
+        self.inner.retired.send_replace(true);
+    }
+
+    /// Waits until the node is let go of.
+    pub(crate) async fn retired(&self) {
+        let mut retired = self.inner.retired.subscribe();
+        // The sender lives as long as the node, so there is no error.
+        let _ = retired.wait_for(|retired| *retired).await;
+    }
+
+    /// Ends everything; nothing connects any more.
+    pub(crate) fn stop(&self) {
+        let reason = || DownReason::new(DownKind::Stopped, "the stack was shut down");
+        if let Ok(link) = self.link() {
+            self.give_up(&link, reason());
+        }
+        self.note(reason());
+        self.inner.pool.close();
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("current", &self.inner.current.load())
+            .field("reason", &self.inner.reason.load())
+            .finish_non_exhaustive()
+    }
+}

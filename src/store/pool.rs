@@ -1,0 +1,304 @@
+//! The one pool that everything shared goes through.
+
+use std::fmt::{self, Display};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::error::{ConfigError, Faults};
+use crate::event::Events;
+use crate::store::address::Address;
+use crate::store::ask;
+use crate::store::cluster;
+use crate::store::command::{Batch, Call, Command, Step};
+use crate::store::config::RedisConfig;
+use crate::store::connect::{Access, Way};
+use crate::store::credentials::CredentialsProvider;
+use crate::store::error::StoreError;
+use crate::store::library::Library;
+use crate::store::figures::RedisFigures;
+use crate::store::node::{Limits, Node, NodeParts};
+use crate::store::hub::Hub;
+use crate::store::push::PushSink;
+use crate::store::reply::{FromReply, Reply};
+use crate::store::resolver::Resolver;
+use crate::store::script::Script;
+use crate::store::sentinel::Sentinels;
+use crate::store::status::{DownKind, DownReason, RedisStatus};
+use crate::store::supervisor::supervise;
+use crate::store::tls::Tls;
+use crate::store::topology::Topology;
+use crate::store::vault::Vault;
+use crate::store::watch::{StatusWatch, told};
+use crate::task::Spawner;
+
+/// Commands to Redis over one connection that everybody shares, and no waiting when it is gone. Cheap to
+/// clone; all clones are one pool. See the room's head for what it promises.
+#[derive(Clone)]
+pub struct RedisPool {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    fleet: Fleet,
+    hub: Hub,
+    prefix: String,
+    bulk_bytes: usize,
+    status: watch::Sender<RedisStatus>,
+}
+
+/// The servers behind a pool.
+enum Fleet {
+    None,
+    Single(Node),
+    Cluster(Topology),
+}
+
+/// What a pool stands on.
+#[derive(Clone)]
+pub struct StoreParts {
+    /// Measures round trips and windows.
+    pub clock: Clock,
+    /// Hears when Redis comes and goes.
+    pub events: Events,
+    /// Runs the supervisor, which ends with its owner.
+    pub spawner: Spawner,
+    /// The scripts that will be called.
+    pub scripts: Vec<&'static Script>,
+    /// Where user and password come from, if they expire; else they are in the settings.
+    pub credentials: Option<Arc<dyn CredentialsProvider>>,
+}
+
+impl RedisPool {
+    /// A pool without a Redis: its status is `Disabled`, and every command fails at once.
+    #[must_use]
+    pub fn disabled() -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                fleet: Fleet::None,
+                hub: Hub::default(),
+                prefix: String::new(),
+                bulk_bytes: usize::MAX,
+                status: watch::Sender::new(RedisStatus::Disabled),
+            }),
+        }
+    }
+
+    /// A pool that begins to connect in the background. Waits for nothing. Without a URL it is
+    /// [`disabled`](Self::disabled).
+    ///
+    /// # Errors
+    ///
+    /// Names every setting that cannot be right.
+    pub fn new(config: &RedisConfig, parts: StoreParts) -> Result<Self, ConfigError> {
+        let mut faults = Faults::new();
+        config.check("redis", &mut faults);
+        let target = config.target("redis", &mut faults);
+        faults.into_result()?;
+        let library = Library::new(&parts.scripts)?;
+        let Some(target) = target else {
+            return Ok(Self::disabled());
+        };
+        let authority = config.ca_certificate.as_deref();
+        let tls = target.uses_tls().then(|| Tls::new("redis.ca_certificate", authority));
+        let tls = tls.transpose()?;
+        let hub = Hub::default();
+        let starting = DownReason::new(DownKind::Starting, "connecting");
+        let status = watch::Sender::new(RedisStatus::Down { reason: starting });
+        let vault = parts.credentials.clone();
+        let vault = vault
+            .map(|provider| Vault::new(provider, parts.clock.clone(), parts.events.clone()));
+        let node_parts = NodeParts {
+            limits: Limits::of(config),
+            probe: Some(format!("{}:probe", config.prefix())),
+            access: Access {
+                login: target.login.clone(),
+                tls: tls.clone(),
+                vault: vault.clone(),
+                resolver: Resolver::new(parts.spawner.clone()),
+                hub: hub.clone(),
+                clock: parts.clock.clone(),
+                client_name: config.client_name.as_str().into(),
+            },
+            library: Arc::new(library),
+            subscribe: "SUBSCRIBE",
+            channels: Arc::new(Hub::channels),
+            told: told(status.clone(), parts.events.clone()),
+        };
+        let fleet = match target.address {
+            Address::Single(endpoint) => single(Way::Fixed(endpoint), node_parts, &parts.spawner)?,
+            Address::Sentinel {
+                sentinels,
+                primary,
+                login,
+            } => {
+                let way = Way::Sentinels(Sentinels::new(sentinels, primary, login, tls));
+                single(way, node_parts, &parts.spawner)?
+            }
+            Address::Cluster { seeds } => {
+                let node_parts = NodeParts {
+                    // A key of ours could belong to another master.
+                    probe: None,
+                    subscribe: "SSUBSCRIBE",
+                    ..node_parts
+                };
+                Fleet::Cluster(Topology::start(seeds, node_parts, parts.spawner.clone()))
+            }
+        };
+        if let Some(vault) = vault {
+            parts.spawner.spawn(async move { vault.keep_fresh().await });
+        }
+        Ok(Self {
+            inner: Arc::new(Inner {
+                fleet,
+                hub,
+                prefix: config.prefix().to_owned(),
+                bulk_bytes: usize::try_from(config.bulk_bytes).unwrap_or(usize::MAX),
+                status,
+            }),
+        })
+    }
+
+    /// How it is, without waiting.
+    #[must_use]
+    pub fn status(&self) -> RedisStatus {
+        self.inner.status.borrow().clone()
+    }
+
+    /// Follows the status.
+    #[must_use]
+    pub fn watch(&self) -> StatusWatch {
+        StatusWatch {
+            status: self.inner.status.subscribe(),
+        }
+    }
+
+    /// A key of this service: the configured prefix, a colon, and `rest`.
+    #[must_use]
+    pub fn key(&self, rest: impl Display) -> String {
+        format!("{}:{rest}", self.inner.prefix)
+    }
+
+    /// Sends one command and reads its answer.
+    ///
+    /// Waits at most `redis.command_timeout` (a bulk command: `redis.bulk_timeout`), and not at all while
+    /// Redis is away. Dropping the future does not call the command back: it may run all the same.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`]; [`may_have_run`](StoreError::may_have_run) tells whether to expect a ghost.
+    pub async fn run<T: FromReply>(&self, command: &Command) -> Result<T, StoreError> {
+        let answer = match &self.inner.fleet {
+            Fleet::None => return Err(disabled()),
+            Fleet::Single(node) => ask::run(node, command).await?,
+            Fleet::Cluster(topology) => {
+                let bulk = command.is_bulk(self.inner.bulk_bytes);
+                let step = Step::Command(command.clone());
+                cluster::run(topology, &step, bulk).await?
+            }
+        };
+        Reply(answer).read()
+    }
+
+    /// Calls a script in one round trip. A script that the server has lost is loaded again within the
+    /// same deadline.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run), and [`StoreError::Unfit`] for a script that the pool was not built with.
+    pub async fn call<T: FromReply>(&self, call: &Call) -> Result<T, StoreError> {
+        let answer = match &self.inner.fleet {
+            Fleet::None => return Err(disabled()),
+            Fleet::Single(node) => ask::call(node, call).await?,
+            Fleet::Cluster(topology) => {
+                cluster::run(topology, &Step::Call(call.clone()), false).await?
+            }
+        };
+        Reply(answer).read()
+    }
+
+    /// Sends several commands in one round trip and returns their answers in the same order.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run) for the batch as a whole; what the server refuses concerns only its own step.
+    pub async fn run_all(
+        &self,
+        batch: &Batch,
+    ) -> Result<Vec<Result<Reply, StoreError>>, StoreError> {
+        let answers = match &self.inner.fleet {
+            Fleet::None => return Err(disabled()),
+            Fleet::Single(node) => {
+                let steps: Vec<&Step> = batch.steps().iter().collect();
+                ask::batch(node, &steps, batch.is_bulk(self.inner.bulk_bytes)).await?
+            }
+            Fleet::Cluster(topology) => {
+                let bulk = batch.is_bulk(self.inner.bulk_bytes);
+                cluster::batch(topology, batch.steps(), bulk).await?
+            }
+        };
+        Ok(answers.into_iter().map(|answer| answer.map(Reply)).collect())
+    }
+
+    /// Hears the messages of a channel, from now on and over every reconnect; see [`PushSink`] for the
+    /// order they come in.
+    pub fn subscribe(&self, channel: impl AsRef<[u8]>, sink: Arc<dyn PushSink>) {
+        self.inner.hub.subscribe(channel.as_ref(), sink);
+        self.nudge();
+    }
+
+    /// Hears which keys beginning with `prefix` were changed by anybody (`CLIENT TRACKING`, broadcasting).
+    pub fn track(&self, prefix: impl AsRef<[u8]>, sink: Arc<dyn PushSink>) {
+        self.inner.hub.track(prefix.as_ref(), sink);
+        self.nudge();
+    }
+
+    fn nudge(&self) {
+        match &self.inner.fleet {
+            Fleet::None => {}
+            Fleet::Single(node) => node.nudge(),
+            Fleet::Cluster(topology) => topology.nodes().iter().for_each(Node::nudge),
+        }
+    }
+
+    /// What an operator wants to know.
+    #[must_use]
+    pub fn figures(&self) -> RedisFigures {
+        let mut figures = RedisFigures::new(self.status());
+        match &self.inner.fleet {
+            Fleet::None => {}
+            Fleet::Single(node) => figures.add(node),
+            Fleet::Cluster(topology) => {
+                topology.nodes().iter().for_each(|node| figures.add(node));
+            }
+        }
+        figures
+    }
+}
+
+fn single(way: Way, parts: NodeParts, spawner: &Spawner) -> Result<Fleet, ConfigError> {
+    let node = Node::new(way, parts)
+        .map_err(|words| ConfigError::one("redis.max_connections", "the pool", words))?;
+    supervise(node.clone(), spawner);
+    Ok(Fleet::Single(node))
+}
+
+fn disabled() -> StoreError {
+    StoreError::Unavailable(DownReason::new(DownKind::Stopped, "no Redis is configured"))
+}
+
+impl fmt::Debug for RedisPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisPool")
+            .field("prefix", &self.inner.prefix)
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for StoreParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreParts").field("scripts", &self.scripts.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,306 @@
+//! Keeps a node connected: connects, tries the server out, loads and subscribes, publishes, watches,
+//! and begins again.
+
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use redis::Cmd;
+
+use crate::store::backoff::Backoff;
+use crate::store::classify::Failure;
+use crate::store::greet::{greet, probe, quick};
+use crate::store::library::{Dialect, Library};
+use crate::store::link::Link;
+use crate::store::node::Node;
+use crate::store::status::{DownKind, DownReason};
+use crate::task::Spawner;
+
+/// An attempt gets this long at first. Where the server is back, it answers within a packet or two; and
+/// where the way was interrupted, a new attempt gets through when an old one never will.
+const QUICK: Duration = Duration::from_millis(400);
+/// How long a connection beside the command lane may idle.
+const IDLE: Duration = Duration::from_secs(5);
+/// How often Sentinels are asked whether the primary is still the same: one that was cut off from the
+/// others takes writes that will be thrown away.
+const SENTINEL_ROUND: Duration = Duration::from_secs(1);
+
+/// Runs until the stack is shut down. Ends the node when it is dropped.
+pub(crate) fn supervise(node: Node, spawner: &Spawner) -> bool {
+    let stopped = spawner.clone();
+    spawner.spawn(async move {
+        let ending = Ending(node);
+        let node = &ending.0;
+        tokio::select! {
+            () = stopped.stopped() => {}
+            () = node.retired() => {}
+            () = run(node) => {}
+        }
+    })
+}
+
+/// Without its supervisor a node would never come back, so it says that it is over.
+struct Ending(Node);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+async fn run(node: &Node) {
+    loop {
+        let link = Arc::new(establish(node).await);
+        node.publish(&link);
+        let reason = watch(node, &link).await;
+        node.give_up(&link, reason);
+    }
+}
+
+/// One attempt that did not work out.
+struct Failed {
+    reason: DownReason,
+    /// The server was reached and said nothing, or the way to it leads nowhere.
+    silent: bool,
+}
+
+type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Link, Failed>> + Send + 'a>>;
+
+/// Tries until a connection stands.
+///
+/// While attempts end in silence, a patient one is kept beside the quick ones if the cap allows two: over
+/// a slow line only the patient one can succeed, over a line that was cut only a new one.
+async fn establish(node: &Node) -> Link {
+    let limits = node.limits();
+    let mut backoff = Backoff::new();
+    let mut patient: Option<Attempt<'_>> = None;
+    let (mut silent, mut attempts) = (false, 0_u32);
+    loop {
+        attempts = attempts.wrapping_add(1);
+        let alone = limits.connections < 2;
+        let long = alone && silent && attempts.is_multiple_of(2);
+        let quick = QUICK.min(limits.connect_timeout);
+        let limit = if long { limits.connect_timeout } else { quick };
+        let outcome = tokio::select! {
+            outcome = attempt(node, limit) => outcome,
+            outcome = also(&mut patient) => outcome,
+        };
+        let failed = match outcome {
+            Ok(link) => return link,
+            Err(failed) => failed,
+        };
+        silent = failed.silent;
+        node.note(failed.reason);
+        if silent && !alone && patient.is_none() {
+            patient = Some(Box::pin(attempt(node, limits.connect_timeout)));
+        }
+        let pause = backoff.pause(scattered(attempts));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            outcome = also(&mut patient) => match outcome {
+                Ok(link) => return link,
+                Err(failed) => node.note(failed.reason),
+            },
+        }
+    }
+}
+
+/// The patient attempt's outcome, or never where there is none.
+async fn also(patient: &mut Option<Attempt<'_>>) -> Result<Link, Failed> {
+    match patient {
+        Some(attempt) => {
+            let outcome = attempt.as_mut().await;
+            *patient = None;
+            outcome
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// A number that differs between the instances of a fleet.
+fn scattered(seed: u32) -> u32 {
+    (RandomState::new().hash_one(seed) & u64::from(u32::MAX)) as u32
+}
+
+async fn attempt(node: &Node, limit: Duration) -> Result<Link, Failed> {
+    match tokio::time::timeout(limit, connect(node)).await {
+        Ok(Ok(link)) => Ok(link),
+        Ok(Err(reason)) => Err(Failed {
+            silent: reason.kind() == DownKind::NoProgress,
+            reason,
+        }),
+        Err(_) => {
+            let words = format!("no connection within {} ms", limit.as_millis());
+            Err(Failed {
+                reason: DownReason::new(DownKind::NoProgress, words),
+                silent: true,
+            })
+        }
+    }
+}
+
+async fn connect(node: &Node) -> Result<Link, DownReason> {
+    let parts = node.parts();
+    let held = node.open().await?;
+    let mut link = Link::new(held, parts.access.hub.clone());
+    let mut lane = link.lane();
+    let (greeting, refuses_writes) = greet(&mut lane, parts.probe.as_deref()).await?;
+    link.greeting = greeting;
+    link.set_refuses_writes(refuses_writes);
+    link.dialect = load(&link, &parts.library, parts.limits.connect_timeout).await?;
+    subscribe(node, &link).await?;
+    quick(&mut lane, parts.limits.command_timeout).await?;
+    match link.pulse.is_dead() {
+        false => Ok(link),
+        true => Err(link.pulse.reason()),
+    }
+}
+
+/// Loads the scripts, as functions where the server has them and lets us.
+async fn load(link: &Link, library: &Library, limit: Duration) -> Result<Dialect, DownReason> {
+    if library.is_empty() {
+        return Ok(Dialect::Functions);
+    }
+    for dialect in [Dialect::Functions, Dialect::Scripts] {
+        match load_as(link, library, dialect, limit).await? {
+            Loaded::Yes => return Ok(dialect),
+            Loaded::NotHere => {}
+        }
+    }
+    // Neither is allowed: what needs no script works all the same, and a call says why it does not.
+    Ok(Dialect::Scripts)
+}
+
+/// Whether this server takes scripts in a dialect.
+pub(crate) enum Loaded {
+    Yes,
+    NotHere,
+}
+
+/// Loads all scripts in one dialect; also when the server has lost them.
+pub(crate) async fn load_as(
+    link: &Link,
+    library: &Library,
+    dialect: Dialect,
+    limit: Duration,
+) -> Result<Loaded, DownReason> {
+    for cmd in library.load(dialect) {
+        match link.one(&cmd, limit).await {
+            Ok(_) => {}
+            Err(Failure { trip: Some(reason), .. }) => return Err(reason),
+            Err(Failure { error, .. }) => {
+                tracing::debug!(target: "tower_keep", ?dialect, %error, "scripts not loaded");
+                return Ok(Loaded::NotHere);
+            }
+        }
+    }
+    Ok(Loaded::Yes)
+}
+
+/// Subscribes to whatever is registered. What is subscribed already is confirmed once more, which the
+/// hub tells only those who were not told yet.
+async fn subscribe(node: &Node, link: &Link) -> Result<(), DownReason> {
+    let parts = node.parts();
+    let (hub, limit) = (&parts.access.hub, parts.limits.command_timeout);
+    let version = hub.version();
+    for channel in (parts.channels)(hub) {
+        let mut cmd = redis::cmd(parts.subscribe);
+        cmd.arg(channel);
+        settled(link.subscribe(&cmd, limit).await)?;
+    }
+    let prefixes = hub.untracked(link.id);
+    if !prefixes.is_empty() {
+        settled(link.one(&tracking(&prefixes), limit).await)?;
+        hub.tracking(link.id, &prefixes);
+    }
+    link.set_subscribed(version);
+    Ok(())
+}
+
+fn tracking(prefixes: &[Vec<u8>]) -> Cmd {
+    let mut cmd = redis::cmd("CLIENT");
+    cmd.arg("TRACKING").arg("ON").arg("BCAST");
+    for prefix in prefixes {
+        cmd.arg("PREFIX").arg(prefix);
+    }
+    cmd
+}
+
+/// Without its subscriptions a connection would lie to whoever waits for messages, so it is given up.
+fn settled<T>(outcome: Result<T, Failure>) -> Result<T, DownReason> {
+    outcome.map_err(|failure| {
+        let words = format!("subscribing failed: {}", failure.error);
+        failure.trip.unwrap_or_else(|| DownReason::new(DownKind::Protocol, words))
+    })
+}
+
+/// Watches a published connection. Returns why it is over.
+async fn watch(node: &Node, link: &Arc<Link>) -> DownReason {
+    let mut beats = tokio::time::interval(node.limits().heartbeat);
+    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut sentinel_rounds = tokio::time::interval(SENTINEL_ROUND);
+    sentinel_rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut replied = link.pulse.replied();
+    loop {
+        if link.pulse.is_dead() {
+            return link.pulse.reason();
+        }
+        if link.subscribed.load(Ordering::Relaxed) != node.parts().access.hub.version()
+            && let Err(reason) = subscribe(node, link).await
+        {
+            return reason;
+        }
+        tokio::select! {
+            () = node.nudged() => {}
+            _ = beats.tick() => {
+                node.close_idle(IDLE);
+                // Whoever is answered all the time needs no heartbeat.
+                let now = link.pulse.replied();
+                if now == replied
+                    && let Some(reason) = beat(node, link).await
+                {
+                    return reason;
+                }
+                replied = link.pulse.replied();
+            }
+            _ = sentinel_rounds.tick(), if node.has_sentinels() => {
+                if let Some(reason) = replaced(node, link).await {
+                    return reason;
+                }
+            }
+        }
+    }
+}
+
+/// One heartbeat. It keeps the way open (Azure closes what idles for ten minutes), notices a silent end,
+/// and measures.
+async fn beat(node: &Node, link: &Link) -> Option<DownReason> {
+    let parts = node.parts();
+    // A server that refused writes is asked whether it takes them again.
+    let probing = link.refuses_writes().and(parts.probe.as_deref());
+    let cmd = probing.map_or_else(|| redis::cmd("PING"), probe);
+    let began = parts.access.clock.now();
+    match link.one(&cmd, parts.limits.command_timeout).await {
+        Ok(_) => {
+            node.set_round_trip(parts.access.clock.now().since(began));
+            if probing.is_some() {
+                link.set_refuses_writes(None);
+            }
+            None
+        }
+        Err(failure) => failure.trip,
+    }
+}
+
+/// Whether the Sentinels name another primary than the one this connection leads to.
+async fn replaced(node: &Node, link: &Link) -> Option<DownReason> {
+    let now = node.moved_to().await?;
+    let here = link.wire()?.endpoint.to_string();
+    (now != here).then(|| {
+        let words = format!("the Sentinels name {now} the primary, not {here}");
+        DownReason::new(DownKind::ReadOnly, words)
+    })
+}

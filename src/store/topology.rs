@@ -1,0 +1,315 @@
+//! Which servers make up a cluster, and which of them serves which keys: kept up to date in the background.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use redis::{AsyncConnectionConfig, RedisResult, Value};
+use tokio::sync::{Notify, watch};
+
+use crate::store::address::Endpoint;
+use crate::store::ask;
+use crate::store::command::Command;
+use crate::store::connect::Way;
+use crate::store::error::StoreError;
+use crate::store::node::{Node, NodeParts, Told};
+use crate::store::hub::Hub;
+use crate::store::slots::{NodeAddress, SlotMap, slot_of};
+use crate::store::status::{DownKind, DownReason, RedisStatus};
+use crate::store::supervisor::supervise;
+use crate::task::Spawner;
+
+/// A cluster's servers. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Topology {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    seeds: Vec<Endpoint>,
+    /// What every node is made from, but for its channels and for whom it tells.
+    template: NodeParts,
+    told: Told,
+    spawner: Spawner,
+    map: ArcSwap<Map>,
+    /// Wakes the refresher: somebody was sent elsewhere, or a node went down.
+    stale: Notify,
+    /// How often the map was read.
+    rounds: watch::Sender<u64>,
+}
+
+/// Slots and their masters, in the slots' order of nodes.
+struct Map {
+    slots: SlotMap,
+    nodes: Vec<Member>,
+}
+
+#[derive(Clone)]
+struct Member {
+    address: NodeAddress,
+    node: Node,
+}
+
+/// The map is read again this often while nothing seems amiss, and while something does.
+const CALM: Duration = Duration::from_secs(15);
+const AMISS: Duration = Duration::from_millis(100);
+/// Many are sent elsewhere at once when a slot moves; one look at the map serves all.
+const GATHER: Duration = Duration::from_millis(5);
+/// How long a server may take to be reached and to tell the map.
+const PATIENCE: Duration = Duration::from_millis(400);
+
+impl Topology {
+    /// Begins to look for the cluster behind `seeds`.
+    pub(crate) fn start(seeds: Vec<Endpoint>, template: NodeParts, spawner: Spawner) -> Self {
+        let topology = Self {
+            inner: Arc::new(Inner {
+                seeds,
+                told: Arc::clone(&template.told),
+                template,
+                spawner: spawner.clone(),
+                map: ArcSwap::from_pointee(Map {
+                    slots: SlotMap::default(),
+                    nodes: Vec::new(),
+                }),
+                stale: Notify::new(),
+                rounds: watch::Sender::new(0),
+            }),
+        };
+        let (refreshed, stopped) = (topology.clone(), spawner.clone());
+        spawner.spawn(async move {
+            tokio::select! {
+                () = stopped.stopped() => {}
+                () = refreshed.refresh() => {}
+            }
+        });
+        topology
+    }
+
+    /// The master of the slot that `route` falls into; without one, any master that is up.
+    pub(crate) fn master(&self, route: Option<&[u8]>) -> Result<Node, StoreError> {
+        let map = self.inner.map.load();
+        let member = match route {
+            Some(key) => map.slots.owner(slot_of(key)).and_then(|at| map.nodes.get(at)),
+            None => {
+                let up = map.nodes.iter().find(|member| member.node.link().is_ok());
+                up.or(map.nodes.first())
+            }
+        };
+        match member {
+            Some(member) => Ok(member.node.clone()),
+            None => {
+                self.inner.stale.notify_one();
+                Err(StoreError::Unavailable(self.inner.unserved()))
+            }
+        }
+    }
+
+    /// The master at this address, if the map knows it.
+    pub(crate) fn at(&self, address: &NodeAddress) -> Option<Node> {
+        let map = self.inner.map.load();
+        let mut members = map.nodes.iter();
+        let member = members.find(|member| member.address == *address)?;
+        Some(member.node.clone())
+    }
+
+    /// Every master.
+    pub(crate) fn nodes(&self) -> Vec<Node> {
+        let map = self.inner.map.load();
+        map.nodes.iter().map(|member| member.node.clone()).collect()
+    }
+
+    /// Has the map read again soon.
+    pub(crate) fn refresh_soon(&self) {
+        self.inner.stale.notify_one();
+    }
+
+    /// Has the map read again, and waits until it was.
+    pub(crate) async fn refreshed(&self) {
+        let mut rounds = self.inner.rounds.subscribe();
+        let seen = *rounds.borrow_and_update();
+        self.inner.stale.notify_one();
+        // An error means that the refresher is gone; there is nothing to wait for then.
+        let _ = rounds.wait_for(|round| *round > seen).await;
+    }
+
+    async fn refresh(&self) {
+        loop {
+            match self.slots().await {
+                Ok(slots) => self.adopt(slots),
+                Err(reason) => {
+                    if self.inner.map.load().nodes.is_empty() {
+                        (self.inner.told)(RedisStatus::Down { reason });
+                    }
+                }
+            }
+            self.inner.rounds.send_modify(|round| *round += 1);
+            let pause = if self.inner.whole().is_ok() { CALM } else { AMISS };
+            tokio::select! {
+                () = self.inner.stale.notified() => tokio::time::sleep(GATHER).await,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Asks the masters that are up, then the seeds.
+    async fn slots(&self) -> Result<SlotMap, DownReason> {
+        let question = Command::new("CLUSTER").arg("SLOTS");
+        let map = self.inner.map.load_full();
+        for member in &map.nodes {
+            if let Ok(answer) = ask::run(&member.node, &question).await
+                && let Ok(slots) = SlotMap::parse(&answer, &member.address.host)
+            {
+                return Ok(slots);
+            }
+        }
+        let mut reason = self.inner.unserved();
+        for seed in &self.inner.seeds {
+            let told = match self.ask_seed(seed).await {
+                Ok(Value::ServerError(error)) => {
+                    Err(format!("{} {}", error.code(), error.details().unwrap_or_default()))
+                }
+                Ok(answer) => SlotMap::parse(&answer, seed.host()),
+                Err(error) => Err(error.to_string()),
+            };
+            match told {
+                Ok(slots) => return Ok(slots),
+                Err(words) => {
+                    reason = DownReason::new(DownKind::Cluster, format!("{seed}: {words}"));
+                }
+            }
+        }
+        Err(reason)
+    }
+
+    async fn ask_seed(&self, seed: &Endpoint) -> RedisResult<Value> {
+        let access = &self.inner.template.access;
+        let info = seed.info(&access.login, access.tls.as_ref())?;
+        let mut config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE))
+            .set_dns_resolver(access.resolver.clone());
+        if let Some(vault) = &access.vault {
+            config = config.set_credentials_provider(vault.clone());
+        }
+        let client = redis::Client::open(info)?;
+        let mut seed = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut question = redis::cmd("CLUSTER");
+        question.arg("SLOTS");
+        seed.send_packed_command(&question).await
+    }
+
+    /// Keeps the nodes that stay, starts those that are new, and lets go of the others.
+    fn adopt(&self, slots: SlotMap) {
+        let old = self.inner.map.load_full();
+        let mut nodes = Vec::with_capacity(slots.nodes().len());
+        for address in slots.nodes() {
+            let known = old.nodes.iter().find(|member| member.address == *address);
+            match known.cloned().or_else(|| self.join(address)) {
+                Some(member) => nodes.push(member),
+                // Without its pool a node cannot be; the slots keep their order all the same.
+                None => return,
+            }
+        }
+        let changed = old.slots != slots;
+        let map = Arc::new(Map { slots, nodes });
+        self.inner.map.store(Arc::clone(&map));
+        for gone in &old.nodes {
+            if !map.nodes.iter().any(|member| member.address == gone.address) {
+                gone.node.retire();
+            }
+        }
+        if changed {
+            // Channels live where their slot is, so every node looks for new ones.
+            self.inner.template.access.hub.touch();
+            map.nodes.iter().for_each(|member| member.node.nudge());
+        }
+        self.inner.tell();
+    }
+
+    fn join(&self, address: &NodeAddress) -> Option<Member> {
+        let template = &self.inner.template;
+        let tls = self.inner.seeds.first().is_some_and(Endpoint::is_tls);
+        let endpoint = Endpoint::Tcp {
+            host: address.host.clone(),
+            port: address.port,
+            tls,
+        };
+        let (here, listener) = (Arc::downgrade(&self.inner), Arc::downgrade(&self.inner));
+        let owned = address.clone();
+        let parts = NodeParts {
+            channels: Arc::new(move |hub: &Hub| channels_at(&here, &owned, hub)),
+            told: Arc::new(move |status: RedisStatus| {
+                if let Some(inner) = listener.upgrade() {
+                    if !status.is_up() {
+                        inner.stale.notify_one();
+                    }
+                    inner.tell();
+                }
+            }),
+            ..template.clone()
+        };
+        let node = Node::new(Way::Fixed(endpoint), parts).ok()?;
+        supervise(node.clone(), &self.inner.spawner);
+        Some(Member {
+            address: address.clone(),
+            node,
+        })
+    }
+}
+
+/// The channels whose slot a node serves.
+fn channels_at(inner: &Weak<Inner>, address: &NodeAddress, hub: &Hub) -> Vec<Vec<u8>> {
+    let Some(inner) = inner.upgrade() else {
+        return Vec::new();
+    };
+    let map = inner.map.load();
+    let mut channels = hub.channels();
+    channels.retain(|channel| {
+        let owner = map.slots.owner(slot_of(channel));
+        let owner = owner.and_then(|at| map.nodes.get(at));
+        owner.is_some_and(|member| member.address == *address)
+    });
+    channels
+}
+
+impl Inner {
+    fn unserved(&self) -> DownReason {
+        let uncovered = self.map.load().slots.uncovered();
+        let words = format!("{uncovered} of 16384 slots have no master");
+        DownReason::new(DownKind::Cluster, words)
+    }
+
+    /// Whether every slot is served by a master that is up.
+    fn whole(&self) -> Result<(), DownReason> {
+        let map = self.map.load();
+        if map.slots.uncovered() > 0 {
+            return Err(self.unserved());
+        }
+        let down = map.nodes.iter().find_map(|member| match member.node.link() {
+            Err(StoreError::Unavailable(reason)) => Some((&member.address, reason)),
+            _ => None,
+        });
+        match down {
+            None => Ok(()),
+            Some((address, reason)) => {
+                let NodeAddress { host, port } = address;
+                let words = format!("master {host}:{port} of {}: {reason}", map.nodes.len());
+                Err(DownReason::new(DownKind::Cluster, words))
+            }
+        }
+    }
+
+    fn tell(&self) {
+        (self.told)(match self.whole() {
+            Ok(()) => RedisStatus::Up,
+            Err(reason) => RedisStatus::Down { reason },
+        });
+    }
+}
+
+impl fmt::Debug for Topology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topology").field("seeds", &self.inner.seeds).finish_non_exhaustive()
+    }
+}

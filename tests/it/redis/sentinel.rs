@@ -3,7 +3,7 @@
 use super::folder::Folder;
 use super::raw::{Answer, Raw};
 use super::server::{Plan, TestRedis};
-use super::wait::until;
+use super::wait::{PATIENCE, until, within};
 
 /// The name under which the sentinels know the two.
 const NAME: &str = "mymaster";
@@ -72,13 +72,20 @@ impl TestSentinel {
     /// Waits until every sentinel that answers names another server than this one, and that server
     /// calls itself primary. After SIGKILL or SIGSTOP this takes about a second.
     pub fn await_other_primary(&self, than: &TestRedis) -> &TestRedis {
-        until("the sentinels name another primary", || {
+        let other = within(PATIENCE, &mut || {
             let named = |sentinel: &TestRedis| named(&mut sentinel.try_raw().ok()?);
             let named: Vec<_> = self.sentinels.iter().filter_map(named).collect();
             let first = *named.first()?;
             let agreed = first != than.port() && named.iter().all(|&port| port == first);
             let server = agreed.then(|| self.at(first))?;
             (role(server)? == "master").then_some(server)
+        });
+        other.unwrap_or_else(|| {
+            let logs: Vec<_> = self.sentinels.iter().map(TestRedis::log).collect();
+            panic!(
+                "{PATIENCE:?} and still no other primary:\n{}",
+                logs.join("\n")
+            )
         })
     }
 
@@ -121,33 +128,44 @@ fn arguments(folder: &Folder, port: u16, primary: u16) -> Vec<String> {
     vec![file, "--sentinel".to_owned()]
 }
 
-/// Shortens the periods that are seconds by default. Redis 7 can; an older one takes its time.
+/// Shortens the periods that are seconds by default, so that they soon see what is, and each other.
+/// Redis 7 can; an older one takes its time.
 fn hasten(sentinel: &TestRedis) {
-    let mut words = vec!["SENTINEL", "DEBUG"];
-    words.extend([
-        "info-period",
-        "100",
-        "ask-period",
-        "100",
-        "ping-period",
-        "100",
-    ]);
-    words.extend(["publish-period", "100"]);
-    // A sentinel that was starved for 2 s trusts nothing for 30 s: too long for a busy machine.
-    words.extend(["tilt-period", "1000"]);
-    let _ = sentinel.raw().command(&words);
+    set(
+        sentinel,
+        &[("info-period", "100"), ("publish-period", "100")],
+    );
 }
 
-/// Lengthens again what must be short only while they get to know each other.
+/// Lengthens what must be short only while they look.
 ///
-/// A server that calls itself primary without being chosen is made a replica after four of these
-/// periods. The one that chose it says so only after up to a second: with shorter periods the others
-/// are quicker and undo every exchange. So an old primary that comes back takes writes for 4 s,
+/// Whom they choose must have told of itself within three info periods, and a server that calls itself
+/// primary without being chosen is made a replica after four publish periods. While they exchange two
+/// servers they ask once a second, whatever the periods: with shorter ones nobody is good enough, or
+/// the others undo what the first has done. So an old primary that comes back takes writes for 4 s,
 /// where it is 8 s by default.
 fn calm(sentinel: &TestRedis) {
-    let _ = sentinel
-        .raw()
-        .command(&["SENTINEL", "DEBUG", "publish-period", "1000"]);
+    set(
+        sentinel,
+        &[("info-period", "1000"), ("publish-period", "1000")],
+    );
+}
+
+fn set(sentinel: &TestRedis, periods: &[(&str, &str)]) {
+    // They ask each other soon whether the primary is gone. One that was starved for 2 s trusts nothing
+    // for a while, 30 s by default: too long for a busy machine.
+    let mut words = vec![
+        "SENTINEL",
+        "DEBUG",
+        "ask-period",
+        "100",
+        "tilt-period",
+        "1000",
+    ];
+    words.extend(periods.iter().flat_map(|&(name, value)| [name, value]));
+    if let Ok(mut raw) = sentinel.try_raw() {
+        let _ = raw.try_command(&words);
+    }
 }
 
 /// Whether a sentinel sees the primary, the other sentinels, and a replica that could take over.

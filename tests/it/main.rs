@@ -25,3 +25,5 @@ mod metrics;
 mod progress;
 mod prometheus_text;
 mod rate_limit;
+mod redis;
+mod redis_helper;

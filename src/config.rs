@@ -119,7 +119,8 @@ impl KeepConfig {
         Ok(new)
     }
 
-    /// The settings as a tree, for overlays and for looking at them.
+    /// The settings as a tree, for overlays and for looking at them. Unlike `Debug` it shows everything,
+    /// Redis' URL and password included.
     ///
     /// # Errors
     ///
@@ -137,7 +138,10 @@ impl KeepConfig {
             let path = track.path().to_string();
             // A URL may hold a password, and the parser's words may quote it.
             if path.starts_with("redis") {
-                let allowed = "must be a table of `url` and `key_prefix`, both texts";
+                let allowed = "is no setting of redis, or of the wrong type: url, username, password, \
+                     ca_certificate, key_prefix and client_name are texts; max_connections, \
+                     command_timeout_ms, connect_timeout_ms, heartbeat_ms, bulk_bytes and \
+                     bulk_timeout_ms are whole numbers";
                 return ConfigError::one(path, "(hidden)", allowed);
             }
             let pointer = format!("/{}", path.replace(['.', '['], "/").replace(']', ""));
@@ -268,9 +272,12 @@ mod tests {
             json!({"url": 7}),
             json!("redis://:secret@h"),
             json!({"pw": "secret"}),
+            json!({"password": ["secret"]}),
+            json!({"max_connections": "secret"}),
         ] {
             let error = base.overlaid(json!({ "redis": redis })).unwrap_err();
             assert_eq!(error.faults()[0].value, "(hidden)");
+            assert!(error.faults()[0].field.starts_with("redis"), "{error}");
             assert!(!error.to_string().contains("secret"), "{error}");
         }
         let rules = json!({"rate_limit": {"rules": [{"name": "a", "quota": "lots"}]}});

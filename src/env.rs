@@ -5,7 +5,10 @@
 //! | variable | setting | form |
 //! |---|---|---|
 //! | `REDIS_URL`, else `AZURE_REDIS_URL` | `redis.url` | URL |
+//! | `REDIS_USERNAME`, `REDIS_PASSWORD` | `redis.username`, `redis.password` | text |
 //! | `REDIS_KEY_PREFIX` | `redis.key_prefix` | text |
+//! | `REDIS_MAX_CONNECTIONS` | `redis.max_connections` | number |
+//! | `REDIS_COMMAND_TIMEOUT` | `redis.command_timeout_ms` | milliseconds, or with a unit: `50ms`, `1s` |
 //! | `ENABLE_RATE_LIMITING` | `rate_limit.enabled` | `true`/`false`, `1`/`0`, `yes`/`no`, `on`/`off` |
 //! | `ENABLE_REDIS_CACHING` | `cache.enabled` | the same |
 //! | `ENABLE_STREAMING` | `progress.enabled` | the same |
@@ -124,9 +127,6 @@ fn plain_names(
     if let Some(url) = redis_url(var) {
         set(over, "redis", "url", Value::String(url));
     }
-    if let Some(prefix) = var("REDIS_KEY_PREFIX") {
-        set(over, "redis", "key_prefix", Value::String(prefix));
-    }
     for (name, room, field, form) in PLAIN_NAMES {
         let Some(text) = var(name) else { continue };
         match (form.read)(&text) {
@@ -146,6 +146,10 @@ struct Form {
 const SWITCH: Form = Form {
     read: read_bool,
     allowed: "must be true or false, 1 or 0, yes or no, on or off",
+};
+const TEXT: Form = Form {
+    read: read_text,
+    allowed: "must be a text",
 };
 const NUMBER: Form = Form {
     read: read_number,
@@ -180,6 +184,16 @@ const TIME_ALLOWED: &str = "must be a time of zero or more, like 500ms, 30s, 5m,
 
 /// The variable, the room, the field, and the form.
 const PLAIN_NAMES: &[(&str, &str, &str, Form)] = &[
+    ("REDIS_USERNAME", "redis", "username", TEXT),
+    ("REDIS_PASSWORD", "redis", "password", TEXT),
+    ("REDIS_KEY_PREFIX", "redis", "key_prefix", TEXT),
+    ("REDIS_MAX_CONNECTIONS", "redis", "max_connections", NUMBER),
+    (
+        "REDIS_COMMAND_TIMEOUT",
+        "redis",
+        "command_timeout_ms",
+        MILLIS,
+    ),
     ("ENABLE_RATE_LIMITING", "rate_limit", "enabled", SWITCH),
     ("ENABLE_REDIS_CACHING", "cache", "enabled", SWITCH),
     ("ENABLE_STREAMING", "progress", "enabled", SWITCH),
@@ -214,6 +228,13 @@ fn keep_names(
         };
         for (field, current) in fields {
             let name = format!("KEEP_{}_{}", room.to_uppercase(), field.to_uppercase());
+            // Redis' settings that may be absent are all texts, and a password may consist of digits.
+            let text = Value::String(String::new());
+            let current = if room == "redis" && current.is_null() {
+                &text
+            } else {
+                current
+            };
             if let Some(value) = keep_value(&name, current, var, faults) {
                 set(over, room, field, value);
             }
@@ -234,15 +255,12 @@ fn keep_value(
         Value::Number(_) => NUMBER,
         Value::Array(_) => LIST,
         Value::Object(_) => TABLE,
-        Value::String(_) => Form {
-            read: |text| Some(Value::String(text.to_owned())),
-            allowed: "",
-        },
+        Value::String(_) => TEXT,
         Value::Null => ANY,
     };
     let value = (form.read)(&text);
     if value.is_none() {
-        // A Redis URL is a text and cannot fail here, so nothing secret is said.
+        // Redis' URL, user and password are texts and cannot fail here, so nothing secret is said.
         faults.add(name, &text, form.allowed);
     }
     value
@@ -263,6 +281,10 @@ fn read_bool(text: &str) -> Option<Value> {
         "false" | "0" | "no" | "off" => Some(Value::Bool(false)),
         _ => None,
     }
+}
+
+fn read_text(text: &str) -> Option<Value> {
+    Some(Value::String(text.to_owned()))
 }
 
 fn read_number(text: &str) -> Option<Value> {
@@ -290,7 +312,7 @@ fn read_table(text: &str) -> Option<Value> {
 
 /// A setting that may be absent is a number if it looks like one.
 fn read_any(text: &str) -> Option<Value> {
-    read_number(text).or_else(|| Some(Value::String(text.to_owned())))
+    read_number(text).or_else(|| read_text(text))
 }
 
 fn read_mib(text: &str) -> Option<Value> {
@@ -371,7 +393,11 @@ mod tests {
         let config = with(&[
             ("REDIS_URL", ""),
             ("AZURE_REDIS_URL", "rediss://h:6380"),
+            ("REDIS_USERNAME", "crm-user"),
+            ("REDIS_PASSWORD", "12345"),
             ("REDIS_KEY_PREFIX", "crm"),
+            ("REDIS_MAX_CONNECTIONS", "2"),
+            ("REDIS_COMMAND_TIMEOUT", "50"),
             ("ENABLE_RATE_LIMITING", "off"),
             ("ENABLE_REDIS_CACHING", "0"),
             ("ENABLE_STREAMING", "No"),
@@ -385,7 +411,11 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(config.redis.url.as_deref(), Some("rediss://h:6380"));
+        assert_eq!(config.redis.username.as_deref(), Some("crm-user"));
+        assert_eq!(config.redis.password.as_deref(), Some("12345"));
         assert_eq!(config.redis.key_prefix, "crm");
+        assert_eq!(config.redis.max_connections, 2);
+        assert_eq!(config.redis.command_timeout.as_millis(), 50);
         assert!(!config.rate_limit.enabled && !config.cache.enabled);
         assert!(!config.progress.enabled && !config.metrics.enabled);
         assert_eq!(config.cache.capacity_bytes, 32 << 20);
@@ -443,6 +473,66 @@ mod tests {
         assert_eq!(config.guard.memory_budget_bytes, Some(1 << 30));
         assert_eq!(config.redis.url.as_deref(), Some("redis://h"));
         assert_eq!(config.rate_limit.rules.len(), 1);
+    }
+
+    #[test]
+    fn every_setting_of_redis_has_a_keep_name() {
+        let config = with(&[
+            ("REDIS_PASSWORD", "plain"),
+            ("KEEP_REDIS_URL", "7"),
+            ("KEEP_REDIS_USERNAME", "8"),
+            ("KEEP_REDIS_PASSWORD", "123456"),
+            ("KEEP_REDIS_CA_CERTIFICATE", "/etc/ca.pem"),
+            ("KEEP_REDIS_KEY_PREFIX", "9"),
+            ("KEEP_REDIS_CLIENT_NAME", "crm"),
+            ("KEEP_REDIS_MAX_CONNECTIONS", "3"),
+            ("KEEP_REDIS_COMMAND_TIMEOUT_MS", "60"),
+            ("KEEP_REDIS_CONNECT_TIMEOUT_MS", "1000"),
+            ("KEEP_REDIS_HEARTBEAT_MS", "250"),
+            ("KEEP_REDIS_BULK_BYTES", "65536"),
+            ("KEEP_REDIS_BULK_TIMEOUT_MS", "2000"),
+        ]);
+        let redis = config.unwrap().redis;
+        let millis = std::time::Duration::from_millis;
+        let expected = crate::store::RedisConfig {
+            url: Some("7".to_owned()),
+            username: Some("8".to_owned()),
+            password: Some("123456".to_owned()),
+            ca_certificate: Some("/etc/ca.pem".into()),
+            key_prefix: "9".to_owned(),
+            client_name: "crm".to_owned(),
+            max_connections: 3,
+            command_timeout: millis(60),
+            connect_timeout: millis(1_000),
+            heartbeat: millis(250),
+            bulk_bytes: 65_536,
+            bulk_timeout: millis(2_000),
+        };
+        assert_eq!(redis, expected);
+    }
+
+    #[test]
+    fn what_redis_is_told_in_secret_shows_in_no_fault() {
+        let error = with(&[
+            ("REDIS_URL", "redis://:s3cr3t@h"),
+            ("REDIS_PASSWORD", "s3cr3t"),
+            ("KEEP_REDIS_PASSWORD", "s3cr3t"),
+            ("KEEP_REDIS_USERNAME", "s3cr3t"),
+            ("KEEP_REDIS_MAX_CONNECTIONS", "99999999999999999999"),
+            ("KEEP_REDIS_HEARTBEAT_MS", "soon"),
+        ]);
+        let error = error.unwrap_err();
+        assert_eq!(error.faults().len(), 2, "{error}");
+        assert!(!error.to_string().contains("s3cr3t"), "{error}");
+
+        let config = Profile::production().config().clone();
+        let mut faults = Faults::new();
+        let vars = ["KEEP_REDIS_PASWORD", "KEEP_REDIS_PASSWORD"];
+        let vars = vars.into_iter().map(|name| (name.into(), "s3cr3t".into()));
+        note_unknown(&config, vars, &mut faults);
+        let error = faults.into_error();
+        assert_eq!(error.faults().len(), 1);
+        assert!(!error.to_string().contains("s3cr3t"), "{error}");
     }
 
     #[test]

@@ -53,6 +53,12 @@ impl Profile {
             markers_max: 16_384,
             patterns_max: 512,
         };
+        // The smallest Redis of Azure takes 256 clients for all instances and all their services: one
+        // connection for commands, one in reserve.
+        config.redis.max_connections = 2;
+        // In the same region it answers within 2 ms. What has not come after 50 is given up, so that
+        // memory answers before anybody notices.
+        config.redis.command_timeout = Duration::from_millis(50);
         // Basic databases allow few connections, and each costs the server 5 to 10 MB.
         config.database.connections_max = 3;
         Self::new("azure_b1", config)

@@ -22,6 +22,9 @@ use crate::metrics::{HealthBoard, Metrics, MetricsConfig};
 use crate::profile::Profile;
 use crate::progress::ProgressConfig;
 use crate::rate_limit::RateLimitConfig;
+#[cfg(feature = "redis")]
+use crate::store::CredentialsProvider;
+use crate::store::RedisConfig;
 
 /// Puts a [`Keep`] together. Begin with [`Keep::builder`]; later calls win over earlier ones.
 ///
@@ -33,6 +36,8 @@ pub struct KeepBuilder {
     callers: Option<CallerResolver>,
     recorders: Vec<Arc<dyn Recorder>>,
     clock: Option<Clock>,
+    #[cfg(feature = "redis")]
+    redis_credentials: Option<Arc<dyn CredentialsProvider>>,
 }
 
 impl Keep {
@@ -57,6 +62,8 @@ impl Keep {
             callers: None,
             recorders,
             clock: None,
+            #[cfg(feature = "redis")]
+            redis_credentials: None,
         }
     }
 }
@@ -100,6 +107,20 @@ impl KeepBuilder {
     /// tell routes apart without axum.
     pub fn routes(mut self, routes: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.config.routes = routes.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Changes where Redis is and how it is used.
+    pub fn redis(mut self, change: impl FnOnce(&mut RedisConfig)) -> Self {
+        change(&mut self.config.redis);
+        self
+    }
+
+    /// Who knows the user and password for Redis, where they expire and have to be renewed. They take the
+    /// place of those in the settings. Without a Redis URL nobody is asked.
+    #[cfg(feature = "redis")]
+    pub fn redis_credentials(mut self, provider: impl CredentialsProvider) -> Self {
+        self.redis_credentials = Some(Arc::new(provider));
         self
     }
 
@@ -186,6 +207,7 @@ impl KeepBuilder {
             callers,
             mut recorders,
             clock,
+            ..
         } = self;
         if config.metrics.routes.is_empty() {
             config.metrics.routes.clone_from(&config.routes);

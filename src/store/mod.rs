@@ -2,5 +2,12 @@
 //! this process' memory; a configured Redis is named in health as not in use.
 
 mod config;
+#[cfg(feature = "redis")]
+#[cfg_attr(not(test), expect(dead_code, reason = "connections use it next"))]
+mod hub;
+#[cfg(feature = "redis")]
+mod push;
 
 pub use config::RedisConfig;
+#[cfg(feature = "redis")]
+pub use push::{Push, PushSink};

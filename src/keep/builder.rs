@@ -207,7 +207,8 @@ impl KeepBuilder {
             callers,
             mut recorders,
             clock,
-            ..
+            #[cfg(feature = "redis")]
+            redis_credentials,
         } = self;
         if config.metrics.routes.is_empty() {
             config.metrics.routes.clone_from(&config.routes);
@@ -223,6 +224,8 @@ impl KeepBuilder {
             config,
             clock,
             events,
+            #[cfg(feature = "redis")]
+            credentials: redis_credentials,
         };
         // What is wrong with a rule's route only its engine can tell, so all of them are asked before
         // anything is reported.

@@ -47,9 +47,10 @@ async fn follow(pool: &RedisPool, board: &HealthBoard) {
 fn tell(figures: &RedisFigures, board: &HealthBoard) {
     let (status, detail) = match (&figures.status, &figures.refuses_writes) {
         (RedisStatus::Up, None) => (HealthStatus::Healthy, up(figures)),
-        (RedisStatus::Up, Some(code)) => {
-            (HealthStatus::Degraded, format!("{}, takes no writes: {code}", up(figures)))
-        }
+        (RedisStatus::Up, Some(code)) => (
+            HealthStatus::Degraded,
+            format!("{}, takes no writes: {code}", up(figures)),
+        ),
         (down @ RedisStatus::Down { .. }, _) => (HealthStatus::Degraded, down.to_string()),
         (RedisStatus::Disabled, _) => (HealthStatus::Healthy, RedisStatus::Disabled.to_string()),
     };
@@ -62,25 +63,36 @@ fn up(figures: &RedisFigures) -> String {
         1 => "1 connection".to_owned(),
         more => format!("{more} connections"),
     };
-    format!("up: {server}, {connections}, round trip {} us", figures.round_trip.as_micros())
+    format!(
+        "up: {server}, {connections}, round trip {} us",
+        figures.round_trip.as_micros()
+    )
 }
 
 fn register_gauges(keep: &Keep, pool: &RedisPool) -> Result<(), ConfigError> {
     let metrics = keep.metrics();
     let up = pool.clone();
-    metrics.gauge("keep_redis_up", "Whether commands are sent to Redis.", move || {
-        f64::from(u8::from(up.status().is_up()))
-    })?;
+    metrics.gauge(
+        "keep_redis_up",
+        "Whether commands are sent to Redis.",
+        move || f64::from(u8::from(up.status().is_up())),
+    )?;
     let open = pool.clone();
-    metrics.gauge("keep_redis_connections", "Open connections to Redis.", move || {
-        open.figures().connections as f64
-    })?;
+    metrics.gauge(
+        "keep_redis_connections",
+        "Open connections to Redis.",
+        move || open.figures().connections as f64,
+    )?;
     let waiting = pool.clone();
-    metrics.gauge("keep_redis_under_way", "Commands that wait for Redis.", move || {
-        waiting.figures().under_way as f64
-    })?;
+    metrics.gauge(
+        "keep_redis_under_way",
+        "Commands that wait for Redis.",
+        move || waiting.figures().under_way as f64,
+    )?;
     let trip = pool.clone();
-    metrics.gauge("keep_redis_round_trip_seconds", "The last heartbeat's round trip.", move || {
-        trip.figures().round_trip.as_secs_f64()
-    })
+    metrics.gauge(
+        "keep_redis_round_trip_seconds",
+        "The last heartbeat's round trip.",
+        move || trip.figures().round_trip.as_secs_f64(),
+    )
 }

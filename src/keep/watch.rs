@@ -17,7 +17,11 @@ use crate::metrics::{HealthBoard, HealthStatus};
 pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
     let (spawner, board) = (keep.spawner(), keep.health_board().clone());
     #[cfg(not(feature = "redis"))]
-    board.set("redis", HealthStatus::Healthy, "not built in: state is in memory");
+    board.set(
+        "redis",
+        HealthStatus::Healthy,
+        "not built in: state is in memory",
+    );
     #[cfg(feature = "redis")]
     crate::keep::redis::start(keep)?;
     let budget = keep.guard().memory().budget_bytes;

@@ -73,6 +73,19 @@ impl Target {
 }
 
 impl Endpoint {
+    /// Whether connections to it are encrypted.
+    pub(crate) const fn is_tls(&self) -> bool {
+        matches!(self, Self::Tcp { tls: true, .. })
+    }
+
+    /// Its name or address; empty for a socket.
+    pub(crate) fn host(&self) -> &str {
+        match self {
+            Self::Tcp { host, .. } => host,
+            Self::Unix(_) => "",
+        }
+    }
+
     /// What redis-rs wants to know of a connection: always RESP3, because pushes and commands share it, and
     /// no Nagle, which costs two fifths of the throughput at a round trip of 1 ms.
     ///

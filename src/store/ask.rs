@@ -59,7 +59,11 @@ pub(crate) async fn batch(
     let link = node.link()?;
     let asking = Asking::begin(node, &link);
     let mut answers = asking.many(steps, bulk).await?;
-    let missing = |&at: &usize| answers.get(at).is_some_and(|answer| asking.is_missing(answer));
+    let missing = |&at: &usize| {
+        answers
+            .get(at)
+            .is_some_and(|answer| asking.is_missing(answer))
+    };
     let missed: Vec<usize> = (0..steps.len()).filter(missing).collect();
     if !missed.is_empty() {
         asking.reload().await?;
@@ -200,12 +204,16 @@ async fn beside(node: &Node, link: &Link, commands: &Pipeline) -> Result<Vec<Val
         let held = node.reserve().await?;
         let mut lane = held.lane.clone();
         let count = commands.len();
-        let sent = held.pulse.turn(limit, lane.send_packed_commands(commands, 0, count));
+        let sent = held
+            .pulse
+            .turn(limit, lane.send_packed_commands(commands, 0, count));
         sent.await.map_err(|failure| {
             // Only this connection is known to be of no use; the lane finds out for itself.
             drop(Object::take(held));
             failure.error
         })
     };
-    within(limit, work).await.unwrap_or(Err(StoreError::Timeout))
+    within(limit, work)
+        .await
+        .unwrap_or(Err(StoreError::Timeout))
 }

@@ -106,13 +106,20 @@ pub(crate) fn unreachable(error: &RedisError) -> DownReason {
 fn of_io(kind: io::ErrorKind, text: &str) -> DownKind {
     // rustls speaks through `io::Error` of the kind InvalidData; a plain port that is asked for TLS
     // answers with bytes that are no handshake.
-    let tls = ["tls", "certificate", "handshake", "corrupt message", "unknown issuer", "unknownissuer"];
+    let tls = [
+        "tls",
+        "certificate",
+        "handshake",
+        "corrupt message",
+        "unknown issuer",
+        "unknownissuer",
+    ];
     match kind {
         _ if tls.iter().any(|word| text.contains(word)) => DownKind::Tls,
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => DownKind::NoProgress,
-        io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
-            DownKind::Disconnected
-        }
+        io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset => DownKind::Disconnected,
         io::ErrorKind::InvalidData => DownKind::Protocol,
         _ => DownKind::Unreachable,
     }

@@ -24,12 +24,18 @@ const MOMENT: Duration = Duration::from_millis(2);
 pub(crate) async fn run(topology: &Topology, step: &Step, bulk: bool) -> Answer {
     let node = topology.master(step.route())?;
     let limits = node.limits();
-    let limit = if bulk { limits.bulk_timeout } else { limits.command_timeout };
+    let limit = if bulk {
+        limits.bulk_timeout
+    } else {
+        limits.command_timeout
+    };
     let journey = async {
         let answer = ask::step(&node, step, bulk).await;
         follow(topology, node.clone(), step, answer).await
     };
-    within(limit + GRACE, journey).await.unwrap_or(Err(StoreError::Timeout))
+    within(limit + GRACE, journey)
+        .await
+        .unwrap_or(Err(StoreError::Timeout))
 }
 
 /// Sends each master its steps, all at the same time, and puts the answers back in order.
@@ -53,7 +59,9 @@ pub(crate) async fn batch(
         }
     }
     let answers = answers.into_iter();
-    Ok(answers.map(|answer| answer.unwrap_or(Err(StoreError::Lost))).collect())
+    Ok(answers
+        .map(|answer| answer.unwrap_or(Err(StoreError::Lost)))
+        .collect())
 }
 
 /// The steps of a batch that go to one master.
@@ -80,19 +88,29 @@ impl<'a> Share<'a> {
     /// The answers with their places; where the master could not be asked, its error for each step.
     async fn send(&self, topology: &Topology, bulk: bool) -> Vec<(usize, Answer)> {
         let limits = self.node.limits();
-        let limit = if bulk { limits.bulk_timeout } else { limits.command_timeout };
+        let limit = if bulk {
+            limits.bulk_timeout
+        } else {
+            limits.command_timeout
+        };
         let journey = async {
             let answers = match ask::batch(&self.node, &self.steps, bulk).await {
                 Ok(answers) => answers,
                 Err(error) => self.steps.iter().map(|_| Err(error.clone())).collect(),
             };
-            let followed = answers.into_iter().zip(&self.steps).map(|(answer, step)| {
-                follow(topology, self.node.clone(), step, answer)
-            });
+            let followed = answers
+                .into_iter()
+                .zip(&self.steps)
+                .map(|(answer, step)| follow(topology, self.node.clone(), step, answer));
             join_all(followed).await
         };
         let answers = within(limit + GRACE, journey).await;
-        let late = || self.steps.iter().map(|_| Err(StoreError::Timeout)).collect();
+        let late = || {
+            self.steps
+                .iter()
+                .map(|_| Err(StoreError::Timeout))
+                .collect()
+        };
         let answers: Vec<Answer> = answers.unwrap_or_else(late);
         self.places.iter().copied().zip(answers).collect()
     }

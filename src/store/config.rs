@@ -117,6 +117,16 @@ impl RedisConfig {
         }
     }
 
+    /// What all keys begin with.
+    #[cfg(feature = "redis")]
+    pub(crate) fn prefix(&self) -> &str {
+        if self.key_prefix.is_empty() {
+            "keep"
+        } else {
+            &self.key_prefix
+        }
+    }
+
     /// Where the URL leads, with the login from beside it; or nothing, and what is wrong is noted.
     #[cfg(feature = "redis")]
     pub(crate) fn target(&self, room: &str, faults: &mut Faults) -> Option<Target> {

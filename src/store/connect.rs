@@ -12,13 +12,13 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::store::address::{Endpoint, Login};
 use crate::store::classify::unreachable;
-use crate::store::vault::Vault;
-use crate::store::pulse::Pulse;
 use crate::store::hub::{Heard, Hub};
+use crate::store::pulse::Pulse;
 use crate::store::resolver::Resolver;
 use crate::store::sentinel::Sentinels;
 use crate::store::status::{DownKind, DownReason};
 use crate::store::tls::Tls;
+use crate::store::vault::Vault;
 
 /// One open connection, as the pool counts it.
 pub(crate) struct Wire {
@@ -86,7 +86,10 @@ impl managed::Manager for Connector {
         let info = endpoint.info(&self.access.login, self.access.tls.as_ref());
         let info = info.map_err(|error| failed(&error))?;
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let pulse = Arc::new(Pulse::new(self.access.clock.clone(), Arc::clone(&self.over)));
+        let pulse = Arc::new(Pulse::new(
+            self.access.clock.clone(),
+            Arc::clone(&self.over),
+        ));
         let config = self.config(id, &pulse);
         let maker = deadpool_redis::Manager::new_with_config(info, config);
         let maker = maker.map_err(|error| failed(&error))?;

@@ -1,7 +1,7 @@
 //! The connection that commands take: shared by all of them, and gone for good once it is dropped.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -12,9 +12,9 @@ use redis::{Cmd, Pipeline, Value};
 use crate::store::classify::{self, Failure};
 use crate::store::connect::{Held, Wire};
 use crate::store::greet::Greeting;
+use crate::store::hub::Hub;
 use crate::store::library::Dialect;
 use crate::store::pulse::Pulse;
-use crate::store::hub::Hub;
 
 /// A connection in use. Its place in the pool is free again once the last command on it has ended.
 pub(crate) struct Link {
@@ -95,7 +95,9 @@ impl Link {
     ) -> Result<Vec<Value>, Failure> {
         let mut lane = self.lane.clone();
         let count = commands.len();
-        self.pulse.turn(limit, lane.send_packed_commands(commands, 0, count)).await
+        self.pulse
+            .turn(limit, lane.send_packed_commands(commands, 0, count))
+            .await
     }
 
     /// Subscribes to one channel. The answer is the confirmation, a push that the hub has seen by now.

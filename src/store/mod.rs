@@ -1,28 +1,120 @@
-//! Where state is shared between instances. This version knows the settings and keeps everything in
-//! this process' memory; a configured Redis is named in health as not in use.
+//! Where state is shared between instances: one pool of Redis connections for the whole crate.
+//!
+//! # One connection, and one in reserve
+//!
+//! A multiplexed connection carries any number of commands at once: a checkout per command would allow
+//! one. So all commands share one connection, and `redis.max_connections` (2 on a small host) is a hard
+//! cap, not a size. The second is the reserve: it is opened to replace the first while that one drains,
+//! and for commands with large requests or replies ([`Command::bulk`]), behind which small ones would
+//! wait; it closes after idling for five seconds. In a cluster the cap is per node.
+//!
+//! # Nobody waits for a Redis that is gone
+//!
+//! A supervisor owns the connection: it connects with a scattered backoff of at most 100 ms, tries the
+//! server out (`HELLO`, `PING`, and a write), loads the scripts, subscribes, and only then publishes it.
+//! While there is none, every command fails at once with [`StoreError::Unavailable`]. A connection is
+//! given up when it breaks, when a command was not answered within `redis.command_timeout` and nothing
+//! else was answered either, when half of what was asked in the last second came too late, and when the
+//! server says that it cannot serve: `READONLY`, `LOADING`, `BUSY`, `NOAUTH`. A heartbeat notices the end
+//! of an idle connection and keeps the way to it open.
+//!
+//! # Ghosts
+//!
+//! A command that timed out here may still run there, and so may one whose caller was dropped:
+//! [`StoreError::may_have_run`]. Whoever repeats a command, or goes on without its answer, must know that
+//! it does no harm twice. This is the contract that every room keeps which writes through this one:
+//!
+//! | write | why a ghost is harmless |
+//! |---|---|
+//! | the pool's own probe: `SET <prefix>:probe 1 PX 60000` | the same value each time, and it expires |
+//! | a whole value under its key (`SET`, `HSET` of all fields, `DEL`, `PEXPIRE`) | idempotent: repeating it leaves the same |
+//! | a value that has become old meanwhile | fenced: it carries its stamp, and readers judge by the stamp |
+//! | counting (`INCR`, tokens taken, records appended) | only inside a [`Script`] that is given an id of the attempt, or where counting one too many is the safe side |
+//!
+//! `FUNCTION LOAD REPLACE`, `SCRIPT LOAD`, `SUBSCRIBE` and `CLIENT SETNAME` are idempotent.
+
+mod config;
+mod error;
+mod status;
 
 #[cfg(feature = "redis")]
-#[cfg_attr(not(test), expect(dead_code, reason = "for the pool"))]
 mod address;
-mod config;
+#[cfg(feature = "redis")]
+mod ask;
+#[cfg(feature = "redis")]
+mod backoff;
+#[cfg(feature = "redis")]
+mod classify;
+#[cfg(feature = "redis")]
+mod cluster;
+#[cfg(feature = "redis")]
+mod command;
+#[cfg(feature = "redis")]
+mod connect;
 #[cfg(feature = "redis")]
 mod credentials;
 #[cfg(feature = "redis")]
-#[cfg_attr(not(test), expect(dead_code, reason = "for the pool"))]
+mod deadline;
+#[cfg(feature = "redis")]
+mod figures;
+#[cfg(feature = "redis")]
+mod greet;
+#[cfg(feature = "redis")]
+mod hub;
+#[cfg(feature = "redis")]
+mod library;
+#[cfg(feature = "redis")]
+mod link;
+#[cfg(feature = "redis")]
+mod node;
+#[cfg(feature = "redis")]
+mod pool;
+#[cfg(feature = "redis")]
+mod pulse;
+#[cfg(feature = "redis")]
+mod push;
+#[cfg(feature = "redis")]
+mod reply;
+#[cfg(feature = "redis")]
 mod resolver;
 #[cfg(feature = "redis")]
-mod status;
+mod script;
 #[cfg(feature = "redis")]
-#[cfg_attr(not(test), expect(dead_code, reason = "for the pool"))]
+mod sentinel;
+#[cfg(feature = "redis")]
+mod slots;
+#[cfg(feature = "redis")]
+mod supervisor;
+#[cfg(feature = "redis")]
 mod tls;
+#[cfg(feature = "redis")]
+mod topology;
 #[cfg(feature = "redis")]
 mod url;
 #[cfg(feature = "redis")]
-#[cfg_attr(not(test), expect(dead_code, reason = "for the pool"))]
 mod vault;
+#[cfg(feature = "redis")]
+mod watch;
+#[cfg(feature = "redis")]
+mod window;
 
 pub use config::RedisConfig;
+pub use error::StoreError;
+pub use status::{DownKind, DownReason, RedisStatus};
+
+#[cfg(feature = "redis")]
+pub use command::{Argument, Batch, Call, Command};
 #[cfg(feature = "redis")]
 pub use credentials::{Credentials, CredentialsError, CredentialsProvider};
 #[cfg(feature = "redis")]
-pub use status::{DownKind, DownReason, RedisStatus};
+pub use figures::RedisFigures;
+#[cfg(feature = "redis")]
+pub use pool::{RedisPool, StoreParts};
+#[cfg(feature = "redis")]
+pub use push::{Push, PushSink};
+#[cfg(feature = "redis")]
+pub use reply::{FromReply, List, Pairs, Reply};
+#[cfg(feature = "redis")]
+pub use script::Script;
+#[cfg(feature = "redis")]
+pub use watch::StatusWatch;

@@ -13,9 +13,9 @@ use crate::store::classify::Failure;
 use crate::store::config::RedisConfig;
 use crate::store::connect::{Access, Connector, Held, Way};
 use crate::store::error::StoreError;
+use crate::store::hub::Hub;
 use crate::store::library::Library;
 use crate::store::link::Link;
-use crate::store::hub::Hub;
 use crate::store::status::{DownKind, DownReason, RedisStatus};
 
 /// The times and sizes that a node keeps to; see `RedisConfig`, where they come from.
@@ -149,7 +149,10 @@ impl Node {
         link.pulse.end(reason);
         let _changing = self.changing();
         let current = self.inner.current.load();
-        if current.as_ref().is_some_and(|current| current.id == link.id) {
+        if current
+            .as_ref()
+            .is_some_and(|current| current.id == link.id)
+        {
             self.inner.current.store(None);
             self.down(link.pulse.reason());
         }
@@ -203,7 +206,9 @@ impl Node {
 
     /// Closes connections beside the lane that nobody has used for `idle`.
     pub(crate) fn close_idle(&self, idle: Duration) {
-        self.inner.pool.retain(|_, metrics| metrics.last_used() < idle);
+        self.inner
+            .pool
+            .retain(|_, metrics| metrics.last_used() < idle);
     }
 
     /// Where the way leads now, for a node whose address may change.

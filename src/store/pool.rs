@@ -16,10 +16,10 @@ use crate::store::config::RedisConfig;
 use crate::store::connect::{Access, Way};
 use crate::store::credentials::CredentialsProvider;
 use crate::store::error::StoreError;
-use crate::store::library::Library;
 use crate::store::figures::RedisFigures;
-use crate::store::node::{Limits, Node, NodeParts};
 use crate::store::hub::Hub;
+use crate::store::library::Library;
+use crate::store::node::{Limits, Node, NodeParts};
 use crate::store::push::PushSink;
 use crate::store::reply::{FromReply, Reply};
 use crate::store::resolver::Resolver;
@@ -101,14 +101,16 @@ impl RedisPool {
             return Ok(Self::disabled());
         };
         let authority = config.ca_certificate.as_deref();
-        let tls = target.uses_tls().then(|| Tls::new("redis.ca_certificate", authority));
+        let tls = target
+            .uses_tls()
+            .then(|| Tls::new("redis.ca_certificate", authority));
         let tls = tls.transpose()?;
         let hub = Hub::default();
         let starting = DownReason::new(DownKind::Starting, "connecting");
         let status = watch::Sender::new(RedisStatus::Down { reason: starting });
         let vault = parts.credentials.clone();
-        let vault = vault
-            .map(|provider| Vault::new(provider, parts.clock.clone(), parts.events.clone()));
+        let vault =
+            vault.map(|provider| Vault::new(provider, parts.clock.clone(), parts.events.clone()));
         let node_parts = NodeParts {
             limits: Limits::of(config),
             probe: Some(format!("{}:probe", config.prefix())),
@@ -238,7 +240,10 @@ impl RedisPool {
                 cluster::batch(topology, batch.steps(), bulk).await?
             }
         };
-        Ok(answers.into_iter().map(|answer| answer.map(Reply)).collect())
+        Ok(answers
+            .into_iter()
+            .map(|answer| answer.map(Reply))
+            .collect())
     }
 
     /// Hears the messages of a channel, from now on and over every reconnect; see [`PushSink`] for the
@@ -299,6 +304,8 @@ impl fmt::Debug for RedisPool {
 
 impl fmt::Debug for StoreParts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreParts").field("scripts", &self.scripts.len()).finish_non_exhaustive()
+        f.debug_struct("StoreParts")
+            .field("scripts", &self.scripts.len())
+            .finish_non_exhaustive()
     }
 }

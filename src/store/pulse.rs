@@ -70,7 +70,10 @@ impl Pulse {
             Some(Ok(value)) => {
                 turn.replied();
                 self.is_sound().then_some(value).ok_or_else(|| {
-                    Failure::lost(DownKind::Protocol, "the connection's replies lost their order")
+                    Failure::lost(
+                        DownKind::Protocol,
+                        "the connection's replies lost their order",
+                    )
                 })
             }
             // redis-rs says so only of the connection; an error of the server is a value to it.
@@ -105,11 +108,19 @@ impl Pulse {
         let replied = self.replied();
         let words = if replied == turn.replied {
             let millis = limit.as_millis();
-            Some((DownKind::NoProgress, format!("nothing was answered for {millis} ms")))
+            Some((
+                DownKind::NoProgress,
+                format!("nothing was answered for {millis} ms"),
+            ))
         } else {
             let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
             let slow = window.miss(self.clock.now(), replied);
-            slow.then(|| (DownKind::Slow, "half of the answers come too late".to_owned()))
+            slow.then(|| {
+                (
+                    DownKind::Slow,
+                    "half of the answers come too late".to_owned(),
+                )
+            })
         };
         Failure {
             error: StoreError::Timeout,

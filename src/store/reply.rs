@@ -249,10 +249,7 @@ mod tests {
     #[test]
     fn tuples_want_their_exact_length() {
         let reply = || Reply(Value::Array(vec![Value::Int(1), text("b"), Value::Nil]));
-        assert_eq!(
-            reply().read(),
-            Ok((1_i64, "b".to_owned(), None::<Vec<u8>>))
-        );
+        assert_eq!(reply().read(), Ok((1_i64, "b".to_owned(), None::<Vec<u8>>)));
         assert!(reply().read::<(i64, String)>().is_err());
     }
 

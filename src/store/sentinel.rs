@@ -72,7 +72,9 @@ impl Sentinels {
             .set_connection_timeout(Some(PATIENCE))
             .set_response_timeout(Some(PATIENCE));
         let client = redis::Client::open(info)?;
-        client.get_multiplexed_async_connection_with_config(&config).await
+        client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
     }
 
     async fn ask(&self, sentinel: &mut MultiplexedConnection) -> Option<Endpoint> {

@@ -190,7 +190,9 @@ pub(crate) async fn load_as(
     for cmd in library.load(dialect) {
         match link.one(&cmd, limit).await {
             Ok(_) => {}
-            Err(Failure { trip: Some(reason), .. }) => return Err(reason),
+            Err(Failure {
+                trip: Some(reason), ..
+            }) => return Err(reason),
             Err(Failure { error, .. }) => {
                 tracing::debug!(target: "tower_keep", ?dialect, %error, "scripts not loaded");
                 return Ok(Loaded::NotHere);
@@ -233,7 +235,9 @@ fn tracking(prefixes: &[Vec<u8>]) -> Cmd {
 fn settled<T>(outcome: Result<T, Failure>) -> Result<T, DownReason> {
     outcome.map_err(|failure| {
         let words = format!("subscribing failed: {}", failure.error);
-        failure.trip.unwrap_or_else(|| DownReason::new(DownKind::Protocol, words))
+        failure
+            .trip
+            .unwrap_or_else(|| DownReason::new(DownKind::Protocol, words))
     })
 }
 

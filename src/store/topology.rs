@@ -13,8 +13,8 @@ use crate::store::ask;
 use crate::store::command::Command;
 use crate::store::connect::Way;
 use crate::store::error::StoreError;
-use crate::store::node::{Node, NodeParts, Told};
 use crate::store::hub::Hub;
+use crate::store::node::{Node, NodeParts, Told};
 use crate::store::slots::{NodeAddress, SlotMap, slot_of};
 use crate::store::status::{DownKind, DownReason, RedisStatus};
 use crate::store::supervisor::supervise;
@@ -90,7 +90,10 @@ impl Topology {
     pub(crate) fn master(&self, route: Option<&[u8]>) -> Result<Node, StoreError> {
         let map = self.inner.map.load();
         let member = match route {
-            Some(key) => map.slots.owner(slot_of(key)).and_then(|at| map.nodes.get(at)),
+            Some(key) => map
+                .slots
+                .owner(slot_of(key))
+                .and_then(|at| map.nodes.get(at)),
             None => {
                 let up = map.nodes.iter().find(|member| member.node.link().is_ok());
                 up.or(map.nodes.first())
@@ -144,7 +147,11 @@ impl Topology {
                 }
             }
             self.inner.rounds.send_modify(|round| *round += 1);
-            let pause = if self.inner.whole().is_ok() { CALM } else { AMISS };
+            let pause = if self.inner.whole().is_ok() {
+                CALM
+            } else {
+                AMISS
+            };
             tokio::select! {
                 () = self.inner.stale.notified() => tokio::time::sleep(GATHER).await,
                 () = tokio::time::sleep(pause) => {}
@@ -166,9 +173,11 @@ impl Topology {
         let mut reason = self.inner.unserved();
         for seed in &self.inner.seeds {
             let told = match self.ask_seed(seed).await {
-                Ok(Value::ServerError(error)) => {
-                    Err(format!("{} {}", error.code(), error.details().unwrap_or_default()))
-                }
+                Ok(Value::ServerError(error)) => Err(format!(
+                    "{} {}",
+                    error.code(),
+                    error.details().unwrap_or_default()
+                )),
                 Ok(answer) => SlotMap::parse(&answer, seed.host()),
                 Err(error) => Err(error.to_string()),
             };
@@ -193,7 +202,9 @@ impl Topology {
             config = config.set_credentials_provider(vault.clone());
         }
         let client = redis::Client::open(info)?;
-        let mut seed = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut seed = client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await?;
         let mut question = redis::cmd("CLUSTER");
         question.arg("SLOTS");
         seed.send_packed_command(&question).await
@@ -215,7 +226,11 @@ impl Topology {
         let map = Arc::new(Map { slots, nodes });
         self.inner.map.store(Arc::clone(&map));
         for gone in &old.nodes {
-            if !map.nodes.iter().any(|member| member.address == gone.address) {
+            if !map
+                .nodes
+                .iter()
+                .any(|member| member.address == gone.address)
+            {
                 gone.node.retire();
             }
         }
@@ -286,10 +301,13 @@ impl Inner {
         if map.slots.uncovered() > 0 {
             return Err(self.unserved());
         }
-        let down = map.nodes.iter().find_map(|member| match member.node.link() {
-            Err(StoreError::Unavailable(reason)) => Some((&member.address, reason)),
-            _ => None,
-        });
+        let down = map
+            .nodes
+            .iter()
+            .find_map(|member| match member.node.link() {
+                Err(StoreError::Unavailable(reason)) => Some((&member.address, reason)),
+                _ => None,
+            });
         match down {
             None => Ok(()),
             Some((address, reason)) => {
@@ -310,6 +328,8 @@ impl Inner {
 
 impl fmt::Debug for Topology {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Topology").field("seeds", &self.inner.seeds).finish_non_exhaustive()
+        f.debug_struct("Topology")
+            .field("seeds", &self.inner.seeds)
+            .finish_non_exhaustive()
     }
 }

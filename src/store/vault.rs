@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_core::Stream;
+use futures_util::Stream;
 use redis::RedisResult;
 use redis::auth::{BasicAuth, StreamingCredentialsProvider};
 use tokio::sync::{Notify, watch};

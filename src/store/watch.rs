@@ -48,4 +48,3 @@ pub(crate) fn told(status: watch::Sender<RedisStatus>, events: Events) -> Told {
         }
     })
 }
-

@@ -29,9 +29,7 @@ impl Window {
     /// be given up: there were enough misses within the span, and not more replies than misses.
     pub(crate) fn miss(&mut self, now: Moment, replied: u64) -> bool {
         let begin = now.minus(SPAN);
-        while self.misses.front().is_some_and(|miss| miss.at < begin)
-            || self.misses.len() > MOST
-        {
+        while self.misses.front().is_some_and(|miss| miss.at < begin) || self.misses.len() > MOST {
             self.misses.pop_front();
         }
         self.misses.push_back(Miss { at: now, replied });

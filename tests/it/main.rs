@@ -27,3 +27,4 @@ mod prometheus_text;
 mod rate_limit;
 mod redis;
 mod redis_helper;
+mod store;

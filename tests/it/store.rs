@@ -32,8 +32,7 @@ pub static PUT: Script = Script::new(
     "put",
     "redis.call('SET', keys[1], args[1], 'PX', 60000) return redis.call('GET', keys[1])",
 );
-pub static TELL: Script =
-    Script::new("tell", "return redis.call('PUBLISH', args[1], args[2])");
+pub static TELL: Script = Script::new("tell", "return redis.call('PUBLISH', args[1], args[2])");
 
 pub fn settings(url: &str) -> RedisConfig {
     RedisConfig {
@@ -101,7 +100,10 @@ async fn commands_are_answered_over_one_connection() {
     assert_eq!(store.run(&get("nobody")).await, Ok(None::<String>));
     let many = (0..200).map(|n| {
         let pool = store.pool.clone();
-        tokio::spawn(async move { pool.run::<u64>(&Command::new("INCRBY").key("n").arg(n)).await })
+        tokio::spawn(async move {
+            pool.run::<u64>(&Command::new("INCRBY").key("n").arg(n))
+                .await
+        })
     });
     for one in many.collect::<Vec<_>>() {
         one.await.unwrap().unwrap();
@@ -138,7 +140,11 @@ async fn a_refusal_concerns_its_command_only() {
 async fn scripts_that_the_server_has_lost_are_loaded_again_unseen() {
     let server = TestRedis::start();
     let store = up(&server).await;
-    for flush in [["FUNCTION", "FLUSH"], ["SCRIPT", "FLUSH"], ["FUNCTION", "FLUSH"]] {
+    for flush in [
+        ["FUNCTION", "FLUSH"],
+        ["SCRIPT", "FLUSH"],
+        ["FUNCTION", "FLUSH"],
+    ] {
         server.raw().command(&flush);
         let calls = (0..64).map(|n| {
             let pool = store.pool.clone();
@@ -191,7 +197,10 @@ async fn with_a_cap_of_one_large_values_take_the_lane() {
     config.max_connections = 1;
     let store = open(&config);
     until_up(&store).await;
-    store.run::<()>(&set("large", vec![7_u8; 1 << 20])).await.unwrap();
+    store
+        .run::<()>(&set("large", vec![7_u8; 1 << 20]))
+        .await
+        .unwrap();
     let read = store.run::<Vec<u8>>(&get("large").bulk()).await.unwrap();
     assert_eq!((read.len(), server.clients()), (1 << 20, 1));
 }
@@ -228,9 +237,16 @@ async fn a_message_is_heard_before_any_later_reply() {
     store.subscribe("news", Arc::<Heard>::clone(&heard));
     until("subscribed", || heard.all() == ["subscribed news"]).await;
     for n in 0..2_000 {
-        let told: i64 = store.call(&Call::new(&TELL).arg("news").arg(n)).await.unwrap();
+        let told: i64 = store
+            .call(&Call::new(&TELL).arg("news").arg(n))
+            .await
+            .unwrap();
         assert_eq!(told, 1);
-        assert_eq!(heard.all().last(), Some(&n.to_string()), "the reply overtook the message");
+        assert_eq!(
+            heard.all().last(),
+            Some(&n.to_string()),
+            "the reply overtook the message"
+        );
     }
 }
 
@@ -243,12 +259,24 @@ async fn a_lost_connection_is_told_once_and_the_channel_comes_back() {
     store.track("watched:", Arc::<Heard>::clone(&heard));
     until("subscribed", || heard.all().len() == 2).await;
     server.raw().command(&["SET", "watched:1", "x"]);
-    until("invalidated", || heard.all().contains(&"invalidated 1".to_owned())).await;
+    until("invalidated", || {
+        heard.all().contains(&"invalidated 1".to_owned())
+    })
+    .await;
     server.raw().command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
-    let again = |heard: &Heard| heard.all().iter().filter(|said| said.starts_with("subscribed")).count();
+    let again = |heard: &Heard| {
+        heard
+            .all()
+            .iter()
+            .filter(|said| said.starts_with("subscribed"))
+            .count()
+    };
     until("subscribed again", || again(&heard) == 4).await;
     server.raw().command(&["PUBLISH", "news", "hello"]);
-    until("heard", || heard.all().last().is_some_and(|last| last == "hello")).await;
+    until("heard", || {
+        heard.all().last().is_some_and(|last| last == "hello")
+    })
+    .await;
     let lost = heard.all().iter().filter(|said| *said == "lost").count();
     assert_eq!(lost, 2, "once for each subscription: {:?}", heard.all());
 }
@@ -276,9 +304,7 @@ async fn a_redis_that_comes_late_is_found() {
     server.kill();
     let store = open(&settings(&server.url()));
     let mut status = store.watch();
-    let refused = |status: &RedisStatus| {
-        matches!(status, RedisStatus::Down { reason } if reason.kind() == DownKind::Unreachable)
-    };
+    let refused = |status: &RedisStatus| matches!(status, RedisStatus::Down { reason } if reason.kind() == DownKind::Unreachable);
     until("refused", || refused(&status.now())).await;
     let error = store.run::<()>(&get("a")).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)));
@@ -291,7 +317,10 @@ async fn a_redis_that_comes_late_is_found() {
 async fn shutdown_closes_every_connection() {
     let server = TestRedis::start();
     let store = up(&server).await;
-    store.run::<()>(&set("large", vec![7_u8; 1 << 20])).await.unwrap();
+    store
+        .run::<()>(&set("large", vec![7_u8; 1 << 20]))
+        .await
+        .unwrap();
     assert_eq!(store.tasks.shutdown(Duration::from_secs(5)).await, 0);
     let error = store.run::<()>(&get("a")).await.unwrap_err();
     assert!(error.to_string().contains("shut down"), "{error}");

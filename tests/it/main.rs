@@ -21,6 +21,7 @@ mod guard;
 mod house;
 mod invalidation;
 mod keep;
+mod keep_redis;
 mod metrics;
 mod progress;
 mod prometheus_text;

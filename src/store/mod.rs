@@ -6,8 +6,15 @@ mod config;
 #[cfg_attr(not(test), expect(dead_code, reason = "connections use it next"))]
 mod hub;
 #[cfg(feature = "redis")]
+#[cfg_attr(not(test), expect(dead_code, reason = "connections use it next"))]
+mod library;
+#[cfg(feature = "redis")]
 mod push;
+#[cfg(feature = "redis")]
+mod script;
 
 pub use config::RedisConfig;
 #[cfg(feature = "redis")]
 pub use push::{Push, PushSink};
+#[cfg(feature = "redis")]
+pub use script::Script;

@@ -11,7 +11,13 @@ mod library;
 #[cfg(feature = "redis")]
 mod push;
 #[cfg(feature = "redis")]
+#[cfg_attr(not(test), expect(dead_code, reason = "connections use it next"))]
+mod redirect;
+#[cfg(feature = "redis")]
 mod script;
+#[cfg(feature = "redis")]
+#[cfg_attr(not(test), expect(dead_code, reason = "connections use it next"))]
+mod slots;
 
 pub use config::RedisConfig;
 #[cfg(feature = "redis")]

@@ -11,6 +11,7 @@ use crate::store::classify::{self, Failure};
 use crate::store::command::{Call, Command, Step};
 use crate::store::deadline::within;
 use crate::store::error::StoreError;
+use crate::store::library::Library;
 use crate::store::link::Link;
 use crate::store::node::Node;
 use crate::store::supervisor::load_as;
@@ -39,7 +40,7 @@ pub(crate) async fn call(node: &Node, call: &Call) -> Answer {
     let asking = Asking::begin(node, &link);
     let cmd = asking.pack(call)?;
     let first = asking.one(&cmd).await?;
-    if !asking.is_missing(&first) {
+    if !is_missing(&first) {
         return settled(node, &link, first);
     }
     asking.reload().await?;
@@ -59,11 +60,7 @@ pub(crate) async fn batch(
     let link = node.link()?;
     let asking = Asking::begin(node, &link);
     let mut answers = asking.many(steps, bulk).await?;
-    let missing = |&at: &usize| {
-        answers
-            .get(at)
-            .is_some_and(|answer| asking.is_missing(answer))
-    };
+    let missing = |&at: &usize| answers.get(at).is_some_and(is_missing);
     let missed: Vec<usize> = (0..steps.len()).filter(missing).collect();
     if !missed.is_empty() {
         asking.reload().await?;
@@ -103,6 +100,11 @@ pub(crate) async fn asking(node: &Node, step: &Step) -> Answer {
     settled(node, &link, answers.into_iter().nth(1).unwrap_or_default())
 }
 
+/// Whether the server does not know the script, so that nothing ran.
+fn is_missing(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if Library::is_missing(error))
+}
+
 /// A refusal becomes an error, and the connection is given up if the refusal says so.
 fn settled(node: &Node, link: &Link, answer: Value) -> Answer {
     classify::value(answer).map_err(|failure| node.settle(link, failure))
@@ -134,12 +136,9 @@ impl<'a> Asking<'a> {
 
     fn pack(&self, call: &Call) -> Result<redis::Cmd, StoreError> {
         let library = &self.node.parts().library;
-        library.call(self.link.dialect, call).ok_or(UNREGISTERED)
-    }
-
-    fn is_missing(&self, answer: &Value) -> bool {
-        let library = &self.node.parts().library;
-        matches!(answer, Value::ServerError(error) if library.is_missing(error))
+        let (script, keys, args) = (call.script(), call.keys(), call.args());
+        let packed = library.call(self.link.dialect, script, keys, args);
+        packed.ok_or(UNREGISTERED)
     }
 
     /// One command, whose answer may be a refusal.
@@ -201,7 +200,8 @@ async fn beside(node: &Node, link: &Link, commands: &Pipeline) -> Result<Vec<Val
         return sent.map_err(|failure| node.settle(link, failure));
     }
     let work = async {
-        let held = node.reserve().await?;
+        // Boxed, because opening a connection is a large future, and every command's would be as large.
+        let held = Box::pin(node.reserve()).await?;
         let mut lane = held.lane.clone();
         let count = commands.len();
         let sent = held

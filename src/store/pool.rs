@@ -135,7 +135,7 @@ impl RedisPool {
                 primary,
                 login,
             } => {
-                let way = Way::Sentinels(Sentinels::new(sentinels, primary, login, tls));
+                let way = Way::Sentinels(Box::new(Sentinels::new(sentinels, primary, login, tls)));
                 single(way, node_parts, &parts.spawner)?
             }
             Address::Cluster { seeds } => {

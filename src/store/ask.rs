@@ -1,5 +1,6 @@
 //! From a question to its answer on one node: over the command lane, or beside it when it is large.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -176,7 +177,7 @@ impl<'a> Asking<'a> {
             self.link.loads.fetch_add(1, Ordering::Release);
             loaded.map(drop)
         };
-        match within(self.left(), work).await {
+        match within(self.left(), pin!(work)).await {
             Some(Ok(())) => Ok(()),
             Some(Err(reason)) => {
                 let trip = Some(reason.clone());
@@ -204,16 +205,15 @@ async fn beside(node: &Node, link: &Link, commands: &Pipeline) -> Result<Vec<Val
         let held = Box::pin(node.reserve()).await?;
         let mut lane = held.lane.clone();
         let count = commands.len();
-        let sent = held
-            .pulse
-            .turn(limit, lane.send_packed_commands(commands, 0, count));
+        let sending = pin!(lane.send_packed_commands(commands, 0, count));
+        let sent = held.pulse.turn(limit, sending);
         sent.await.map_err(|failure| {
             // Only this connection is known to be of no use; the lane finds out for itself.
             drop(Object::take(held));
             failure.error
         })
     };
-    within(limit, work)
+    within(limit, pin!(work))
         .await
         .unwrap_or(Err(StoreError::Timeout))
 }

@@ -1,5 +1,6 @@
 //! Finds the server for each command of a cluster, and follows it when it has moved.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -34,7 +35,7 @@ pub(crate) async fn run(topology: &Topology, step: &Step, bulk: bool) -> Answer 
         let answer = ask::step(&node, step, bulk).await;
         follow(topology, node.clone(), step, answer).await
     };
-    within(limit + GRACE, journey)
+    within(limit + GRACE, pin!(journey))
         .await
         .unwrap_or(Err(StoreError::Timeout))
 }
@@ -105,7 +106,7 @@ impl<'a> Share<'a> {
                 .map(|(answer, step)| follow(topology, self.node.clone(), step, answer));
             join_all(followed).await
         };
-        let answers = within(limit + GRACE, journey).await;
+        let answers = within(limit + GRACE, pin!(journey)).await;
         let late = || {
             self.steps
                 .iter()

@@ -91,7 +91,7 @@ impl RedisPool {
     /// # Errors
     ///
     /// Names every setting that cannot be right.
-    pub fn new(config: &RedisConfig, parts: StoreParts) -> Result<Self, ConfigError> {
+    pub fn new(config: &RedisConfig, parts: &StoreParts) -> Result<Self, ConfigError> {
         let mut faults = Faults::new();
         config.check("redis", &mut faults);
         let target = config.target("redis", &mut faults);
@@ -145,7 +145,7 @@ impl RedisPool {
                     subscribe: "SSUBSCRIBE",
                     ..node_parts
                 };
-                Fleet::Cluster(Topology::start(seeds, node_parts, parts.spawner.clone()))
+                Fleet::Cluster(Topology::start(seeds, node_parts, &parts.spawner))
             }
         };
         if let Some(vault) = vault {

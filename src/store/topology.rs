@@ -63,7 +63,7 @@ const PATIENCE: Duration = Duration::from_millis(400);
 
 impl Topology {
     /// Begins to look for the cluster behind `seeds`.
-    pub(crate) fn start(seeds: Vec<Endpoint>, template: NodeParts, spawner: Spawner) -> Self {
+    pub(crate) fn start(seeds: Vec<Endpoint>, template: NodeParts, spawner: &Spawner) -> Self {
         let topology = Self {
             inner: Arc::new(Inner {
                 seeds,

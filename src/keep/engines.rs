@@ -118,7 +118,7 @@ fn connected(ground: &Ground, tasks: &Tasks, faults: &mut Faults) -> Option<Redi
         scripts: Vec::new(),
         credentials: ground.credentials.clone(),
     };
-    noted(RedisPool::new(&ground.config.redis, parts), faults)
+    noted(RedisPool::new(&ground.config.redis, &parts), faults)
 }
 
 /// What was built, or its faults added to the others.

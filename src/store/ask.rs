@@ -1,5 +1,6 @@
 //! From a question to its answer on one node: over the command lane, or beside it when it is large.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::store::classify::{self, Failure};
 use crate::store::command::{Call, Command, Step};
 use crate::store::deadline::within;
 use crate::store::error::StoreError;
+use crate::store::library::Library;
 use crate::store::link::Link;
 use crate::store::node::Node;
 use crate::store::supervisor::load_as;
@@ -39,7 +41,7 @@ pub(crate) async fn call(node: &Node, call: &Call) -> Answer {
     let asking = Asking::begin(node, &link);
     let cmd = asking.pack(call)?;
     let first = asking.one(&cmd).await?;
-    if !asking.is_missing(&first) {
+    if !is_missing(&first) {
         return settled(node, &link, first);
     }
     asking.reload().await?;
@@ -59,11 +61,7 @@ pub(crate) async fn batch(
     let link = node.link()?;
     let asking = Asking::begin(node, &link);
     let mut answers = asking.many(steps, bulk).await?;
-    let missing = |&at: &usize| {
-        answers
-            .get(at)
-            .is_some_and(|answer| asking.is_missing(answer))
-    };
+    let missing = |&at: &usize| answers.get(at).is_some_and(is_missing);
     let missed: Vec<usize> = (0..steps.len()).filter(missing).collect();
     if !missed.is_empty() {
         asking.reload().await?;
@@ -103,6 +101,11 @@ pub(crate) async fn asking(node: &Node, step: &Step) -> Answer {
     settled(node, &link, answers.into_iter().nth(1).unwrap_or_default())
 }
 
+/// Whether the server does not know the script, so that nothing ran.
+fn is_missing(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if Library::is_missing(error))
+}
+
 /// A refusal becomes an error, and the connection is given up if the refusal says so.
 fn settled(node: &Node, link: &Link, answer: Value) -> Answer {
     classify::value(answer).map_err(|failure| node.settle(link, failure))
@@ -134,12 +137,9 @@ impl<'a> Asking<'a> {
 
     fn pack(&self, call: &Call) -> Result<redis::Cmd, StoreError> {
         let library = &self.node.parts().library;
-        library.call(self.link.dialect, call).ok_or(UNREGISTERED)
-    }
-
-    fn is_missing(&self, answer: &Value) -> bool {
-        let library = &self.node.parts().library;
-        matches!(answer, Value::ServerError(error) if library.is_missing(error))
+        let (script, keys, args) = (call.script(), call.keys(), call.args());
+        let packed = library.call(self.link.dialect, script, keys, args);
+        packed.ok_or(UNREGISTERED)
     }
 
     /// One command, whose answer may be a refusal.
@@ -177,7 +177,7 @@ impl<'a> Asking<'a> {
             self.link.loads.fetch_add(1, Ordering::Release);
             loaded.map(drop)
         };
-        match within(self.left(), work).await {
+        match within(self.left(), pin!(work)).await {
             Some(Ok(())) => Ok(()),
             Some(Err(reason)) => {
                 let trip = Some(reason.clone());
@@ -201,19 +201,19 @@ async fn beside(node: &Node, link: &Link, commands: &Pipeline) -> Result<Vec<Val
         return sent.map_err(|failure| node.settle(link, failure));
     }
     let work = async {
-        let held = node.reserve().await?;
+        // Boxed, because opening a connection is a large future, and every command's would be as large.
+        let held = Box::pin(node.reserve()).await?;
         let mut lane = held.lane.clone();
         let count = commands.len();
-        let sent = held
-            .pulse
-            .turn(limit, lane.send_packed_commands(commands, 0, count));
+        let sending = pin!(lane.send_packed_commands(commands, 0, count));
+        let sent = held.pulse.turn(limit, sending);
         sent.await.map_err(|failure| {
             // Only this connection is known to be of no use; the lane finds out for itself.
             drop(Object::take(held));
             failure.error
         })
     };
-    within(limit, work)
+    within(limit, pin!(work))
         .await
         .unwrap_or(Err(StoreError::Timeout))
 }

@@ -1,5 +1,6 @@
 //! Finds the server for each command of a cluster, and follows it when it has moved.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -9,7 +10,8 @@ use crate::store::command::Step;
 use crate::store::deadline::within;
 use crate::store::error::StoreError;
 use crate::store::node::Node;
-use crate::store::slots::Redirect;
+use crate::store::redirect::Redirect;
+use crate::store::slots::NodeAddress;
 use crate::store::status::{DownKind, DownReason};
 use crate::store::topology::Topology;
 
@@ -33,7 +35,7 @@ pub(crate) async fn run(topology: &Topology, step: &Step, bulk: bool) -> Answer 
         let answer = ask::step(&node, step, bulk).await;
         follow(topology, node.clone(), step, answer).await
     };
-    within(limit + GRACE, journey)
+    within(limit + GRACE, pin!(journey))
         .await
         .unwrap_or(Err(StoreError::Timeout))
 }
@@ -104,7 +106,7 @@ impl<'a> Share<'a> {
                 .map(|(answer, step)| follow(topology, self.node.clone(), step, answer));
             join_all(followed).await
         };
-        let answers = within(limit + GRACE, journey).await;
+        let answers = within(limit + GRACE, pin!(journey)).await;
         let late = || {
             self.steps
                 .iter()
@@ -124,12 +126,15 @@ async fn follow(topology: &Topology, mut node: Node, step: &Step, mut answer: An
         };
         let redirect = Redirect::parse(code, text, &node.host());
         match (redirect, &**code) {
-            (Some(Redirect::Moved { node: to, .. }), _) => {
-                node = found(topology, &to).await?;
+            (Some(Redirect::Moved { slot, node: to }), _) => {
+                if let Some(to) = &to {
+                    topology.moved(slot, to);
+                }
+                node = found(topology, slot, to.as_ref()).await?;
                 answer = ask::step(&node, step, false).await;
             }
-            (Some(Redirect::Ask { node: to, .. }), _) => {
-                let other = found(topology, &to).await?;
+            (Some(Redirect::Ask { slot, node: to }), _) => {
+                let other = found(topology, slot, to.as_ref()).await?;
                 answer = ask::asking(&other, step).await;
             }
             (None, "TRYAGAIN") => {
@@ -147,20 +152,22 @@ async fn follow(topology: &Topology, mut node: Node, step: &Step, mut answer: An
     answer
 }
 
-/// The node at an address, once it is connected. The caller's deadline ends the search.
+/// The node at an address, or where none is told, the slot's master by a map that is read anew; once it
+/// is connected. The caller's deadline ends the search.
 async fn found(
     topology: &Topology,
-    address: &crate::store::slots::NodeAddress,
+    slot: u16,
+    address: Option<&NodeAddress>,
 ) -> Result<Node, StoreError> {
-    let node = match topology.at(address) {
-        Some(node) => {
-            topology.refresh_soon();
-            node
-        }
+    let known = address.and_then(|address| topology.at(address));
+    let node = match known {
+        Some(node) => node,
         None => {
             topology.refreshed().await;
-            let unknown = || DownReason::new(DownKind::Cluster, "sent to a server nobody knows");
-            let node = topology.at(address);
+            let node = match address {
+                Some(address) => topology.at(address),
+                None => topology.master_of(slot),
+            };
             node.ok_or_else(|| StoreError::Unavailable(unknown()))?
         }
     };
@@ -171,4 +178,11 @@ async fn found(
         tokio::time::sleep(MOMENT).await;
     }
     Ok(node)
+}
+
+fn unknown() -> DownReason {
+    DownReason::new(
+        DownKind::Cluster,
+        "sent to a server that the cluster does not name",
+    )
 }

@@ -36,7 +36,7 @@ pub(crate) type Held = Object<Connector>;
 /// Where to connect to, which may change between two attempts.
 pub(crate) enum Way {
     Fixed(Endpoint),
-    Sentinels(Sentinels),
+    Sentinels(Box<Sentinels>),
 }
 
 impl Way {

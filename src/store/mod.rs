@@ -74,6 +74,8 @@ mod pulse;
 #[cfg(feature = "redis")]
 mod push;
 #[cfg(feature = "redis")]
+mod redirect;
+#[cfg(feature = "redis")]
 mod reply;
 #[cfg(feature = "redis")]
 mod resolver;

@@ -147,6 +147,14 @@ impl Node {
     /// Ends a connection for all its users. Later calls for the same one change nothing.
     pub(crate) fn give_up(&self, link: &Link, reason: DownReason) {
         link.pulse.end(reason);
+        self.withdraw(link);
+        // Outside of the lock: sinks are the rooms' code.
+        self.parts().access.hub.lost(link.id);
+        // Connections that idle beside it lead to the same server.
+        self.inner.pool.retain(|_, _| false);
+    }
+
+    fn withdraw(&self, link: &Link) {
         let _changing = self.changing();
         let current = self.inner.current.load();
         if current
@@ -156,10 +164,6 @@ impl Node {
             self.inner.current.store(None);
             self.down(link.pulse.reason());
         }
-        drop(current);
-        self.parts().access.hub.lost(link.id);
-        // Connections that idle beside it lead to the same server.
-        self.inner.pool.retain(|_, _| false);
     }
 
     /// Makes a connection the command lane.

@@ -91,7 +91,7 @@ impl RedisPool {
     /// # Errors
     ///
     /// Names every setting that cannot be right.
-    pub fn new(config: &RedisConfig, parts: StoreParts) -> Result<Self, ConfigError> {
+    pub fn new(config: &RedisConfig, parts: &StoreParts) -> Result<Self, ConfigError> {
         let mut faults = Faults::new();
         config.check("redis", &mut faults);
         let target = config.target("redis", &mut faults);
@@ -135,7 +135,7 @@ impl RedisPool {
                 primary,
                 login,
             } => {
-                let way = Way::Sentinels(Sentinels::new(sentinels, primary, login, tls));
+                let way = Way::Sentinels(Box::new(Sentinels::new(sentinels, primary, login, tls)));
                 single(way, node_parts, &parts.spawner)?
             }
             Address::Cluster { seeds } => {
@@ -145,7 +145,7 @@ impl RedisPool {
                     subscribe: "SSUBSCRIBE",
                     ..node_parts
                 };
-                Fleet::Cluster(Topology::start(seeds, node_parts, parts.spawner.clone()))
+                Fleet::Cluster(Topology::start(seeds, node_parts, &parts.spawner))
             }
         };
         if let Some(vault) = vault {

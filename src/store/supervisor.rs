@@ -194,7 +194,8 @@ pub(crate) async fn load_as(
                 trip: Some(reason), ..
             }) => return Err(reason),
             Err(Failure { error, .. }) => {
-                tracing::debug!(target: "tower_keep", ?dialect, %error, "scripts not loaded");
+                let library = library.name();
+                tracing::debug!(target: "tower_keep", library, ?dialect, %error, "not loaded");
                 return Ok(Loaded::NotHere);
             }
         }

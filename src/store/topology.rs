@@ -1,7 +1,7 @@
 //! Which servers make up a cluster, and which of them serves which keys: kept up to date in the background.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -33,6 +33,8 @@ struct Inner {
     told: Told,
     spawner: Spawner,
     map: ArcSwap<Map>,
+    /// Held while the map is replaced, so that no node is started twice or forgotten.
+    adopting: Mutex<()>,
     /// Wakes the refresher: somebody was sent elsewhere, or a node went down.
     stale: Notify,
     /// How often the map was read.
@@ -61,7 +63,7 @@ const PATIENCE: Duration = Duration::from_millis(400);
 
 impl Topology {
     /// Begins to look for the cluster behind `seeds`.
-    pub(crate) fn start(seeds: Vec<Endpoint>, template: NodeParts, spawner: Spawner) -> Self {
+    pub(crate) fn start(seeds: Vec<Endpoint>, template: NodeParts, spawner: &Spawner) -> Self {
         let topology = Self {
             inner: Arc::new(Inner {
                 seeds,
@@ -72,6 +74,7 @@ impl Topology {
                     slots: SlotMap::default(),
                     nodes: Vec::new(),
                 }),
+                adopting: Mutex::new(()),
                 stale: Notify::new(),
                 rounds: watch::Sender::new(0),
             }),
@@ -108,6 +111,12 @@ impl Topology {
         }
     }
 
+    /// The master of a slot, if it has one.
+    pub(crate) fn master_of(&self, slot: u16) -> Option<Node> {
+        let map = self.inner.map.load();
+        map.owner(slot).map(|member| member.node.clone())
+    }
+
     /// The master at this address, if the map knows it.
     pub(crate) fn at(&self, address: &NodeAddress) -> Option<Node> {
         let map = self.inner.map.load();
@@ -120,6 +129,18 @@ impl Topology {
     pub(crate) fn nodes(&self) -> Vec<Node> {
         let map = self.inner.map.load();
         map.nodes.iter().map(|member| member.node.clone()).collect()
+    }
+
+    /// A slot was said to have moved. Until the whole map is read again, this is what it looks like; for a
+    /// server that the map does not name it says nothing.
+    pub(crate) fn moved(&self, slot: u16, to: &NodeAddress) {
+        let map = self.inner.map.load_full();
+        let known = map.nodes.iter().any(|member| member.address == *to);
+        let news = map.owner(slot).is_none_or(|member| member.address != *to);
+        if known && news {
+            self.adopt(map.slots.with_moved(slot, to.clone()));
+        }
+        self.inner.stale.notify_one();
     }
 
     /// Has the map read again soon.
@@ -178,7 +199,9 @@ impl Topology {
                     error.code(),
                     error.details().unwrap_or_default()
                 )),
-                Ok(answer) => SlotMap::parse(&answer, seed.host()),
+                Ok(answer) => {
+                    SlotMap::parse(&answer, seed.host()).map_err(|error| error.to_string())
+                }
                 Err(error) => Err(error.to_string()),
             };
             match told {
@@ -212,6 +235,8 @@ impl Topology {
 
     /// Keeps the nodes that stay, starts those that are new, and lets go of the others.
     fn adopt(&self, slots: SlotMap) {
+        let adopting = &self.inner.adopting;
+        let _adopting = adopting.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.inner.map.load_full();
         let mut nodes = Vec::with_capacity(slots.nodes().len());
         for address in slots.nodes() {
@@ -246,7 +271,7 @@ impl Topology {
         let template = &self.inner.template;
         let tls = self.inner.seeds.first().is_some_and(Endpoint::is_tls);
         let endpoint = Endpoint::Tcp {
-            host: address.host.clone(),
+            host: address.host.as_ref().to_owned(),
             port: address.port,
             tls,
         };
@@ -281,11 +306,16 @@ fn channels_at(inner: &Weak<Inner>, address: &NodeAddress, hub: &Hub) -> Vec<Vec
     let map = inner.map.load();
     let mut channels = hub.channels();
     channels.retain(|channel| {
-        let owner = map.slots.owner(slot_of(channel));
-        let owner = owner.and_then(|at| map.nodes.get(at));
+        let owner = map.owner(slot_of(channel));
         owner.is_some_and(|member| member.address == *address)
     });
     channels
+}
+
+impl Map {
+    fn owner(&self, slot: u16) -> Option<&Member> {
+        self.slots.owner(slot).and_then(|at| self.nodes.get(at))
+    }
 }
 
 impl Inner {

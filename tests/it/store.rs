@@ -53,7 +53,7 @@ pub fn open(config: &RedisConfig) -> Store {
         credentials: None,
     };
     Store {
-        pool: RedisPool::new(config, parts).unwrap(),
+        pool: RedisPool::new(config, &parts).unwrap(),
         tasks,
     }
 }
@@ -291,7 +291,7 @@ async fn without_a_url_everything_fails_at_once() {
         scripts: Vec::new(),
         credentials: None,
     };
-    let pool = RedisPool::new(&RedisConfig::default(), parts).unwrap();
+    let pool = RedisPool::new(&RedisConfig::default(), &parts).unwrap();
     assert_eq!(pool.status(), RedisStatus::Disabled);
     let error = pool.run::<()>(&get("a")).await.unwrap_err();
     assert!(error.is_unavailable() && !error.may_have_run());

@@ -63,7 +63,7 @@ impl Stand {
             scripts: vec![&READ],
             credentials: None,
         };
-        let ours = RedisPool::new(&config, parts)?;
+        let ours = RedisPool::new(&config, &parts)?;
         ours.watch().until_up().await;
         // RESP3, as ours; without Nagle's delay, as ours.
         let client = redis::Client::open(format!("{}?protocol=resp3", server.url()))?;
@@ -110,7 +110,7 @@ fn contender<'a, F, W>(
 ) -> Contender<'a>
 where
     F: FnMut() -> W + Send + 'static,
-    W: Future<Output = usize> + Send,
+    W: Future<Output = usize> + Send + 'static,
 {
     let turn = move |callers: usize, commands: usize| {
         let each = commands.div_ceil(callers);
@@ -134,7 +134,7 @@ where
 async fn call<F, W>(mut command: F, times: usize) -> Vec<u32>
 where
     F: FnMut() -> W + Send,
-    W: Future<Output = usize> + Send,
+    W: Future<Output = usize> + Send + 'static,
 {
     let mut latencies = Vec::with_capacity(times);
     for _ in 0..times {

@@ -215,16 +215,21 @@ impl Node {
             .retain(|_, metrics| metrics.last_used() < idle);
     }
 
+    /// Where it leads to.
+    pub(crate) fn way(&self) -> &Way {
+        &self.inner.pool.manager().way
+    }
+
     /// Where the way leads now, for a node whose address may change.
     pub(crate) async fn moved_to(&self) -> Option<String> {
-        match &self.inner.pool.manager().way {
+        match self.way() {
             Way::Fixed(_) => None,
             way @ Way::Sentinels(_) => way.endpoint().await.ok().map(|to| to.to_string()),
         }
     }
 
     pub(crate) fn has_sentinels(&self) -> bool {
-        matches!(self.inner.pool.manager().way, Way::Sentinels(_))
+        matches!(self.way(), Way::Sentinels(_))
     }
 
     pub(crate) async fn nudged(&self) {
@@ -264,7 +269,7 @@ impl Node {
 
     /// The host that a fixed way leads to; in a cluster every node has one.
     pub(crate) fn host(&self) -> String {
-        match &self.inner.pool.manager().way {
+        match self.way() {
             Way::Fixed(endpoint) => endpoint.host().to_owned(),
             Way::Sentinels(_) => String::new(),
         }

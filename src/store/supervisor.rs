@@ -31,8 +31,9 @@ const SENTINEL_ROUND: Duration = Duration::from_secs(1);
 /// Runs until the stack is shut down. Ends the node when it is dropped.
 pub(crate) fn supervise(node: Node, spawner: &Spawner) -> bool {
     let stopped = spawner.clone();
+    // Made here, because a task that is dropped before it first runs has to end the node as well.
+    let ending = Ending(node);
     spawner.spawn(async move {
-        let ending = Ending(node);
         let node = &ending.0;
         tokio::select! {
             () = stopped.stopped() => {}
@@ -133,7 +134,7 @@ async fn attempt(node: &Node, limit: Duration) -> Result<Link, Failed> {
             reason,
         }),
         Err(_) => {
-            let words = format!("no connection within {} ms", limit.as_millis());
+            let words = node.way().unanswered(limit);
             Err(Failed {
                 reason: DownReason::new(DownKind::NoProgress, words),
                 silent: true,

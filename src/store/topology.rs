@@ -79,11 +79,11 @@ impl Topology {
                 rounds: watch::Sender::new(0),
             }),
         };
-        let (refreshed, stopped) = (topology.clone(), spawner.clone());
+        let (refreshed, stopped) = (Ending(topology.clone()), spawner.clone());
         spawner.spawn(async move {
             tokio::select! {
                 () = stopped.stopped() => {}
-                () = refreshed.refresh() => {}
+                () = refreshed.0.refresh() => {}
             }
         });
         topology
@@ -298,6 +298,16 @@ impl Topology {
     }
 }
 
+/// Before there is any node, nobody else says that it is over.
+struct Ending(Topology);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let reason = DownReason::new(DownKind::Stopped, "the stack was shut down");
+        (self.0.inner.told)(RedisStatus::Down { reason });
+    }
+}
+
 /// The channels whose slot a node serves.
 fn channels_at(inner: &Weak<Inner>, address: &NodeAddress, hub: &Hub) -> Vec<Vec<u8>> {
     let Some(inner) = inner.upgrade() else {
@@ -331,18 +341,17 @@ impl Inner {
         if map.slots.uncovered() > 0 {
             return Err(self.unserved());
         }
-        let down = map
-            .nodes
-            .iter()
-            .find_map(|member| match member.node.link() {
-                Err(StoreError::Unavailable(reason)) => Some((&member.address, reason)),
-                _ => None,
-            });
-        match down {
+        let reasons = map.nodes.iter().filter_map(|member| {
+            let reason = member.node.link().err()?.away()?;
+            Some((&member.address, reason))
+        });
+        // One that was shut down says that all are about to be.
+        let worst = reasons.min_by_key(|(_, reason)| reason.kind() != DownKind::Stopped);
+        match worst {
             None => Ok(()),
+            Some((_, reason)) if reason.kind() == DownKind::Stopped => Err(reason),
             Some((address, reason)) => {
-                let NodeAddress { host, port } = address;
-                let words = format!("master {host}:{port} of {}: {reason}", map.nodes.len());
+                let words = format!("master {address} of {}: {reason}", map.nodes.len());
                 Err(DownReason::new(DownKind::Cluster, words))
             }
         }

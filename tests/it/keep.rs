@@ -37,7 +37,7 @@ pub fn client() -> Http {
         .build_http()
 }
 
-pub async fn send(client: &Http, method: &str, url: String) -> Response<Bytes> {
+async fn send(client: &Http, method: &str, url: String) -> Response<Bytes> {
     let request = Request::builder().method(method).uri(url);
     let response = client
         .request(request.body(Full::default()).unwrap())
@@ -49,7 +49,7 @@ pub async fn send(client: &Http, method: &str, url: String) -> Response<Bytes> {
 
 /// A register behind the stack: reads are cached under a tag, writes purge by rule.
 #[derive(Clone, Default)]
-pub struct Register {
+struct Register {
     value: Arc<AtomicUsize>,
     reads: Arc<AtomicUsize>,
 }
@@ -74,7 +74,7 @@ async fn write(State(register): State<Register>, Path(id): Path<String>) -> impl
 }
 
 /// Serves `keep`'s stack around the register on a port of its own.
-pub async fn serve(keep: &Keep, register: Register) -> SocketAddr {
+async fn serve(keep: &Keep, register: Register) -> SocketAddr {
     let app = Router::new()
         .route("/registers/{id}", get(read).put(write))
         .route("/views/{id}", get(read))

@@ -29,3 +29,4 @@ mod rate_limit;
 mod redis;
 mod redis_helper;
 mod store;
+mod store_shapes;

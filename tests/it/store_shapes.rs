@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tower_keep::store::{Batch, Call, Command, DownKind, RedisPool, RedisStatus, StoreError};
 
-use crate::redis::{TestCluster, TestRedis, TestSentinel};
+use crate::redis::{Answer, TestCluster, TestRedis, TestSentinel};
 use crate::store::{ECHO, Heard, PUT, Store, open, settings, until, until_up};
 
 fn get(key: impl AsRef<[u8]>) -> Command {
@@ -89,15 +89,20 @@ async fn commands_follow_the_primary_that_the_sentinels_name() {
         assert!(Instant::now() < deadline, "still {}", store.status());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    // What the old one took between its successor's promotion and its own demotion is lost, as always
+    // with Sentinel; from here on it counts at the new place.
+    let counted = || match new.raw().command(&["GET", "a"]) {
+        Answer::Nil => 0,
+        count => count.text().parse::<u64>().unwrap(),
+    };
+    let before = counted();
+    until("commands go to the new primary", || counted() > before + 5).await;
     let [caller] = <[Caller; 1]>::try_from(load.end().await).ok().unwrap();
-    let refused = |error: &StoreError| matches!(error.code(), Some("READONLY"));
     for error in &caller.errors {
-        let fine = error.is_unavailable() || refused(error);
-        assert!(fine, "{error}");
+        let refused = error.code() == Some("READONLY");
+        assert!(error.is_unavailable() || refused, "{error}");
     }
-    let value = new.raw().command(&["GET", "a"]).text();
-    let value: u64 = value.parse().unwrap();
-    assert!(value > 0 && caller.counted > 0);
+    assert!(caller.errors.len() < 200, "{:?}", caller.errors.last());
     let old = servers.replica();
     assert_eq!(old.clients_named("tower-keep"), 0);
     assert_eq!(new.clients_named("tower-keep"), 1);

@@ -289,7 +289,10 @@ impl Node {
 
     /// Ends everything; nothing connects any more.
     pub(crate) fn stop(&self) {
-        let reason = || DownReason::new(DownKind::Stopped, "the stack was shut down");
+        let reason = || match *self.inner.retired.borrow() {
+            true => DownReason::new(DownKind::Cluster, "no master of the cluster any more"),
+            false => DownReason::new(DownKind::Stopped, "the stack was shut down"),
+        };
         if let Ok(link) = self.link() {
             self.give_up(&link, reason());
         }

@@ -1,6 +1,7 @@
 //! Which servers make up a cluster, and which of them serves which keys: kept up to date in the background.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -39,6 +40,9 @@ struct Inner {
     stale: Notify,
     /// How often the map was read.
     rounds: watch::Sender<u64>,
+    /// Whether all masters have been up at once. From then on one that has just joined is no reason to
+    /// call the cluster down.
+    begun: AtomicBool,
 }
 
 /// Slots and their masters, in the slots' order of nodes.
@@ -77,6 +81,7 @@ impl Topology {
                 adopting: Mutex::new(()),
                 stale: Notify::new(),
                 rounds: watch::Sender::new(0),
+                begun: AtomicBool::new(false),
             }),
         };
         let (refreshed, stopped) = (Ending(topology.clone()), spawner.clone());
@@ -141,6 +146,11 @@ impl Topology {
             self.adopt(map.slots.with_moved(slot, to.clone()));
         }
         self.inner.stale.notify_one();
+    }
+
+    /// Whether the cluster has been there as a whole, so that a master that is not there yet has joined.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.inner.begun.load(Ordering::Relaxed)
     }
 
     /// Has the map read again soon.
@@ -345,21 +355,30 @@ impl Inner {
             let reason = member.node.link().err()?.away()?;
             Some((&member.address, reason))
         });
+        let begun = self.begun.load(Ordering::Relaxed);
+        let amiss = reasons.filter(|(_, reason)| !(begun && reason.kind() == DownKind::Starting));
         // One that was shut down says that all are about to be.
-        let worst = reasons.min_by_key(|(_, reason)| reason.kind() != DownKind::Stopped);
+        let worst = amiss.min_by_key(|(_, reason)| reason.kind() != DownKind::Stopped);
         match worst {
             None => Ok(()),
             Some((_, reason)) if reason.kind() == DownKind::Stopped => Err(reason),
             Some((address, reason)) => {
                 let words = format!("master {address} of {}: {reason}", map.nodes.len());
-                Err(DownReason::new(DownKind::Cluster, words))
+                let kind = match reason.kind() {
+                    DownKind::Starting => DownKind::Starting,
+                    _ => DownKind::Cluster,
+                };
+                Err(DownReason::new(kind, words))
             }
         }
     }
 
     fn tell(&self) {
         (self.told)(match self.whole() {
-            Ok(()) => RedisStatus::Up,
+            Ok(()) => {
+                self.begun.store(true, Ordering::Relaxed);
+                RedisStatus::Up
+            }
             Err(reason) => RedisStatus::Down { reason },
         });
     }

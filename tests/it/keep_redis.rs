@@ -27,7 +27,7 @@ use tower_keep::store::{
 use tower_keep::{Keep, KeepBuilder, Profile};
 
 use crate::keep::{Http, Witness, client};
-use crate::redis::{TestRedis, TestSentinel, TestTls};
+use crate::redis::{TestCluster, TestRedis, TestSentinel, TestTls};
 
 /// Nobody waits so long for an answer that Redis has nothing to do with, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -393,6 +393,51 @@ async fn another_primary_takes_over_under_way() {
     traffic.end().await;
     assert!(first.contains("1 connection"), "{first}");
     assert_eq!(new.clients_named("tower-keep"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_used_while_its_slots_move_and_its_masters_come_and_go() {
+    let cluster = TestCluster::start();
+    let site = Site::new(at(cluster.url())).await;
+    let words = site.until_healthy().await;
+    assert!(words.contains("3 connections"), "{words}");
+    let traffic = Traffic::on(&site);
+    let key = site.keep.redis().key("{own}");
+    let slot = cluster.slot_of(&key);
+    let add = Command::new("INCR").key(&key);
+    for count in 1..=3 {
+        let from = cluster.node_of_slot(slot);
+        cluster.move_slot(slot, from, (from + 1) % 3);
+        let counted = site.keep.redis().run::<i64>(&add).await;
+        assert_eq!(counted, Ok(count));
+        site.works().await;
+    }
+    assert_eq!(site.redis().await.0, "healthy");
+    assert_eq!(site.heard.all(), ["up"]);
+
+    let lost = &cluster.nodes()[0];
+    lost.kill();
+    let words = format!("master 127.0.0.1:{} of 3: ", lost.port());
+    site.until_degraded(&words).await;
+    site.works().await;
+    traffic.goes_on().await;
+    lost.restart();
+    site.until_healthy().await;
+    assert_eq!(site.figure("keep_redis_connections").await, 3.0);
+    assert!(site.figure("keep_redis_downs_total").await >= 1.0);
+    traffic.end().await;
+
+    let heard = site.heard.all();
+    assert_eq!(site.keep.shutdown().await, 0, "all of them stop when asked");
+    for node in cluster.nodes() {
+        until(|| node.clients_named("tower-keep") == 0).await;
+    }
+    assert_eq!(site.redis().await.1, "down: the stack was shut down");
+    assert_eq!(
+        site.heard.all(),
+        heard,
+        "an end that was asked for alarms nobody"
+    );
 }
 
 #[tokio::test]

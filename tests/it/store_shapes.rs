@@ -116,6 +116,17 @@ async fn an_old_primary_that_comes_back_is_not_believed() {
     let load = Load::on(&store, ["a".to_owned()]);
     old.kill();
     let new = servers.await_other_primary(old);
+    // They are quick to give a server up, also the new one. Once is enough here.
+    for sentinel in servers.sentinels() {
+        let patient = [
+            "SENTINEL",
+            "SET",
+            "mymaster",
+            "down-after-milliseconds",
+            "60000",
+        ];
+        sentinel.raw().must(&patient);
+    }
     until_up(&store).await;
     load.end().await;
     // For seconds it takes writes and calls itself primary, until the sentinels tell it what it is.
@@ -253,8 +264,14 @@ async fn a_slot_moves_under_load_and_nobody_notices() {
         let born = format!("{{a}}born-{to}");
         store.run::<()>(&set(&born, "x")).await.unwrap();
         assert_eq!(store.run(&get(&born)).await, Ok("x".to_owned()));
+        // The script is lost there, and loaded again on the way.
+        cluster.nodes()[to].raw().must(&["FUNCTION", "FLUSH"]);
         let put = Call::new(&PUT).key("{a}scripted").arg("y");
         assert_eq!(store.call(&put).await, Ok("y".to_owned()));
+        // Keys of both kinds in one command: nobody can answer until the other has come as well.
+        let both = Call::new(&ECHO).key("{a}0").key("{a}nobody").arg("x");
+        let refused = store.call::<()>(&both).await.unwrap_err();
+        assert_eq!(refused.code(), Some("TRYAGAIN"), "{refused}");
         cluster.move_keys(slot, from, to);
         counting().await;
         cluster.end_move(slot, from, to);
@@ -271,6 +288,79 @@ async fn a_slot_moves_under_load_and_nobody_notices() {
     for node in cluster.nodes() {
         assert!(node.clients_named("tower-keep") <= 2);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_joins_is_found_and_one_that_leaves_is_let_go() {
+    let cluster = TestCluster::start();
+    let store = up(&cluster.url()).await;
+    // Else it becomes a replica when it has given its only slot away.
+    let stays = ["--cluster-allow-replica-migration", "no"];
+    let joining = TestRedis::with(&[["--cluster-enabled", "yes"], stays].concat());
+    let first = cluster.nodes()[0].port().to_string();
+    let all = || cluster.nodes().iter().chain([&joining]);
+    joining.raw().must(&["CLUSTER", "SET-CONFIG-EPOCH", "9"]);
+    joining
+        .raw()
+        .must(&["CLUSTER", "MEET", "127.0.0.1", &first]);
+    let id = |node: &TestRedis| node.raw().must(&["CLUSTER", "MYID"]).text();
+    let joined = |node: &TestRedis| {
+        let known = node
+            .raw()
+            .must(&["CLUSTER", "INFO"])
+            .line("cluster_known_nodes");
+        let state = node.raw().must(&["CLUSTER", "INFO"]).line("cluster_state");
+        known.as_deref() == Some("4") && state.as_deref() == Some("ok")
+    };
+    until("it has joined", || all().all(joined)).await;
+
+    let slot = cluster.slot_of("{a}");
+    let home = &cluster.nodes()[cluster.node_of_slot(slot)];
+    let load = Load::on(
+        &store,
+        ["{a}1".to_owned(), "{a}2".to_owned(), "b".to_owned()],
+    );
+    let text = slot.to_string();
+    let hand_over = |from: &TestRedis, to: &TestRedis| {
+        let (ours, theirs) = (id(from), id(to));
+        to.raw()
+            .must(&["CLUSTER", "SETSLOT", &text, "IMPORTING", &ours]);
+        from.raw()
+            .must(&["CLUSTER", "SETSLOT", &text, "MIGRATING", &theirs]);
+        let mut raw = from.raw();
+        loop {
+            let keys = raw.must(&["CLUSTER", "GETKEYSINSLOT", &text, "10"]);
+            let Some(key) = keys.array().first().map(Answer::text) else {
+                break;
+            };
+            raw.must(&[
+                "MIGRATE",
+                "127.0.0.1",
+                &to.port().to_string(),
+                &key,
+                "0",
+                "5000",
+            ]);
+        }
+        for node in [to, from].into_iter().chain(all()) {
+            node.raw()
+                .must(&["CLUSTER", "SETSLOT", &text, "NODE", &theirs]);
+        }
+    };
+    hand_over(home, &joining);
+    until("it is used", || store.figures().connections == 4).await;
+    assert!(store.status().is_up());
+    store.run::<()>(&set("{a}there", "x")).await.unwrap();
+    assert_eq!(joining.raw().command(&["GET", "{a}there"]).text(), "x");
+    hand_over(&joining, home);
+    until("it is let go", || joining.clients_named("tower-keep") == 0).await;
+    for caller in load.end().await {
+        let (key, errors) = (&caller.key, &caller.errors);
+        assert!(errors.is_empty(), "{key}: {errors:?}");
+        assert_eq!(store.run(&get(key)).await, Ok(caller.counted), "{key}");
+    }
+    assert!(store.status().is_up());
+    assert_eq!(store.figures().connections, 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,6 +15,8 @@ use crate::event::{Events, Recorder, TracingRecorder};
 use crate::guard::GuardConfig;
 use crate::identity::{Caller, CallerResolver, RequestView};
 use crate::invalidation::InvalidationConfig;
+#[cfg(feature = "redis")]
+use crate::keep::engines::RedisParts;
 use crate::keep::engines::{Engines, Ground, noted};
 use crate::keep::parts::{Keep, Parts};
 use crate::keep::watch;
@@ -22,9 +24,9 @@ use crate::metrics::{HealthBoard, Metrics, MetricsConfig};
 use crate::profile::Profile;
 use crate::progress::ProgressConfig;
 use crate::rate_limit::RateLimitConfig;
-#[cfg(feature = "redis")]
-use crate::store::CredentialsProvider;
 use crate::store::RedisConfig;
+#[cfg(feature = "redis")]
+use crate::store::{CredentialsProvider, Script};
 
 /// Puts a [`Keep`] together. Begin with [`Keep::builder`]; later calls win over earlier ones.
 ///
@@ -37,7 +39,7 @@ pub struct KeepBuilder {
     recorders: Vec<Arc<dyn Recorder>>,
     clock: Option<Clock>,
     #[cfg(feature = "redis")]
-    redis_credentials: Option<Arc<dyn CredentialsProvider>>,
+    redis: RedisParts,
 }
 
 impl Keep {
@@ -63,7 +65,7 @@ impl Keep {
             recorders,
             clock: None,
             #[cfg(feature = "redis")]
-            redis_credentials: None,
+            redis: RedisParts::default(),
         }
     }
 }
@@ -94,8 +96,9 @@ impl KeepBuilder {
         self
     }
 
-    /// Takes the Redis URL, and nothing else, from `REDIS_URL` or else `AZURE_REDIS_URL`. This version
-    /// checks it and keeps everything in memory; health then says `degraded`.
+    /// Takes the Redis URL, and nothing else, from `REDIS_URL` or else `AZURE_REDIS_URL`. Without either
+    /// everything stays in memory. With the feature `redis` the connection is made in the background, and
+    /// health tells how it is; without that feature a URL is a fault.
     pub fn redis_from_env(mut self) -> Self {
         if let Some(url) = env::redis_url(&env::of_process) {
             self.config.redis.url = Some(url);
@@ -120,7 +123,15 @@ impl KeepBuilder {
     /// place of those in the settings. Without a Redis URL nobody is asked.
     #[cfg(feature = "redis")]
     pub fn redis_credentials(mut self, provider: impl CredentialsProvider) -> Self {
-        self.redis_credentials = Some(Arc::new(provider));
+        self.redis.credentials = Some(Arc::new(provider));
+        self
+    }
+
+    /// Scripts of the service's own, for [`RedisPool::call`](crate::store::RedisPool::call). They are loaded
+    /// with each connection.
+    #[cfg(feature = "redis")]
+    pub fn redis_scripts(mut self, scripts: impl IntoIterator<Item = &'static Script>) -> Self {
+        self.redis.scripts.extend(scripts);
         self
     }
 
@@ -208,7 +219,7 @@ impl KeepBuilder {
             mut recorders,
             clock,
             #[cfg(feature = "redis")]
-            redis_credentials,
+            redis,
         } = self;
         if config.metrics.routes.is_empty() {
             config.metrics.routes.clone_from(&config.routes);
@@ -225,7 +236,7 @@ impl KeepBuilder {
             clock,
             events,
             #[cfg(feature = "redis")]
-            credentials: redis_credentials,
+            redis,
         };
         // What is wrong with a rule's route only its engine can tell, so all of them are asked before
         // anything is reported.

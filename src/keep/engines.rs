@@ -18,7 +18,7 @@ use crate::rate_limit::RateLimiter;
 #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
 use crate::sqlx::Database;
 #[cfg(feature = "redis")]
-use crate::store::{CredentialsProvider, RedisPool, StoreParts};
+use crate::store::{CredentialsProvider, RedisPool, Script, StoreParts};
 use crate::task::{NoRuntime, Tasks};
 
 /// What every engine stands on.
@@ -27,7 +27,15 @@ pub(crate) struct Ground {
     pub(crate) clock: Clock,
     pub(crate) events: Events,
     #[cfg(feature = "redis")]
+    pub(crate) redis: RedisParts,
+}
+
+/// What Redis needs beside its settings.
+#[cfg(feature = "redis")]
+#[derive(Default)]
+pub(crate) struct RedisParts {
     pub(crate) credentials: Option<Arc<dyn CredentialsProvider>>,
+    pub(crate) scripts: Vec<&'static Script>,
 }
 
 impl fmt::Debug for Ground {
@@ -115,8 +123,8 @@ fn connected(ground: &Ground, tasks: &Tasks, faults: &mut Faults) -> Option<Redi
         clock: ground.clock.clone(),
         events: ground.events.clone(),
         spawner: tasks.spawner(),
-        scripts: Vec::new(),
-        credentials: ground.credentials.clone(),
+        scripts: ground.redis.scripts.clone(),
+        credentials: ground.redis.credentials.clone(),
     };
     noted(RedisPool::new(&ground.config.redis, &parts), faults)
 }

@@ -96,9 +96,12 @@ pub(crate) async fn asking(node: &Node, step: &Step) -> Answer {
         Step::Command(command) => command.cmd().clone(),
         Step::Call(call) => asking.pack(call)?,
     });
-    let sent = link.many(&commands, asking.left()).await;
-    let answers = sent.map_err(|failure| node.settle(&link, failure))?;
-    settled(node, &link, answers.into_iter().nth(1).unwrap_or_default())
+    let mut answer = asking.second(&commands).await?;
+    if is_missing(&answer) {
+        asking.reload().await?;
+        answer = asking.second(&commands).await?;
+    }
+    settled(node, &link, answer)
 }
 
 /// Whether the server does not know the script, so that nothing ran.
@@ -145,6 +148,13 @@ impl<'a> Asking<'a> {
     async fn one(&self, cmd: &redis::Cmd) -> Answer {
         let sent = self.link.raw(cmd, self.left()).await;
         sent.map_err(|failure| self.node.settle(self.link, failure))
+    }
+
+    /// Two commands, of which only the second one's answer matters.
+    async fn second(&self, commands: &Pipeline) -> Answer {
+        let sent = self.link.many(commands, self.left()).await;
+        let answers = sent.map_err(|failure| self.node.settle(self.link, failure))?;
+        Ok(answers.into_iter().nth(1).unwrap_or_default())
     }
 
     /// All steps in one round trip; the answers may be refusals.

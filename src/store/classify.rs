@@ -84,7 +84,7 @@ pub(crate) fn unreachable(error: &RedisError) -> DownReason {
     let code = error.code().unwrap_or_default();
     let kind = match (error.kind(), io_kind(error)) {
         _ if text.contains("max number of clients") => DownKind::MaxClients,
-        (ErrorKind::RESP3NotSupported, _) => DownKind::TooOld,
+        _ if is_too_old(error) => DownKind::TooOld,
         (ErrorKind::AuthenticationFailed, _) => DownKind::Authentication,
         _ if matches!(code, "NOAUTH" | "WRONGPASS" | "NOPERM") => DownKind::Authentication,
         _ if code == "LOADING" => DownKind::Loading,
@@ -132,14 +132,25 @@ fn io_kind(error: &RedisError) -> Option<io::ErrorKind> {
     io.map(io::Error::kind)
 }
 
+/// Redis 5 and older do not know `HELLO`; each version says so in other quotes.
+fn is_too_old(error: &RedisError) -> bool {
+    let text = error.detail().unwrap_or_default();
+    let unknown = text.contains("unknown command") && text.to_ascii_uppercase().contains("HELLO");
+    error.kind() == ErrorKind::RESP3NotSupported || unknown
+}
+
 /// The error in words. redis-rs puts neither user nor password into them.
 fn detail(error: &RedisError) -> String {
-    let text = error.to_string();
-    match (error.kind(), text.is_empty()) {
-        (ErrorKind::RESP3NotSupported, _) => {
-            "the server speaks no RESP3: Redis 6 or newer, or Valkey, is needed".to_owned()
-        }
-        (_, true) => "the connection failed".to_owned(),
-        (_, false) => text,
+    if is_too_old(error) {
+        return "the server speaks no RESP3: Redis 6 or newer, or Valkey, is needed".to_owned();
+    }
+    let said = error.detail().unwrap_or_default();
+    match (error.kind(), error.code()) {
+        (ErrorKind::Parse, _) => "what came back is not the Redis protocol".to_owned(),
+        (_, Some(code)) => format!("{code} {said}").trim_end().to_owned(),
+        _ => match error.to_string() {
+            empty if empty.is_empty() => "the connection failed".to_owned(),
+            text => text,
+        },
     }
 }

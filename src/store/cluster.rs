@@ -19,8 +19,16 @@ use crate::store::topology::Topology;
 const REDIRECTS: usize = 5;
 /// A little more than the node's own deadline, which must be the one that notices a silent server.
 const GRACE: Duration = Duration::from_millis(4);
-/// How long to wait before asking again for keys that are on their way, or for a node that connects.
+/// How long to wait for a node that connects before looking again.
 const MOMENT: Duration = Duration::from_millis(2);
+/// How long to wait, attempt by attempt, before asking again for keys that are on their way.
+const PAUSES: [Duration; REDIRECTS] = [
+    Duration::from_millis(2),
+    Duration::from_millis(4),
+    Duration::from_millis(8),
+    Duration::from_millis(8),
+    Duration::from_millis(8),
+];
 
 /// Sends one step to the master of its slot, and on to wherever that sends it.
 pub(crate) async fn run(topology: &Topology, step: &Step, bulk: bool) -> Answer {
@@ -120,9 +128,21 @@ impl<'a> Share<'a> {
 
 /// Goes where an answer points, until it points nowhere.
 async fn follow(topology: &Topology, mut node: Node, step: &Step, mut answer: Answer) -> Answer {
-    for _ in 0..REDIRECTS {
-        let Err(StoreError::Refused { code, text }) = &answer else {
-            return answer;
+    for pause in PAUSES {
+        let (code, text) = match &answer {
+            Err(StoreError::Refused { code, text }) => (code, text),
+            Err(StoreError::Unavailable(reason)) => {
+                // Nothing was sent. The slot may have gone elsewhere while this was on its way here, or
+                // to a server that has just joined.
+                let joins = reason.kind() == DownKind::Starting && topology.has_begun();
+                node = match topology.master(step.route()) {
+                    Ok(other) if joins || !other.is(&node) => connected(other).await?,
+                    _ => return answer,
+                };
+                answer = ask::step(&node, step, false).await;
+                continue;
+            }
+            _ => return answer,
         };
         let redirect = Redirect::parse(code, text, &node.host());
         match (redirect, &**code) {
@@ -138,7 +158,7 @@ async fn follow(topology: &Topology, mut node: Node, step: &Step, mut answer: An
                 answer = ask::asking(&other, step).await;
             }
             (None, "TRYAGAIN") => {
-                tokio::time::sleep(MOMENT).await;
+                tokio::time::sleep(pause).await;
                 answer = ask::step(&node, step, false).await;
             }
             (None, "CLUSTERDOWN") => {
@@ -171,6 +191,11 @@ async fn found(
             node.ok_or_else(|| StoreError::Unavailable(unknown()))?
         }
     };
+    connected(node).await
+}
+
+/// A node, once its first attempt to connect has worked out.
+async fn connected(node: Node) -> Result<Node, StoreError> {
     while let Err(StoreError::Unavailable(reason)) = node.link() {
         if reason.kind() != DownKind::Starting {
             return Err(StoreError::Unavailable(reason));

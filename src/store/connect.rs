@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, Object, RecycleResult};
-use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ErrorKind, RedisError};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
@@ -46,6 +47,21 @@ impl Way {
             Self::Sentinels(sentinels) => sentinels.primary().await,
         }
     }
+
+    /// In words, that an attempt to connect came to nothing within `limit`.
+    pub(crate) fn unanswered(&self, limit: Duration) -> String {
+        let limit = limit.as_millis();
+        match self {
+            // A plain port takes the first words of TLS for half a command, and waits for the rest.
+            Self::Fixed(endpoint) if endpoint.is_tls() => {
+                format!("{endpoint}: no TLS handshake within {limit} ms; is it a TLS port?")
+            }
+            Self::Fixed(endpoint) => format!("{endpoint}: no connection within {limit} ms"),
+            Self::Sentinels(_) => {
+                format!("no connection to the primary that the Sentinels name within {limit} ms")
+            }
+        }
+    }
 }
 
 /// What every connection of a pool has in common.
@@ -82,7 +98,7 @@ impl managed::Manager for Connector {
         if let Some(vault) = &self.access.vault {
             vault.fresh().await?;
         }
-        let failed = |error: &redis::RedisError| named(&endpoint, &unreachable(error));
+        let failed = |error: &RedisError| named(&endpoint, error);
         let info = endpoint.info(&self.access.login, self.access.tls.as_ref());
         let info = info.map_err(|error| failed(&error))?;
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -163,8 +179,15 @@ impl Connector {
 }
 
 /// A reason with the address in it: `127.0.0.1:6379: connection refused`.
-fn named(endpoint: &Endpoint, reason: &DownReason) -> DownReason {
-    DownReason::new(reason.kind(), format!("{endpoint}: {reason}"))
+fn named(endpoint: &Endpoint, error: &RedisError) -> DownReason {
+    let reason = unreachable(error);
+    // A TLS port hangs up on whoever greets it in plain words, or answers with an alert.
+    let rebuffed = error.kind() == ErrorKind::Parse || reason.kind() == DownKind::Disconnected;
+    let hint = match endpoint {
+        Endpoint::Tcp { tls: false, .. } if rebuffed => "; if it is a TLS port, say rediss://",
+        _ => "",
+    };
+    DownReason::new(reason.kind(), format!("{endpoint}: {reason}{hint}"))
 }
 
 impl fmt::Debug for Connector {

@@ -61,6 +61,15 @@ impl StoreError {
         }
     }
 
+    /// Why there was no connection, if there was none.
+    #[cfg(feature = "redis")]
+    pub(crate) fn away(self) -> Option<DownReason> {
+        match self {
+            Self::Unavailable(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
     /// The first word of the server's refusal, such as `OOM`.
     #[must_use]
     pub fn code(&self) -> Option<&str> {

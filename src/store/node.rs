@@ -220,16 +220,21 @@ impl Node {
             .retain(|_, metrics| metrics.last_used() < idle);
     }
 
+    /// Where it leads to.
+    pub(crate) fn way(&self) -> &Way {
+        &self.inner.pool.manager().way
+    }
+
     /// Where the way leads now, for a node whose address may change.
     pub(crate) async fn moved_to(&self) -> Option<String> {
-        match &self.inner.pool.manager().way {
+        match self.way() {
             Way::Fixed(_) => None,
             way @ Way::Sentinels(_) => way.endpoint().await.ok().map(|to| to.to_string()),
         }
     }
 
     pub(crate) fn has_sentinels(&self) -> bool {
-        matches!(self.inner.pool.manager().way, Way::Sentinels(_))
+        matches!(self.way(), Way::Sentinels(_))
     }
 
     pub(crate) async fn nudged(&self) {
@@ -270,7 +275,7 @@ impl Node {
 
     /// The host that a fixed way leads to; in a cluster every node has one.
     pub(crate) fn host(&self) -> String {
-        match &self.inner.pool.manager().way {
+        match self.way() {
             Way::Fixed(endpoint) => endpoint.host().to_owned(),
             Way::Sentinels(_) => String::new(),
         }
@@ -290,7 +295,10 @@ impl Node {
 
     /// Ends everything; nothing connects any more.
     pub(crate) fn stop(&self) {
-        let reason = || DownReason::new(DownKind::Stopped, "the stack was shut down");
+        let reason = || match *self.inner.retired.borrow() {
+            true => DownReason::new(DownKind::Cluster, "no master of the cluster any more"),
+            false => DownReason::new(DownKind::Stopped, "the stack was shut down"),
+        };
         if let Ok(link) = self.link() {
             self.give_up(&link, reason());
         }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 pub enum RedisStatus {
     /// Commands are sent.
     Up,
-    /// Commands fail at once; a connection is being sought in the background.
+    /// Commands fail at once; a connection is being sought in the background. Of a cluster this is told
+    /// while any of its masters is away; commands for the slots of the others are sent all the same.
     Down {
         /// Why.
         reason: DownReason,

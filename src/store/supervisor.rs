@@ -31,8 +31,9 @@ const SENTINEL_ROUND: Duration = Duration::from_secs(1);
 /// Runs until the stack is shut down. Ends the node when it is dropped.
 pub(crate) fn supervise(node: Node, spawner: &Spawner) -> bool {
     let stopped = spawner.clone();
+    // Made here, because a task that is dropped before it first runs has to end the node as well.
+    let ending = Ending(node);
     spawner.spawn(async move {
-        let ending = Ending(node);
         let node = &ending.0;
         tokio::select! {
             () = stopped.stopped() => {}
@@ -133,7 +134,7 @@ async fn attempt(node: &Node, limit: Duration) -> Result<Link, Failed> {
             reason,
         }),
         Err(_) => {
-            let words = format!("no connection within {} ms", limit.as_millis());
+            let words = node.way().unanswered(limit);
             Err(Failed {
                 reason: DownReason::new(DownKind::NoProgress, words),
                 silent: true,
@@ -249,6 +250,8 @@ async fn watch(node: &Node, link: &Arc<Link>) -> DownReason {
     let mut sentinel_rounds = tokio::time::interval(SENTINEL_ROUND);
     sentinel_rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut replied = link.pulse.replied();
+    // Runs beside the rest: Sentinels that do not answer must not keep us from seeing the connection end.
+    let mut look: Option<Look<'_>> = None;
     loop {
         if link.pulse.is_dead() {
             return link.pulse.reason();
@@ -271,11 +274,12 @@ async fn watch(node: &Node, link: &Arc<Link>) -> DownReason {
                 }
                 replied = link.pulse.replied();
             }
-            _ = sentinel_rounds.tick(), if node.has_sentinels() => {
-                if let Some(reason) = replaced(node, link).await {
-                    return reason;
-                }
+            _ = sentinel_rounds.tick(), if node.has_sentinels() && look.is_none() => {
+                look = Some(Box::pin(replaced(node, link)));
             }
+            outcome = seen(&mut look) => if let Some(reason) = outcome {
+                return reason;
+            },
         }
     }
 }
@@ -297,6 +301,20 @@ async fn beat(node: &Node, link: &Link) -> Option<DownReason> {
             None
         }
         Err(failure) => failure.trip,
+    }
+}
+
+type Look<'a> = Pin<Box<dyn Future<Output = Option<DownReason>> + Send + 'a>>;
+
+/// What the Sentinels say, or never where they are not being asked.
+async fn seen(look: &mut Option<Look<'_>>) -> Option<DownReason> {
+    match look {
+        Some(asking) => {
+            let outcome = asking.as_mut().await;
+            *look = None;
+            outcome
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which servers make up a cluster, and which of them serves which keys: kept up to date in the background.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -39,6 +40,9 @@ struct Inner {
     stale: Notify,
     /// How often the map was read.
     rounds: watch::Sender<u64>,
+    /// Whether all masters have been up at once. From then on one that has just joined is no reason to
+    /// call the cluster down.
+    begun: AtomicBool,
 }
 
 /// Slots and their masters, in the slots' order of nodes.
@@ -77,13 +81,14 @@ impl Topology {
                 adopting: Mutex::new(()),
                 stale: Notify::new(),
                 rounds: watch::Sender::new(0),
+                begun: AtomicBool::new(false),
             }),
         };
-        let (refreshed, stopped) = (topology.clone(), spawner.clone());
+        let (refreshed, stopped) = (Ending(topology.clone()), spawner.clone());
         spawner.spawn(async move {
             tokio::select! {
                 () = stopped.stopped() => {}
-                () = refreshed.refresh() => {}
+                () = refreshed.0.refresh() => {}
             }
         });
         topology
@@ -141,6 +146,11 @@ impl Topology {
             self.adopt(map.slots.with_moved(slot, to.clone()));
         }
         self.inner.stale.notify_one();
+    }
+
+    /// Whether the cluster has been there as a whole, so that a master that is not there yet has joined.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.inner.begun.load(Ordering::Relaxed)
     }
 
     /// Has the map read again soon.
@@ -298,6 +308,16 @@ impl Topology {
     }
 }
 
+/// Before there is any node, nobody else says that it is over.
+struct Ending(Topology);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let reason = DownReason::new(DownKind::Stopped, "the stack was shut down");
+        (self.0.inner.told)(RedisStatus::Down { reason });
+    }
+}
+
 /// The channels whose slot a node serves.
 fn channels_at(inner: &Weak<Inner>, address: &NodeAddress, hub: &Hub) -> Vec<Vec<u8>> {
     let Some(inner) = inner.upgrade() else {
@@ -331,26 +351,34 @@ impl Inner {
         if map.slots.uncovered() > 0 {
             return Err(self.unserved());
         }
-        let down = map
-            .nodes
-            .iter()
-            .find_map(|member| match member.node.link() {
-                Err(StoreError::Unavailable(reason)) => Some((&member.address, reason)),
-                _ => None,
-            });
-        match down {
+        let reasons = map.nodes.iter().filter_map(|member| {
+            let reason = member.node.link().err()?.away()?;
+            Some((&member.address, reason))
+        });
+        let begun = self.begun.load(Ordering::Relaxed);
+        let amiss = reasons.filter(|(_, reason)| !(begun && reason.kind() == DownKind::Starting));
+        // One that was shut down says that all are about to be.
+        let worst = amiss.min_by_key(|(_, reason)| reason.kind() != DownKind::Stopped);
+        match worst {
             None => Ok(()),
+            Some((_, reason)) if reason.kind() == DownKind::Stopped => Err(reason),
             Some((address, reason)) => {
-                let NodeAddress { host, port } = address;
-                let words = format!("master {host}:{port} of {}: {reason}", map.nodes.len());
-                Err(DownReason::new(DownKind::Cluster, words))
+                let words = format!("master {address} of {}: {reason}", map.nodes.len());
+                let kind = match reason.kind() {
+                    DownKind::Starting => DownKind::Starting,
+                    _ => DownKind::Cluster,
+                };
+                Err(DownReason::new(kind, words))
             }
         }
     }
 
     fn tell(&self) {
         (self.told)(match self.whole() {
-            Ok(()) => RedisStatus::Up,
+            Ok(()) => {
+                self.begun.store(true, Ordering::Relaxed);
+                RedisStatus::Up
+            }
             Err(reason) => RedisStatus::Down { reason },
         });
     }

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::event::{Event, Events};
 use crate::store::node::Told;
-use crate::store::status::RedisStatus;
+use crate::store::status::{DownKind, RedisStatus};
 
 /// Follows a pool's status.
 #[derive(Clone, Debug)]
@@ -34,13 +34,15 @@ impl StatusWatch {
     }
 }
 
-/// Publishes a state, and tells of it when it is another kind of state than before.
+/// Publishes a state, and tells of it when it is another kind of state than before. That the stack was
+/// shut down is no outage, and alarms nobody.
 pub(crate) fn told(status: watch::Sender<RedisStatus>, events: Events) -> Told {
     Arc::new(move |new| {
         let old = status.send_replace(new.clone());
         match (&old, &new) {
             (RedisStatus::Up, RedisStatus::Up) => {}
             (_, RedisStatus::Up) => events.emit(Event::RedisUp),
+            (_, RedisStatus::Down { reason }) if reason.kind() == DownKind::Stopped => {}
             (old, RedisStatus::Down { reason }) if *old != new => events.emit(Event::RedisDown {
                 reason: &reason.to_string(),
             }),

@@ -15,8 +15,6 @@ use crate::event::{Events, Recorder, TracingRecorder};
 use crate::guard::GuardConfig;
 use crate::identity::{Caller, CallerResolver, RequestView};
 use crate::invalidation::InvalidationConfig;
-#[cfg(feature = "redis")]
-use crate::keep::engines::RedisParts;
 use crate::keep::engines::{Engines, Ground, noted};
 use crate::keep::parts::{Keep, Parts};
 use crate::keep::watch;
@@ -39,7 +37,9 @@ pub struct KeepBuilder {
     recorders: Vec<Arc<dyn Recorder>>,
     clock: Option<Clock>,
     #[cfg(feature = "redis")]
-    redis: RedisParts,
+    redis_credentials: Option<Arc<dyn CredentialsProvider>>,
+    #[cfg(feature = "redis")]
+    redis_scripts: Vec<&'static Script>,
 }
 
 impl Keep {
@@ -65,7 +65,9 @@ impl Keep {
             recorders,
             clock: None,
             #[cfg(feature = "redis")]
-            redis: RedisParts::default(),
+            redis_credentials: None,
+            #[cfg(feature = "redis")]
+            redis_scripts: Vec::new(),
         }
     }
 }
@@ -119,19 +121,18 @@ impl KeepBuilder {
         self
     }
 
+    /// Scripts of the service's own, to be called with `keep.redis().call(..)`.
+    #[cfg(feature = "redis")]
+    pub fn redis_scripts(mut self, scripts: impl IntoIterator<Item = &'static Script>) -> Self {
+        self.redis_scripts.extend(scripts);
+        self
+    }
+
     /// Who knows the user and password for Redis, where they expire and have to be renewed. They take the
     /// place of those in the settings. Without a Redis URL nobody is asked.
     #[cfg(feature = "redis")]
     pub fn redis_credentials(mut self, provider: impl CredentialsProvider) -> Self {
-        self.redis.credentials = Some(Arc::new(provider));
-        self
-    }
-
-    /// Scripts of the service's own, for [`RedisPool::call`](crate::store::RedisPool::call). They are loaded
-    /// with each connection.
-    #[cfg(feature = "redis")]
-    pub fn redis_scripts(mut self, scripts: impl IntoIterator<Item = &'static Script>) -> Self {
-        self.redis.scripts.extend(scripts);
+        self.redis_credentials = Some(Arc::new(provider));
         self
     }
 
@@ -219,7 +220,9 @@ impl KeepBuilder {
             mut recorders,
             clock,
             #[cfg(feature = "redis")]
-            redis,
+            redis_credentials,
+            #[cfg(feature = "redis")]
+            redis_scripts,
         } = self;
         if config.metrics.routes.is_empty() {
             config.metrics.routes.clone_from(&config.routes);
@@ -236,7 +239,9 @@ impl KeepBuilder {
             clock,
             events,
             #[cfg(feature = "redis")]
-            redis,
+            credentials: redis_credentials,
+            #[cfg(feature = "redis")]
+            scripts: redis_scripts,
         };
         // What is wrong with a rule's route only its engine can tell, so all of them are asked before
         // anything is reported.

@@ -27,14 +27,8 @@ pub(crate) struct Ground {
     pub(crate) clock: Clock,
     pub(crate) events: Events,
     #[cfg(feature = "redis")]
-    pub(crate) redis: RedisParts,
-}
-
-/// What Redis needs beside its settings.
-#[cfg(feature = "redis")]
-#[derive(Default)]
-pub(crate) struct RedisParts {
     pub(crate) credentials: Option<Arc<dyn CredentialsProvider>>,
+    #[cfg(feature = "redis")]
     pub(crate) scripts: Vec<&'static Script>,
 }
 
@@ -123,8 +117,8 @@ fn connected(ground: &Ground, tasks: &Tasks, faults: &mut Faults) -> Option<Redi
         clock: ground.clock.clone(),
         events: ground.events.clone(),
         spawner: tasks.spawner(),
-        scripts: ground.redis.scripts.clone(),
-        credentials: ground.redis.credentials.clone(),
+        scripts: ground.scripts.clone(),
+        credentials: ground.credentials.clone(),
     };
     noted(RedisPool::new(&ground.config.redis, &parts), faults)
 }

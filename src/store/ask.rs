@@ -140,8 +140,7 @@ impl<'a> Asking<'a> {
 
     fn pack(&self, call: &Call) -> Result<redis::Cmd, StoreError> {
         let library = &self.node.parts().library;
-        let (script, keys, args) = (call.script(), call.keys(), call.args());
-        let packed = library.call(self.link.dialect, script, keys, args);
+        let packed = library.call(self.link.dialect, call);
         packed.ok_or(UNREGISTERED)
     }
 

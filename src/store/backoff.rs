@@ -33,6 +33,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn pauses_scatter() {
+        let pause = |chance| Backoff::new().pause(chance);
+        assert!(pause(0) < pause(512) && pause(512) < pause(1023));
+    }
+
+    #[test]
     fn pauses_grow_up_to_the_longest_and_never_leave_their_bounds() {
         for chance in [0, 1, 511, 1023, u32::MAX] {
             let mut backoff = Backoff::new();

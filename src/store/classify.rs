@@ -18,10 +18,6 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    pub(crate) const fn of(error: StoreError) -> Self {
-        Self { error, trip: None }
-    }
-
     pub(crate) fn lost(kind: DownKind, words: &'static str) -> Self {
         let trip = Some(DownReason::new(kind, words));
         Self {

@@ -8,6 +8,7 @@
 use redis::{Cmd, ServerError, ServerErrorKind};
 
 use crate::error::{ConfigError, Faults};
+use crate::store::command::Call;
 use crate::store::script::Script;
 
 /// How a server is asked to run scripts.
@@ -46,17 +47,18 @@ impl Library {
     ///
     /// A fault for each name that is not lowercase letters, digits and `_`, or is there twice, and for
     /// each empty body. Whether a body is Lua only a server can tell.
-    pub(crate) fn new(scripts: &[&'static Script]) -> Result<Self, ConfigError> {
+    pub(crate) fn new(scripts: &[&'static Script], sharded: bool) -> Result<Self, ConfigError> {
         let mut scripts = scripts.to_vec();
         scripts.sort_by_key(|script| script.name());
         let mut faults = Faults::new();
         check(&scripts, &mut faults);
         faults.into_result()?;
-        let version = sha(&code("", &scripts));
+        let publish = publish(sharded);
+        let version = sha(&code("", publish, &scripts));
         let name = format!("keep_{}", version.get(..VERSION_DIGITS).unwrap_or(&version));
-        let code = code(&name, &scripts);
+        let code = code(&name, publish, &scripts);
         let entries = scripts.into_iter().map(|script| {
-            let twin = format!("local keys, args = KEYS, ARGV\n{}", script.body());
+            let twin = format!("{publish}local keys, args = KEYS, ARGV\n{}", script.body());
             Entry {
                 script,
                 function: function(&name, script),
@@ -103,17 +105,8 @@ impl Library {
     }
 
     /// A call of a script; `None` if it is not one of these.
-    pub(crate) fn call<K, A>(
-        &self,
-        dialect: Dialect,
-        script: &Script,
-        keys: &[K],
-        args: &[A],
-    ) -> Option<Cmd>
-    where
-        K: AsRef<[u8]>,
-        A: AsRef<[u8]>,
-    {
+    pub(crate) fn call(&self, dialect: Dialect, call: &Call) -> Option<Cmd> {
+        let (script, keys, args) = (call.script(), call.keys(), call.args());
         let entry = self.entry(script)?;
         let (name, target) = match dialect {
             Dialect::Functions if script.writes() => ("FCALL", &entry.function),
@@ -121,16 +114,12 @@ impl Library {
             // EVALSHA_RO came with Redis 7, as functions did.
             Dialect::Scripts => ("EVALSHA", &entry.twin_sha),
         };
-        let bytes = keys.iter().map(|key| key.as_ref().len()).sum::<usize>()
-            + args.iter().map(|arg| arg.as_ref().len()).sum::<usize>();
         // The rest is the command, the script and the number of keys.
-        let mut call = Cmd::with_capacity(3 + keys.len() + args.len(), 16 + target.len() + bytes);
+        let bytes = 16 + target.len() + keys.size() + args.size();
+        let mut call = Cmd::with_capacity(3 + keys.len() + args.len(), bytes);
         call.arg(name).arg(target).arg(keys.len());
-        for key in keys {
-            call.arg(key.as_ref());
-        }
-        for arg in args {
-            call.arg(arg.as_ref());
+        for word in keys.iter().chain(args.iter()) {
+            call.arg(word);
         }
         Some(call)
     }
@@ -178,8 +167,16 @@ fn function(library: &str, script: &Script) -> String {
     format!("{library}_{}", script.name())
 }
 
-fn code(library: &str, scripts: &[&Script]) -> String {
-    let mut code = format!("#!lua name={library}\n");
+/// What bodies publish with. A cluster's instances listen by `SSUBSCRIBE`, which only `SPUBLISH` reaches.
+const fn publish(sharded: bool) -> &'static str {
+    match sharded {
+        true => "local function publish(c, p) return redis.call('SPUBLISH', c, p) end\n",
+        false => "local function publish(c, p) return redis.call('PUBLISH', c, p) end\n",
+    }
+}
+
+fn code(library: &str, publish: &str, scripts: &[&Script]) -> String {
+    let mut code = format!("#!lua name={library}\n{publish}");
     for script in scripts {
         let flags = match script.writes() {
             true => "",
@@ -206,10 +203,10 @@ mod tests {
 
     static ECHO: Script = Script::new("echo", "return {keys[1], args[1]}");
     static READ: Script = Script::reading("read_2", "return redis.call('GET', keys[1]) -- or nil");
-    const NOTHING: [&[u8]; 0] = [];
+    const PUBLISH: &str = "local function publish(c, p) return redis.call('PUBLISH', c, p) end\n";
 
     fn library() -> Library {
-        Library::new(&[&READ, &ECHO]).unwrap()
+        Library::new(&[&READ, &ECHO], false).unwrap()
     }
 
     #[track_caller]
@@ -237,6 +234,7 @@ mod tests {
         }));
         let expected = format!(
             "#!lua name={name}\n\
+             local function publish(c, p) return redis.call('PUBLISH', c, p) end\n\
              redis.register_function{{function_name='{name}_echo', callback=function(keys, args)\n\
              return {{keys[1], args[1]}}\n\
              end}}\n\
@@ -252,7 +250,7 @@ mod tests {
         static OTHER_BODY: Script = Script::new("echo", "return {keys[1], args[2]}");
         static OTHER_NAME: Script = Script::new("echo2", "return {keys[1], args[1]}");
         static OTHER_KIND: Script = Script::reading("echo", "return {keys[1], args[1]}");
-        let name = |scripts: &[&'static Script]| Library::new(scripts).unwrap().name;
+        let name = |scripts: &[&'static Script]| Library::new(scripts, false).unwrap().name;
         let here = name(&[&ECHO, &READ]);
         assert_eq!(here, name(&[&READ, &ECHO]));
         let others = [&OTHER_BODY, &OTHER_NAME, &OTHER_KIND].map(|other| name(&[other, &READ]));
@@ -263,6 +261,16 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_is_published_to_by_slot() {
+        let sharded = Library::new(&[&ECHO], true).unwrap();
+        assert!(sharded.code.contains("'SPUBLISH'") && !sharded.code.contains("'PUBLISH'"));
+        assert_ne!(
+            sharded.name(),
+            Library::new(&[&ECHO], false).unwrap().name()
+        );
+    }
+
+    #[test]
     fn every_fault_is_found() {
         static EMPTY: Script = Script::new("empty", " \n ");
         static QUOTED: Script = Script::new("a'b", "return 1");
@@ -270,7 +278,7 @@ mod tests {
         static CAPITAL: Script = Script::reading("Ab", "return 1");
         static NAMELESS: Script = Script::new("", "return 1");
         let scripts = [&ECHO, &EMPTY, &QUOTED, &DIGIT, &CAPITAL, &NAMELESS, &ECHO];
-        let error = Library::new(&scripts).unwrap_err().to_string();
+        let error = Library::new(&scripts, false).unwrap_err().to_string();
         for expected in [
             "redis.scripts = \"empty\": must have a body",
             "redis.scripts = \"a'b\": must be lowercase",
@@ -281,7 +289,7 @@ mod tests {
         ] {
             assert!(error.contains(expected), "{error}");
         }
-        assert_eq!(Library::new(&scripts).unwrap_err().faults().len(), 6);
+        assert_eq!(Library::new(&scripts, false).unwrap_err().faults().len(), 6);
     }
 
     #[test]
@@ -292,14 +300,14 @@ mod tests {
         let expected = ["FUNCTION", "LOAD", "REPLACE", &library.code];
         assert_eq!(sent(&functions[0]), expected);
         let scripts: Vec<_> = library.load(Dialect::Scripts).iter().map(sent).collect();
-        let echo = "local keys, args = KEYS, ARGV\nreturn {keys[1], args[1]}";
-        assert_eq!(scripts[0], ["SCRIPT", "LOAD", echo]);
+        let echo = format!("{PUBLISH}local keys, args = KEYS, ARGV\nreturn {{keys[1], args[1]}}");
+        assert_eq!(scripts[0], ["SCRIPT", "LOAD", &echo]);
         assert_eq!(scripts.len(), 2);
     }
 
     #[test]
     fn without_scripts_nothing_is_loaded() {
-        let library = Library::new(&[]).unwrap();
+        let library = Library::new(&[], true).unwrap();
         assert!(library.is_empty());
         assert_eq!(library.load(Dialect::Functions).len(), 0);
         assert_eq!(library.load(Dialect::Scripts).len(), 0);
@@ -309,32 +317,33 @@ mod tests {
     fn a_call_is_made_in_the_servers_dialect() {
         let library = library();
         let name = library.name();
-        let call =
-            |dialect, script| sent(&library.call(dialect, script, &["k"], &["a", "b"]).unwrap());
+        let call = |dialect, script| {
+            let call = Call::new(script).key("k").arg("a").arg("b");
+            sent(&library.call(dialect, &call).unwrap())
+        };
         let echo = format!("{name}_echo");
         assert_eq!(
             call(Dialect::Functions, &ECHO),
             ["FCALL", &echo, "1", "k", "a", "b"]
         );
         assert_eq!(call(Dialect::Functions, &READ)[0], "FCALL_RO");
-        let sha = sha("local keys, args = KEYS, ARGV\nreturn {keys[1], args[1]}");
+        let twin = format!("{PUBLISH}local keys, args = KEYS, ARGV\nreturn {{keys[1], args[1]}}");
+        let sha = sha(&twin);
         assert_eq!(
             call(Dialect::Scripts, &ECHO),
             ["EVALSHA", &sha, "1", "k", "a", "b"]
         );
         assert_eq!(call(Dialect::Scripts, &READ)[0], "EVALSHA");
-        let bare = library
-            .call(Dialect::Functions, &ECHO, &NOTHING, &NOTHING)
-            .unwrap();
+        let bare = library.call(Dialect::Functions, &Call::new(&ECHO));
+        let bare = bare.unwrap();
         assert_eq!(sent(&bare), ["FCALL", &echo, "0"]);
     }
 
     #[test]
     fn keys_and_arguments_are_sent_as_bytes() {
         let (key, arg) = (b"\0{\xff}", b"\r\n\x80");
-        let call = library()
-            .call(Dialect::Scripts, &ECHO, &[key], &[arg])
-            .unwrap();
+        let call = Call::new(&ECHO).key(key).arg(arg);
+        let call = library().call(Dialect::Scripts, &call).unwrap();
         let packed = call.get_packed_command();
         assert!(packed.ends_with(b"$1\r\n1\r\n$4\r\n\0{\xff}\r\n$3\r\n\r\n\x80\r\n"));
     }
@@ -343,11 +352,11 @@ mod tests {
     fn a_script_that_was_not_registered_cannot_be_called() {
         static STRANGE: Script = Script::new("strange", "return 1");
         static NAMESAKE: Script = Script::new("echo", "return 1");
-        let equal = ECHO;
+        static EQUAL: Script = ECHO;
         for dialect in [Dialect::Functions, Dialect::Scripts] {
-            let call = |script| library().call(dialect, script, &NOTHING, &NOTHING);
+            let call = |script| library().call(dialect, &Call::new(script));
             assert!(call(&STRANGE).is_none() && call(&NAMESAKE).is_none());
-            assert!(call(&ECHO).is_some() && call(&equal).is_some());
+            assert!(call(&ECHO).is_some() && call(&EQUAL).is_some());
         }
     }
 

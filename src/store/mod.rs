@@ -58,6 +58,8 @@ mod deadline;
 #[cfg(feature = "redis")]
 mod figures;
 #[cfg(feature = "redis")]
+mod fitness;
+#[cfg(feature = "redis")]
 mod greet;
 #[cfg(feature = "redis")]
 mod hub;
@@ -115,7 +117,7 @@ pub use pool::{RedisPool, StoreParts};
 #[cfg(feature = "redis")]
 pub use push::{Push, PushSink};
 #[cfg(feature = "redis")]
-pub use reply::{FromReply, List, Pairs, Reply};
+pub use reply::{FromReply, Pairs, Replies, Reply};
 #[cfg(feature = "redis")]
 pub use script::Script;
 #[cfg(feature = "redis")]

@@ -62,6 +62,10 @@ pub(crate) struct NodeParts {
     pub(crate) told: Told,
 }
 
+/// More commands than these under way at once are refused, so that what piles up within one deadline
+/// of an outage is bounded. Counted by the holders of the connection, which costs nothing beside holding it.
+const MOST_UNDER_WAY: usize = 16_384;
+
 /// A server and its connections. Its supervisor fills it; everyone else only looks.
 #[derive(Clone)]
 pub(crate) struct Node {
@@ -122,10 +126,11 @@ impl Node {
         &self.inner.parts.limits
     }
 
-    /// The command lane, or at once why there is none.
+    /// The command lane, or at once why there is none. Whoever holds it counts as a command under way.
     pub(crate) fn link(&self) -> Result<Arc<Link>, StoreError> {
         match self.inner.current.load_full() {
-            Some(link) => Ok(link),
+            Some(link) if Arc::strong_count(&link) <= MOST_UNDER_WAY => Ok(link),
+            Some(_) => Err(StoreError::Crowded),
             None => Err(StoreError::Unavailable(DownReason::clone(
                 &self.inner.reason.load(),
             ))),
@@ -248,8 +253,9 @@ impl Node {
 
     /// Commands under way on the lane.
     pub(crate) fn under_way(&self) -> u64 {
-        let current = self.inner.current.load();
-        current.as_ref().map_or(0, |link| link.pulse.under_way())
+        let current = self.inner.current.load_full();
+        // Those who hold it besides: this function, the node, and its supervisor.
+        current.map_or(0, |link| Arc::strong_count(&link).saturating_sub(3) as u64)
     }
 
     pub(crate) fn set_round_trip(&self, took: Duration) {

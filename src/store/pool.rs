@@ -8,10 +8,10 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::error::{ConfigError, Faults};
 use crate::event::Events;
-use crate::store::address::Address;
+use crate::store::address::{Address, Target};
 use crate::store::ask;
 use crate::store::cluster;
-use crate::store::command::{Batch, Call, Command, Step};
+use crate::store::command::{Argument, Batch, Call, Command, Step};
 use crate::store::config::RedisConfig;
 use crate::store::connect::{Access, Way};
 use crate::store::credentials::CredentialsProvider;
@@ -21,7 +21,7 @@ use crate::store::hub::Hub;
 use crate::store::library::Library;
 use crate::store::node::{Limits, Node, NodeParts};
 use crate::store::push::PushSink;
-use crate::store::reply::{FromReply, Reply};
+use crate::store::reply::{FromReply, Replies, Reply};
 use crate::store::resolver::Resolver;
 use crate::store::script::Script;
 use crate::store::sentinel::Sentinels;
@@ -116,35 +116,28 @@ impl RedisPool {
     pub fn new(config: &RedisConfig, parts: &StoreParts) -> Result<Self, ConfigError> {
         let mut faults = Faults::new();
         config.check("redis", &mut faults);
-        let target = config.target("redis", &mut faults);
         faults.into_result()?;
-        let library = Library::new(&parts.scripts)?;
+        // It was checked just now, so nothing is found any more.
+        let target = config.target("redis", &mut Faults::new());
+        let in_cluster = |target: &Target| matches!(target.address, Address::Cluster { .. });
+        let library = Library::new(&parts.scripts, target.as_ref().is_some_and(in_cluster))?;
         let Some(target) = target else {
             return Ok(Self::disabled());
         };
         let authority = config.ca_certificate.as_deref();
-        let tls = target
-            .uses_tls()
-            .then(|| Tls::new("redis.ca_certificate", authority));
-        let tls = tls.transpose()?;
+        let encrypted = target.uses_tls();
+        let tls = encrypted
+            .then(|| Tls::new("redis.ca_certificate", authority))
+            .transpose()?;
         let hub = Hub::default();
         let starting = DownReason::new(DownKind::Starting, "connecting");
         let status = watch::Sender::new(RedisStatus::Down { reason: starting });
-        let vault = parts.credentials.clone();
-        let vault =
-            vault.map(|provider| Vault::new(provider, parts.clock.clone(), parts.events.clone()));
+        let access = access(config, parts, &target, (tls.clone(), hub.clone()));
+        let vault = access.vault.clone();
         let node_parts = NodeParts {
             limits: Limits::of(config),
             probe: Some(format!("{}:probe", config.prefix())),
-            access: Access {
-                login: target.login.clone(),
-                tls: tls.clone(),
-                vault: vault.clone(),
-                resolver: Resolver::new(parts.spawner.clone()),
-                hub: hub.clone(),
-                clock: parts.clock.clone(),
-                client_name: config.client_name.as_str().into(),
-            },
+            access,
             library: Arc::new(library),
             subscribe: "SUBSCRIBE",
             channels: Arc::new(Hub::channels),
@@ -198,7 +191,14 @@ impl RedisPool {
         }
     }
 
-    /// A key of this service: the configured prefix, a colon, and `rest`.
+    /// What all keys of this service begin with, without the colon.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.inner.prefix
+    }
+
+    /// A key of this service: the configured prefix, a colon, and `rest`. What stands in `rest` between
+    /// braces is its hash tag: in a cluster, keys with one tag are on one server.
     #[must_use]
     pub fn key(&self, rest: impl Display) -> String {
         format!("{}:{rest}", self.inner.prefix)
@@ -213,6 +213,9 @@ impl RedisPool {
     ///
     /// See [`StoreError`]; [`may_have_run`](StoreError::may_have_run) tells whether to expect a ghost.
     pub async fn run<T: FromReply>(&self, command: &Command) -> Result<T, StoreError> {
+        if let Some(why) = command.unfit() {
+            return Err(StoreError::Unfit(why));
+        }
         let answer = match &self.inner.fleet {
             Fleet::None => return Err(disabled()),
             Fleet::Single(node) => ask::run(node, command).await?,
@@ -236,10 +239,30 @@ impl RedisPool {
             Fleet::None => return Err(disabled()),
             Fleet::Single(node) => ask::call(node, call).await?,
             Fleet::Cluster(topology) => {
-                cluster::run(topology, &Step::Call(call.clone()), false).await?
+                let bulk = call.is_bulk(self.inner.bulk_bytes);
+                cluster::run(topology, &Step::Call(call.clone()), bulk).await?
             }
         };
         Reply(answer).read()
+    }
+
+    /// Publishes a message to a channel, to which sinks of all instances may be
+    /// [`subscribe`](Self::subscribe)d. Returns how many connections heard it; in a cluster, on its node.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run). Published twice, it is heard twice.
+    pub async fn publish(
+        &self,
+        channel: impl AsRef<[u8]>,
+        payload: impl Argument,
+    ) -> Result<u64, StoreError> {
+        let verb = match &self.inner.fleet {
+            Fleet::Cluster(_) => "SPUBLISH",
+            Fleet::None | Fleet::Single(_) => "PUBLISH",
+        };
+        self.run(&Command::new(verb).key(channel).arg(payload))
+            .await
     }
 
     /// Sends several commands in one round trip and returns their answers in the same order.
@@ -247,10 +270,10 @@ impl RedisPool {
     /// # Errors
     ///
     /// As [`run`](Self::run) for the batch as a whole; what the server refuses concerns only its own step.
-    pub async fn run_all(
-        &self,
-        batch: &Batch,
-    ) -> Result<Vec<Result<Reply, StoreError>>, StoreError> {
+    pub async fn run_all(&self, batch: &Batch) -> Result<Replies, StoreError> {
+        if let Some(why) = batch.unfit() {
+            return Err(StoreError::Unfit(why));
+        }
         let answers = match &self.inner.fleet {
             Fleet::None => return Err(disabled()),
             Fleet::Single(node) => {
@@ -262,13 +285,13 @@ impl RedisPool {
                 cluster::batch(topology, batch.steps(), bulk).await?
             }
         };
-        Ok(answers
-            .into_iter()
-            .map(|answer| answer.map(Reply))
-            .collect())
+        let answers = answers.into_iter().map(|answer| answer.map(Reply));
+        Ok(Replies(answers.collect::<Vec<_>>().into_iter()))
     }
 
-    /// Hears the messages of a channel, from now on and over every reconnect; see [`PushSink`] for the
+    /// Hears the messages of a channel, for the pool's life: register a fixed number of channels, not one
+    /// for each request. In a cluster it is a sharded one (`SSUBSCRIBE`), so publish with
+    /// [`publish`](Self::publish), or in a script with its `publish`. It is heard from now on and over every reconnect; see [`PushSink`] for the
     /// order they come in.
     pub fn subscribe(&self, channel: impl AsRef<[u8]>, sink: Arc<dyn PushSink>) {
         self.inner.hub.subscribe(channel.as_ref(), sink);
@@ -301,6 +324,26 @@ impl RedisPool {
             }
         }
         figures
+    }
+}
+
+/// What all connections have in common.
+fn access(
+    config: &RedisConfig,
+    parts: &StoreParts,
+    target: &Target,
+    (tls, hub): (Option<Tls>, Hub),
+) -> Access {
+    let (clock, events) = (parts.clock.clone(), parts.events.clone());
+    let provider = parts.credentials.clone();
+    Access {
+        login: target.login.clone(),
+        tls,
+        vault: provider.map(|provider| Vault::new(provider, clock, events)),
+        resolver: Resolver::new(parts.spawner.clone()),
+        hub,
+        clock: parts.clock.clone(),
+        client_name: config.client_name.as_str().into(),
     }
 }
 

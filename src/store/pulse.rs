@@ -19,11 +19,8 @@ use crate::store::window::Window;
 #[derive(Debug)]
 pub(crate) struct Pulse {
     clock: Clock,
-    /// Commands begun. `begun - replied - abandoned` are under way.
-    begun: AtomicU64,
+    /// How many answers have come.
     replied: AtomicU64,
-    /// Commands whose caller has gone, or whose deadline passed.
-    abandoned: AtomicU64,
     state: AtomicU8,
     why: OnceLock<DownReason>,
     window: Mutex<Window>,
@@ -36,17 +33,11 @@ const DEAD: u8 = 1;
 /// Dead, and what is read from now on may be somebody else's answer.
 const POISONED: u8 = 2;
 
-/// More commands than these under way at once are refused, so that what piles up within one deadline
-/// of an outage is bounded.
-const MOST_UNDER_WAY: u64 = 16_384;
-
 impl Pulse {
     pub(crate) fn new(clock: Clock, over: Arc<Notify>) -> Self {
         Self {
             clock,
-            begun: AtomicU64::new(0),
             replied: AtomicU64::new(0),
-            abandoned: AtomicU64::new(0),
             state: AtomicU8::new(ALIVE),
             why: OnceLock::new(),
             window: Mutex::default(),
@@ -65,48 +56,30 @@ impl Pulse {
         limit: Duration,
         work: impl Future<Output = RedisResult<T>>,
     ) -> Result<T, Failure> {
-        let turn = self.begin()?;
+        if self.is_dead() {
+            let reason = self.reason();
+            let trip = Some(reason.clone());
+            let error = StoreError::Unavailable(reason);
+            return Err(Failure { error, trip });
+        }
+        let before = self.replied();
         match within(limit, work).await {
             Some(Ok(value)) => {
-                turn.replied();
-                self.is_sound().then_some(value).ok_or_else(|| {
-                    Failure::lost(
-                        DownKind::Protocol,
-                        "the connection's replies lost their order",
-                    )
-                })
+                self.replied.fetch_add(1, Ordering::Relaxed);
+                self.is_sound()
+                    .then_some(value)
+                    .ok_or_else(|| Failure::lost(DownKind::Protocol, DISORDER))
             }
             // redis-rs says so only of the connection; an error of the server is a value to it.
             Some(Err(error)) => Err(broken(&error)),
-            None => Err(self.missed(&turn, limit)),
+            None => Err(self.missed(before, limit)),
         }
     }
 
-    fn begin(&self) -> Result<Turn<'_>, Failure> {
-        if self.is_dead() {
-            let reason = self.reason();
-            return Err(Failure {
-                error: StoreError::Unavailable(reason.clone()),
-                trip: Some(reason),
-            });
-        }
-        let replied = self.replied.load(Ordering::Relaxed);
-        let begun = self.begun.fetch_add(1, Ordering::Relaxed);
-        let turn = Turn {
-            pulse: self,
-            replied,
-            open: true,
-        };
-        let done = replied + self.abandoned.load(Ordering::Relaxed);
-        if begun.saturating_sub(done) >= MOST_UNDER_WAY {
-            return Err(Failure::of(StoreError::Crowded));
-        }
-        Ok(turn)
-    }
-
-    fn missed(&self, turn: &Turn<'_>, limit: Duration) -> Failure {
+    /// A deadline has passed; when the command was sent, `before` answers had come.
+    fn missed(&self, before: u64, limit: Duration) -> Failure {
         let replied = self.replied();
-        let words = if replied == turn.replied {
+        let words = if replied == before {
             let millis = limit.as_millis();
             Some((
                 DownKind::NoProgress,
@@ -161,36 +134,9 @@ impl Pulse {
     pub(crate) fn replied(&self) -> u64 {
         self.replied.load(Ordering::Relaxed)
     }
-
-    /// How many commands are under way.
-    pub(crate) fn under_way(&self) -> u64 {
-        let done = self.replied() + self.abandoned.load(Ordering::Relaxed);
-        self.begun.load(Ordering::Relaxed).saturating_sub(done)
-    }
 }
 
-/// One command under way. Dropped without a reply, it counts as abandoned.
-struct Turn<'a> {
-    pulse: &'a Pulse,
-    /// How many replies had come when it was sent.
-    replied: u64,
-    open: bool,
-}
-
-impl Turn<'_> {
-    fn replied(mut self) {
-        self.open = false;
-        self.pulse.replied.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        if self.open {
-            self.pulse.abandoned.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
+const DISORDER: &str = "the connection's replies lost their order";
 
 #[cfg(test)]
 mod tests {
@@ -219,20 +165,6 @@ mod tests {
         let silent = pulse.turn(LIMIT, std::future::pending::<RedisResult<()>>());
         let trip = silent.await.unwrap_err().trip.unwrap();
         assert_eq!(trip.kind(), DownKind::NoProgress);
-        assert_eq!(pulse.under_way(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_dropped_command_is_not_under_way_any_more() {
-        let pulse = pulse();
-        {
-            let turn = pulse.turn(LIMIT, std::future::pending::<RedisResult<()>>());
-            let mut turn = std::pin::pin!(turn);
-            let once = tokio::time::timeout(Duration::ZERO, turn.as_mut());
-            assert!(once.await.is_err());
-            assert_eq!(pulse.under_way(), 1);
-        }
-        assert_eq!(pulse.under_way(), 0);
     }
 
     #[tokio::test]
@@ -247,14 +179,5 @@ mod tests {
         assert!(matches!(after, StoreError::Unavailable(_)), "{after:?}");
         assert!(!pulse.end(DownReason::new(DownKind::Slow, "later")));
         assert_eq!(pulse.reason().kind(), DownKind::Protocol);
-    }
-
-    #[tokio::test]
-    async fn what_is_under_way_is_bounded() {
-        let pulse = pulse();
-        pulse.begun.store(MOST_UNDER_WAY, Ordering::Relaxed);
-        let crowded = pulse.turn(LIMIT, async { Ok(7) }).await.unwrap_err();
-        assert_eq!((crowded.error, crowded.trip), (StoreError::Crowded, None));
-        assert_eq!(pulse.under_way(), MOST_UNDER_WAY);
     }
 }

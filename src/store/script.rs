@@ -26,8 +26,9 @@ use std::fmt;
 ///
 /// # Rules for a body
 ///
-/// - It sees `keys` and `args`, tables of strings that begin at 1, and `redis`. It answers by `return`,
-///   which is its last statement. Nothing else is given: neither `KEYS` nor `ARGV`.
+/// - It sees `keys` and `args`, tables of strings that begin at 1, `redis`, and `publish(channel, payload)`,
+///   which says `PUBLISH`, or `SPUBLISH` in a cluster, where the channel is named as a key is. It answers
+///   by `return`, which is its last statement. Nothing else is given: neither `KEYS` nor `ARGV`.
 /// - **Strings are bytes**, in keys, arguments and replies: any byte may occur, also `\0`. Whatever must
 ///   not be mistaken for a number is compared as a string.
 /// - **No state of its own**: everything is `local`. Globals are refused by the server.

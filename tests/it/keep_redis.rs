@@ -782,7 +782,8 @@ async fn commands_and_scripts_of_ones_own_take_the_same_pool() {
         .call(push("b"))
         .command(Command::new("LRANGE").key(&key).arg(0).arg(-1));
     let answers = pool.run_all(&batch).await.unwrap();
-    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let answers: Result<Vec<_>, _> = answers.collect();
+    assert!(answers.is_ok(), "{answers:?}");
     assert_eq!(pool.call(&push("c")).await, Ok(3_u64));
     assert_eq!(server.clients(), 1);
     let twice = builder(|_| {}).redis_scripts([&PUSH, &PUSH]).build();

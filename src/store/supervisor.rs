@@ -261,9 +261,9 @@ async fn watch(node: &Node, link: &Arc<Link>) -> DownReason {
             () = node.nudged() => {}
             _ = beats.tick() => {
                 node.close_idle(IDLE);
-                // Whoever is answered all the time needs no heartbeat.
-                let now = link.pulse.replied();
-                if now == replied
+                // Whoever is answered all the time needs no heartbeat, unless it is answered no.
+                let idle = link.pulse.replied() == replied;
+                if (idle || link.refuses_writes().is_some())
                     && let Some(reason) = beat(node, link).await
                 {
                     return reason;
@@ -290,9 +290,8 @@ async fn beat(node: &Node, link: &Link) -> Option<DownReason> {
     match link.one(&cmd, parts.limits.command_timeout).await {
         Ok(_) => {
             node.set_round_trip(parts.access.clock.now().since(began));
-            if probing.is_some() {
-                link.set_refuses_writes(None);
-            }
+            // Where there is no key to probe with, the next write that is refused says so again.
+            link.set_refuses_writes(None);
             None
         }
         Err(failure) => failure.trip,

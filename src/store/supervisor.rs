@@ -153,6 +153,11 @@ async fn connect(node: &Node) -> Result<Link, DownReason> {
     link.dialect = load(&link, &parts.library, parts.limits.connect_timeout).await?;
     subscribe(node, &link).await?;
     quick(&mut lane, parts.limits.command_timeout).await?;
+    // An attempt may have taken long, and the Sentinels may have chosen another meanwhile: a primary
+    // that was stopped and goes on does not know yet that it is none.
+    if let Some(reason) = replaced(node, &link).await {
+        return Err(reason);
+    }
     match link.pulse.is_dead() {
         false => Ok(link),
         true => Err(link.pulse.reason()),
@@ -284,14 +289,17 @@ async fn watch(node: &Node, link: &Arc<Link>) -> DownReason {
 async fn beat(node: &Node, link: &Link) -> Option<DownReason> {
     let parts = node.parts();
     // A server that refused writes is asked whether it takes them again.
-    let probing = link.refuses_writes().and(parts.probe.as_deref());
+    let refused = link.refuses_writes().is_some();
+    let probing = parts.probe.as_deref().filter(|_| refused);
     let cmd = probing.map_or_else(|| redis::cmd("PING"), probe);
     let began = parts.access.clock.now();
     match link.one(&cmd, parts.limits.command_timeout).await {
         Ok(_) => {
             node.set_round_trip(parts.access.clock.now().since(began));
             // Where there is no key to probe with, the next write that is refused says so again.
-            link.set_refuses_writes(None);
+            if refused {
+                link.set_refuses_writes(None);
+            }
             None
         }
         Err(failure) => failure.trip,

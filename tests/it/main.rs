@@ -28,3 +28,4 @@ mod rate_limit;
 mod redis;
 mod redis_helper;
 mod store;
+mod store_faults;

@@ -1,0 +1,121 @@
+//! What callers notice when Redis fails, in all the ways in which it can: each with a real server.
+//!
+//! Times are measured and printed, but never asserted tightly, so that a busy machine is no failure:
+//! `cargo test --release --all-features --test it store_faults::table -- --ignored --nocapture`
+//! prints them all.
+
+mod drill;
+mod observer;
+mod process;
+mod report;
+mod server;
+
+use std::time::Duration;
+
+use crate::store::settings;
+use crate::store_faults::report::Report;
+
+const BRIEF: Duration = Duration::from_millis(1_000);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_server_makes_nobody_wait() {
+    show(process::sigstop(BRIEF).await).was_outage(&["nothing was answered", "no connection"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_server_is_missed_at_once_and_found_again() {
+    show(process::sigkill(BRIEF).await).was_outage(&["refused", "closed the connection"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_half_open_connection_is_given_up() {
+    show(process::half_open(BRIEF).await).was_outage(&["nothing was answered"]);
+    show(process::half_open_for_ever(BRIEF).await).was_outage(&["nothing was answered"]);
+    show(process::forgotten(BRIEF).await).was_outage(&["nothing was answered"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_server_is_worse_than_none() {
+    show(process::slow(BRIEF).await).was_outage(&["nothing was answered", "too late"]);
+    show(process::slowish(BRIEF).await).holds();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nonsense_and_hanging_up_are_survived() {
+    show(process::garbage(BRIEF).await).was_outage(&["parse", "Parse", "protocol"]);
+    show(process::hung_up(BRIEF).await).was_outage(&["closed", "broken pipe", "reset"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_connection_is_replaced() {
+    show(server::client_kill(BRIEF).await).was_outage(&["closed the connection"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_server_makes_nobody_wait() {
+    show(server::pause_all(BRIEF).await).was_outage(&["nothing was answered"]);
+    show(server::pause_writes(BRIEF).await).was_outage(&["nothing was answered", "too late"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_loads_is_waited_for_in_the_background() {
+    show(server::loading(BRIEF).await).was_outage(&["LOADING"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_becomes_a_replica_is_given_up() {
+    show(server::readonly(BRIEF).await).was_outage(&["READONLY", "a replica"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_is_followed_and_the_old_primary_is_not() {
+    for killed in [true, false] {
+        let report = show(process::sentinel(settings, killed).await);
+        report.was_outage(&["closed", "refused", "nothing was answered"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_memory_is_read_from() {
+    let report = show(server::out_of_memory(BRIEF).await);
+    report.holds();
+    assert_eq!(report.trips, 0, "{report:#?}");
+    let kinds: Vec<_> = report.errors.keys().collect();
+    assert_eq!(kinds, ["Refused"], "{report:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_server_makes_nobody_wait() {
+    show(server::busy(BRIEF).await).was_outage(&["BUSY"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_server_is_knocked_at_until_it_has_a_place() {
+    show(server::max_clients(BRIEF).await).was_outage(&["max number of clients"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_that_is_right_again_opens_again() {
+    show(server::wrong_password(BRIEF).await).was_outage(&["WRONGPASS"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_forgets_nobody_notices() {
+    show(server::flush_all(BRIEF).await).was_unnoticed();
+    show(server::scripts_flushed(BRIEF).await).was_unnoticed();
+    show(server::eviction(BRIEF).await).was_unnoticed();
+}
+
+/// Its line, for whoever runs with `--nocapture`.
+fn show(report: Report) -> Report {
+    println!("{}", report.line());
+    println!("    {:?} {:?}", report.errors, report.words);
+    report
+}
+
+/// Prints all figures, with faults as long as an operator would see them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes, and prints a table instead of asserting"]
+async fn table() {
+    println!("{}", Report::HEAD);
+}

@@ -1,5 +1,6 @@
 //! From a question to its answer on one node: over the command lane, or beside it when it is large.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use redis::{Pipeline, Value};
 use crate::clock::Moment;
 use crate::store::classify::{self, Failure};
 use crate::store::command::{Call, Command, Step};
+use crate::store::connect::Held;
 use crate::store::deadline::within;
 use crate::store::error::StoreError;
 use crate::store::link::Link;
@@ -25,9 +27,10 @@ pub(crate) async fn run(node: &Node, command: &Command) -> Answer {
     if command.is_bulk(limits.bulk_bytes) {
         let mut alone = redis::pipe();
         alone.add_command(command.cmd().clone());
-        let answers = beside(node, &link, &alone).await?;
+        let id = link.id;
+        let answers = beside(node, link, &alone).await?;
         let answer = answers.into_iter().next().unwrap_or_default();
-        return settled(node, &link, answer);
+        return settled_beside(node, id, answer);
     }
     let answer = link.one(command.cmd(), limits.command_timeout).await;
     answer.map_err(|failure| node.settle(&link, failure))
@@ -56,23 +59,47 @@ pub(crate) async fn batch(
     if steps.is_empty() {
         return Ok(Vec::new());
     }
+    if bulk {
+        return batch_beside(node, steps).await;
+    }
     let link = node.link()?;
     let asking = Asking::begin(node, &link);
-    let mut answers = asking.many(steps, bulk).await?;
-    let missing = |&at: &usize| {
-        answers
-            .get(at)
-            .is_some_and(|answer| asking.is_missing(answer))
-    };
-    let missed: Vec<usize> = (0..steps.len()).filter(missing).collect();
+    let mut answers = asking.many(steps).await?;
+    let missed = asking.missed(&answers);
     if !missed.is_empty() {
         asking.reload().await?;
         let again: Vec<&Step> = missed.iter().map(|&at| steps[at]).collect();
-        for (at, answer) in missed.into_iter().zip(asking.many(&again, bulk).await?) {
+        for (at, answer) in missed.into_iter().zip(asking.many(&again).await?) {
             answers[at] = answer;
         }
     }
     let settle = |answer| settled(node, &link, answer);
+    Ok(answers.into_iter().map(settle).collect())
+}
+
+/// The same for large ones, beside the command lane.
+async fn batch_beside(node: &Node, steps: &[&Step]) -> Result<Vec<Answer>, StoreError> {
+    let link = node.link()?;
+    let (id, loads) = (link.id, link.loads.load(Ordering::Acquire));
+    let commands = Asking::begin(node, &link).pack_all(steps)?;
+    let mut answers = beside(node, link, &commands).await?;
+    // The lane may be another by now, whose scripts are loaded; and the deadline begins anew.
+    let link = node.link()?;
+    let mut asking = Asking::begin(node, &link);
+    let missed = asking.missed(&answers);
+    if !missed.is_empty() {
+        if link.id == id {
+            asking.loads = loads;
+        }
+        asking.reload().await?;
+        let again: Vec<&Step> = missed.iter().map(|&at| steps[at]).collect();
+        let commands = asking.pack_all(&again)?;
+        let again = beside(node, Arc::clone(&link), &commands).await?;
+        for (at, answer) in missed.into_iter().zip(again) {
+            answers[at] = answer;
+        }
+    }
+    let settle = |answer| settled_beside(node, id, answer);
     Ok(answers.into_iter().map(settle).collect())
 }
 
@@ -106,6 +133,14 @@ pub(crate) async fn asking(node: &Node, step: &Step) -> Answer {
 /// A refusal becomes an error, and the connection is given up if the refusal says so.
 fn settled(node: &Node, link: &Link, answer: Value) -> Answer {
     classify::value(answer).map_err(|failure| node.settle(link, failure))
+}
+
+/// The same for an answer that came beside the lane of this number, which may be another's by now.
+fn settled_beside(node: &Node, lane: u64, answer: Value) -> Answer {
+    classify::value(answer).map_err(|failure| match node.link() {
+        Ok(link) if link.id == lane => node.settle(&link, failure),
+        _ => failure.error,
+    })
 }
 
 /// A question under way, which may take two sendings but only one deadline.
@@ -149,7 +184,13 @@ impl<'a> Asking<'a> {
     }
 
     /// All steps in one round trip; the answers may be refusals.
-    async fn many(&self, steps: &[&Step], bulk: bool) -> Result<Vec<Value>, StoreError> {
+    async fn many(&self, steps: &[&Step]) -> Result<Vec<Value>, StoreError> {
+        let commands = self.pack_all(steps)?;
+        let sent = self.link.many(&commands, self.left()).await;
+        sent.map_err(|failure| self.node.settle(self.link, failure))
+    }
+
+    fn pack_all(&self, steps: &[&Step]) -> Result<Pipeline, StoreError> {
         let mut commands = Pipeline::with_capacity(steps.len());
         for step in steps {
             commands.add_command(match step {
@@ -157,11 +198,14 @@ impl<'a> Asking<'a> {
                 Step::Call(call) => self.pack(call)?,
             });
         }
-        if bulk {
-            return beside(self.node, self.link, &commands).await;
-        }
-        let sent = self.link.many(&commands, self.left()).await;
-        sent.map_err(|failure| self.node.settle(self.link, failure))
+        Ok(commands)
+    }
+
+    /// Which answers say that the server has lost the script.
+    fn missed(&self, answers: &[Value]) -> Vec<usize> {
+        let missed = answers.iter().enumerate();
+        let missed = missed.filter(|(_, answer)| self.is_missing(answer));
+        missed.map(|(at, _)| at).collect()
     }
 
     /// Loads the scripts again, unless somebody has done so since this question began.
@@ -194,26 +238,66 @@ const UNREGISTERED: StoreError =
 
 /// Sends on a connection beside the command lane, so that small answers do not queue behind large ones.
 /// With a cap of one connection there is none, and the lane has to do.
-async fn beside(node: &Node, link: &Link, commands: &Pipeline) -> Result<Vec<Value>, StoreError> {
+///
+/// The lane is let go of meanwhile: should it be given up, its place under the cap is needed for the next
+/// one sooner than a large answer comes. Whoever still waits for a connection then waits no more.
+async fn beside(
+    node: &Node,
+    link: Arc<Link>,
+    commands: &Pipeline,
+) -> Result<Vec<Value>, StoreError> {
     let limit = node.limits().bulk_timeout;
     if node.limits().connections < 2 {
         let sent = link.many(commands, limit).await;
-        return sent.map_err(|failure| node.settle(link, failure));
+        return sent.map_err(|failure| node.settle(&link, failure));
     }
+    let lane = Arc::clone(&link.pulse);
+    drop(link);
     let work = async {
-        let held = node.reserve().await?;
-        let mut lane = held.lane.clone();
-        let count = commands.len();
-        let sent = held
-            .pulse
-            .turn(limit, lane.send_packed_commands(commands, 0, count));
-        sent.await.map_err(|failure| {
-            // Only this connection is known to be of no use; the lane finds out for itself.
-            drop(Object::take(held));
-            failure.error
-        })
+        let held = tokio::select! {
+            held = node.reserve() => held?,
+            () = lane.ended() => return Err(StoreError::Unavailable(lane.reason())),
+        };
+        let borrowed = Borrowed(Some(held));
+        let answers = borrowed.send(limit, commands).await?;
+        // Where the lane was given up meanwhile, this connection may lead to the wrong server.
+        if !lane.is_dead() {
+            borrowed.give_back();
+        }
+        Ok(answers)
     };
     within(limit, work)
         .await
         .unwrap_or(Err(StoreError::Timeout))
+}
+
+/// A connection of the reserve. Unless it is given back it is closed: after a failure it is of no use,
+/// and where nobody waited for its answer the next one would wait for two.
+struct Borrowed(Option<Held>);
+
+impl Borrowed {
+    async fn send(&self, limit: Duration, commands: &Pipeline) -> Result<Vec<Value>, StoreError> {
+        let Some(held) = &self.0 else {
+            return Err(StoreError::Lost);
+        };
+        let (mut lane, count) = (held.lane.clone(), commands.len());
+        let sent = lane.send_packed_commands(commands, 0, count);
+        // Only this connection is known to be of no use; the lane finds out for itself.
+        held.pulse
+            .turn(limit, sent)
+            .await
+            .map_err(|failure| failure.error)
+    }
+
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if let Some(held) = self.0.take() {
+            drop(Object::take(held));
+        }
+    }
 }

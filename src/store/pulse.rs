@@ -1,6 +1,7 @@
 //! The life signs of one connection: what was sent, what was answered, and whether it is over.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub(crate) struct Pulse {
     window: Mutex<Window>,
     /// Wakes the supervisor when it is over.
     over: Arc<Notify>,
+    /// Wakes everyone else.
+    ended: Notify,
 }
 
 const ALIVE: u8 = 0;
@@ -51,6 +54,7 @@ impl Pulse {
             why: OnceLock::new(),
             window: Mutex::default(),
             over,
+            ended: Notify::new(),
         }
     }
 
@@ -133,7 +137,18 @@ impl Pulse {
         let first = self.why.set(reason).is_ok();
         self.state.fetch_max(DEAD, Ordering::Release);
         self.over.notify_one();
+        self.ended.notify_waiters();
         first
+    }
+
+    /// Returns when it is over.
+    pub(crate) async fn ended(&self) {
+        let mut ended = pin!(self.ended.notified());
+        // In line before looking, so that an end in between is not missed.
+        ended.as_mut().enable();
+        if !self.is_dead() {
+            ended.await;
+        }
     }
 
     /// Ends the connection, and with it every reply that is still to come.

@@ -4,6 +4,7 @@
 //! `cargo test --release --all-features --test it store_faults::table -- --ignored --nocapture`
 //! prints them all.
 
+mod bulk;
 mod drill;
 mod observer;
 mod process;

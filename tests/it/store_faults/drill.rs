@@ -252,7 +252,10 @@ async fn call_on(pool: RedisPool, record: Arc<Record>, number: usize) {
 async fn ask(pool: &RedisPool, number: usize) -> Result<(), StoreError> {
     let key = format!("caller:{number}");
     match number % 4 {
-        0 => pool.run::<u64>(&Command::new("INCR").key(key)).await.map(drop),
+        0 => pool
+            .run::<u64>(&Command::new("INCR").key(key))
+            .await
+            .map(drop),
         1 => {
             let set = Command::new("SET").key("watched:1").arg(number as i64);
             pool.run::<()>(&set.arg("PX").arg(60_000)).await

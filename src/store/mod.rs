@@ -56,6 +56,8 @@ mod credentials;
 #[cfg(feature = "redis")]
 mod deadline;
 #[cfg(feature = "redis")]
+mod farewell;
+#[cfg(feature = "redis")]
 mod figures;
 #[cfg(feature = "redis")]
 mod greet;

@@ -136,6 +136,9 @@ fn io_kind(error: &RedisError) -> Option<io::ErrorKind> {
     io.map(io::Error::kind)
 }
 
+/// So much of a parser's complaint is enough.
+const WORDS_MOST: usize = 120;
+
 /// The error in words. redis-rs puts neither user nor password into them.
 fn detail(error: &RedisError) -> String {
     let text = error.to_string();
@@ -144,6 +147,12 @@ fn detail(error: &RedisError) -> String {
             "the server speaks no RESP3: Redis 6 or newer, or Valkey, is needed".to_owned()
         }
         (_, true) => "the connection failed".to_owned(),
+        // Into a log's line go no line breaks, and nothing endless: a stranger may have written it.
+        (ErrorKind::Parse, _) => {
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            let text: String = text.chars().take(WORDS_MOST).collect();
+            format!("what comes back is not the Redis protocol: {text}")
+        }
         (_, false) => text,
     }
 }

@@ -22,6 +22,9 @@ use crate::task::Spawner;
 /// An attempt gets this long at first. Where the server is back, it answers within a packet or two; and
 /// where the way was interrupted, a new attempt gets through when an old one never will.
 const QUICK: Duration = Duration::from_millis(400);
+/// A connection that lasted shorter than this was no success: without a pause, a server that lets us in
+/// and throws us out would be knocked at hundreds of times a second, and everybody told of it.
+const STEADY: Duration = Duration::from_millis(500);
 /// How long a connection beside the command lane may idle.
 const IDLE: Duration = Duration::from_secs(5);
 /// How often Sentinels are asked whether the primary is still the same: one that was cut off from the
@@ -52,11 +55,20 @@ impl Drop for Ending {
 }
 
 async fn run(node: &Node) {
+    let clock = &node.parts().access.clock;
+    let mut backoff = Backoff::new();
     loop {
-        let link = Arc::new(establish(node).await);
+        let link = Arc::new(establish(node, &mut backoff).await);
+        let began = clock.now();
         node.publish(&link);
         let reason = watch(node, &link).await;
         node.give_up(&link, reason);
+        drop(link);
+        if clock.now().since(began) >= STEADY {
+            backoff = Backoff::new();
+        } else {
+            tokio::time::sleep(backoff.pause(scattered(1))).await;
+        }
     }
 }
 
@@ -73,9 +85,8 @@ type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Link, Failed>> + Send + 'a
 ///
 /// While attempts end in silence, a patient one is kept beside the quick ones if the cap allows two: over
 /// a slow line only the patient one can succeed, over a line that was cut only a new one.
-async fn establish(node: &Node) -> Link {
+async fn establish(node: &Node, backoff: &mut Backoff) -> Link {
     let limits = node.limits();
-    let mut backoff = Backoff::new();
     let mut patient: Option<Attempt<'_>> = None;
     let (mut silent, mut attempts) = (false, 0_u32);
     loop {

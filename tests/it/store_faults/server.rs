@@ -32,6 +32,25 @@ pub(super) async fn client_kill(length: Duration) -> Report {
     drill.end().await
 }
 
+/// A server that lets us in and throws us out as fast as it can. Knocking is to remain bearable.
+pub(super) async fn thrown_out(length: Duration) -> Report {
+    let server = TestRedis::start();
+    let drill = direct("thrown out at once", &server).await;
+    drill.strike();
+    let mut raw = blocking(|| server.raw());
+    blocking(|| {
+        let began = std::time::Instant::now();
+        while began.elapsed() < length {
+            if drill.pool.status().is_up() {
+                kill_ours(&mut raw);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    drill.mend();
+    drill.end().await
+}
+
 pub(super) async fn pause_all(length: Duration) -> Report {
     paused("CLIENT PAUSE ALL", length, "ALL").await
 }
@@ -146,7 +165,6 @@ pub(super) async fn max_clients(length: Duration) -> Report {
         kill_ours(&mut raw);
     });
     pause(length).await;
-    println!("STATUS {}", drill.pool.status());
     blocking(|| raw.must(&["CONFIG", "SET", "maxclients", "10000"]));
     drill.mend();
     drill.end().await

@@ -178,3 +178,34 @@ pub(super) async fn sentinel(config: impl Fn(&str) -> RedisConfig, killed: bool)
     assert_eq!(there.text(), "x", "written to another server");
     drill.end().await
 }
+
+/// Nobody is there for so long, while this many commands a second are tried. What piles up?
+pub(super) async fn outage(length: Duration, per_second: u32) -> Report {
+    let server = TestRedis::start();
+    let drill = direct("outage under load", &server).await;
+    drill.strike();
+    // Stopped, not killed: this is where commands could pile up.
+    blocking(|| server.stop());
+    crate::store::until("noticed", || !drill.pool.status().is_up()).await;
+    let mut beat = tokio::time::interval(Duration::from_millis(10));
+    let began = std::time::Instant::now();
+    let mut failed = 0_u32;
+    while began.elapsed() < length {
+        beat.tick().await;
+        // Each is a task of its own, as a request would be.
+        let burst = (0..per_second / 100).map(|n| {
+            let pool = drill.pool.clone();
+            let set = tower_keep::store::Command::new("SET").key(format!("piled:{n}"));
+            tokio::spawn(async move { pool.run::<()>(&set.arg(vec![7_u8; 1024])).await })
+        });
+        for one in burst.collect::<Vec<_>>() {
+            failed += u32::from(one.await.unwrap().is_err());
+        }
+    }
+    assert!(failed > 0);
+    drill.mend();
+    blocking(|| server.cont());
+    let mut report = drill.end().await;
+    report.commands = failed;
+    report
+}

@@ -30,6 +30,8 @@ pub(super) struct Report {
     /// How often the operator was told, and what, without repetitions.
     pub(super) told: usize,
     pub(super) words: Vec<String>,
+    /// How many more commands were tried beside the drill's own.
+    pub(super) commands: u32,
     pub(super) errors: BTreeMap<String, usize>,
 }
 

@@ -450,7 +450,7 @@ async fn one_master_that_hangs_takes_only_its_slots_with_it() {
             .iter()
             .fold(Batch::new(), |batch, key| batch.command(get(key)));
         let answers = store.run_all(&batch).await.unwrap();
-        let fine: Vec<_> = answers.iter().map(Result::is_ok).collect();
+        let fine: Vec<_> = answers.map(|answer| answer.is_ok()).collect();
         assert_eq!(fine, [true, false, true]);
         assert!(store.figures().connections <= 6);
         tokio::time::sleep(Duration::from_millis(5)).await;

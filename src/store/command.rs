@@ -387,7 +387,7 @@ mod tests {
         let call = Call::new(&ANY).key("a").key("").arg(12_u8).arg(b"\0");
         assert_eq!(call.keys().iter().collect::<Vec<_>>(), [&b"a"[..], b""]);
         assert_eq!(call.args().iter().collect::<Vec<_>>(), [&b"12"[..], b"\0"]);
-        assert!(call.manner(3).bulk && !call.manner(4).bulk);
+        assert!(call.manner(4).bulk && !call.manner(5).bulk);
     }
 
     #[test]

@@ -98,8 +98,9 @@ impl KeepBuilder {
         self
     }
 
-    /// Takes the Redis URL, and nothing else, from `REDIS_URL` or else `AZURE_REDIS_URL`. This version
-    /// checks it and keeps everything in memory; health then says `degraded`.
+    /// Takes the Redis URL, and nothing else, from `REDIS_URL` or else `AZURE_REDIS_URL`. Without either
+    /// everything stays in memory. With the feature `redis` the connection is made in the background, and
+    /// health tells how it is; without that feature a URL is a fault.
     pub fn redis_from_env(mut self) -> Self {
         if let Some(url) = env::redis_url(&env::of_process) {
             self.config.redis.url = Some(url);

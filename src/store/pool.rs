@@ -35,6 +35,28 @@ use crate::task::Spawner;
 
 /// Commands to Redis over one connection that everybody shares, and no waiting when it is gone. Cheap to
 /// clone; all clones are one pool. See the room's head for what it promises.
+///
+/// ```no_run
+/// use tower_keep::store::{Command, RedisPool, StoreError};
+///
+/// /// How often `page` was looked at; `None` while Redis is away.
+/// async fn looked_at(redis: &RedisPool, page: &str) -> Result<Option<u64>, StoreError> {
+///     let one_more = Command::new("INCR").key(redis.key(format_args!("looks:{page}")));
+///     match redis.run(&one_more).await {
+///         Ok(looks) => Ok(Some(looks)),
+///         // Nobody waited for this. Where the answer was lost, the look may have been counted.
+///         Err(error) if error.is_unavailable() => Ok(None),
+///         // Redis said no: the key holds something else, the user may not do this, ..
+///         Err(error) => Err(error),
+///     }
+/// }
+/// # use tower_keep::{Keep, Profile};
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// // In a service, `keep.redis()` is the pool.
+/// let keep = Keep::builder(Profile::azure_b1()).redis_from_env().build()?;
+/// let looks = looked_at(keep.redis(), "/contacts").await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct RedisPool {
     inner: Arc<Inner>,

@@ -88,6 +88,7 @@ pub enum DownKind {
 }
 
 impl DownReason {
+    #[cfg(feature = "redis")]
     pub(crate) fn new(kind: DownKind, words: impl Into<Arc<str>>) -> Self {
         Self {
             kind,

@@ -22,7 +22,8 @@ use tower_keep::event::{Event, Recorder};
 use tower_keep::identity::Caller;
 use tower_keep::invalidation::Invalidate;
 use tower_keep::store::{
-    Command, Credentials, CredentialsError, CredentialsProvider, RedisConfig, RedisStatus,
+    Batch, Call, Command, Credentials, CredentialsError, CredentialsProvider, RedisConfig,
+    RedisStatus, Script,
 };
 use tower_keep::{Keep, KeepBuilder, Profile};
 
@@ -761,6 +762,33 @@ async fn a_socket_a_user_and_a_database_are_found_by_url_or_beside_it() {
         assert!(own.contains(&format!(" db={database} ")), "{shown}: {own}");
         site.hides("s%cret").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_and_scripts_of_ones_own_take_the_same_pool() {
+    static PUSH: Script = Script::new(
+        "push",
+        "redis.call('RPUSH', keys[1], args[1]) return redis.call('LLEN', keys[1])",
+    );
+    let server = TestRedis::start();
+    let site = Site::of(builder(at(server.url())).redis_scripts([&PUSH])).await;
+    site.until_healthy().await;
+    let pool = site.keep.redis();
+    let key = pool.key("queue");
+    let push = |text: &str| Call::new(&PUSH).key(&key).arg(text);
+    assert_eq!(pool.call(&push("a")).await, Ok(1_u64));
+    server.raw().must(&["FUNCTION", "FLUSH"]);
+    let batch = Batch::new()
+        .call(push("b"))
+        .command(Command::new("LRANGE").key(&key).arg(0).arg(-1));
+    let answers = pool.run_all(&batch).await.unwrap();
+    let answers: Result<Vec<_>, _> = answers.collect();
+    assert!(answers.is_ok(), "{answers:?}");
+    assert_eq!(pool.call(&push("c")).await, Ok(3_u64));
+    assert_eq!(server.clients(), 1);
+    let twice = builder(|_| {}).redis_scripts([&PUSH, &PUSH]).build();
+    let broken = twice.map(drop).unwrap_err().to_string();
+    assert!(broken.contains("push"), "{broken}");
 }
 
 /// Hands out whatever was put into it last, for a second each.

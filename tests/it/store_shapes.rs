@@ -188,7 +188,7 @@ async fn a_cluster_is_one_store() {
     batch = batch.command(Command::new("LPUSH").key("k7").arg("x"));
     batch = batch.call(Call::new(&PUT).key("{t}1").arg("put"));
     batch = batch.call(Call::new(&ECHO).key("k8").arg("said"));
-    let mut answers = store.run_all(&batch).await.unwrap().into_iter();
+    let mut answers = store.run_all(&batch).await.unwrap();
     for n in 0..300 {
         let answer = answers.next().unwrap().unwrap().read::<u64>();
         assert_eq!(answer, Ok(n));
@@ -258,7 +258,7 @@ async fn a_slot_moves_under_load_and_nobody_notices() {
             .command(get("other-nobody"))
             .call(Call::new(&ECHO).key("{a}nobody").arg("x"));
         let answers = store.run_all(&batch).await.unwrap();
-        let answers: Vec<_> = answers.into_iter().collect::<Result<_, _>>().unwrap();
+        let answers: Vec<_> = answers.collect::<Result<_, _>>().unwrap();
         assert_eq!(answers.len(), 3);
         // New keys are born at the other end.
         let born = format!("{{a}}born-{to}");

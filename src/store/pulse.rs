@@ -14,7 +14,7 @@ use crate::store::classify::{Failure, broken};
 use crate::store::deadline::within;
 use crate::store::error::StoreError;
 use crate::store::status::{DownKind, DownReason};
-use crate::store::window::Window;
+use crate::store::window::{Verdict, Window};
 
 /// Shared by a connection's users, by its reading task and by its supervisor.
 #[derive(Debug)]
@@ -110,25 +110,26 @@ impl Pulse {
 
     fn missed(&self, turn: &Turn<'_>, limit: Duration) -> Failure {
         let replied = self.replied();
-        let words = if replied == turn.replied {
-            let millis = limit.as_millis();
-            Some((
-                DownKind::NoProgress,
-                format!("nothing was answered for {millis} ms"),
-            ))
+        let verdict = if replied == turn.replied {
+            Verdict::Silent
         } else {
             let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-            let slow = window.miss(self.clock.now(), replied);
-            slow.then(|| {
-                (
-                    DownKind::Slow,
-                    "half of the answers come too late".to_owned(),
-                )
-            })
+            window.miss(self.clock.now(), replied)
+        };
+        let trip = match verdict {
+            Verdict::Bearable => None,
+            Verdict::Slow => Some(DownReason::new(
+                DownKind::Slow,
+                "half of the answers come too late",
+            )),
+            Verdict::Silent => {
+                let words = format!("nothing was answered for {} ms", limit.as_millis());
+                Some(DownReason::new(DownKind::NoProgress, words))
+            }
         };
         Failure {
             error: StoreError::Timeout,
-            trip: words.map(|(kind, words)| DownReason::new(kind, words)),
+            trip,
         }
     }
 

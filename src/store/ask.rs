@@ -28,9 +28,9 @@ pub(crate) async fn run(node: &Node, command: &Command) -> Answer {
         let mut alone = redis::pipe();
         alone.add_command(command.cmd().clone());
         let id = link.id;
-        let answers = beside(node, link, &alone).await?;
+        let answers = beside(node, link, &alone, limits.bulk_timeout).await?;
         let answer = answers.into_iter().next().unwrap_or_default();
-        return settled_beside(node, id, answer);
+        return settled(node, id, answer);
     }
     let answer = link.one(command.cmd(), limits.command_timeout).await;
     answer.map_err(|failure| node.settle(&link, failure))
@@ -38,19 +38,21 @@ pub(crate) async fn run(node: &Node, command: &Command) -> Answer {
 
 /// Calls one script. Where the server has lost it, it is loaded again and called once more.
 pub(crate) async fn call(node: &Node, call: &Call) -> Answer {
-    let link = node.link()?;
-    let asking = Asking::begin(node, &link);
-    let cmd = asking.pack(call)?;
-    let first = asking.one(&cmd).await?;
-    if !asking.is_missing(&first) {
-        return settled(node, &link, first);
+    let mut asking = Asking::begin(node, node.limits().command_timeout);
+    let mut answer = asking.one(call).await?;
+    for _ in 0..ROUNDS {
+        if !asking.is_missing(&answer) {
+            break;
+        }
+        asking.reload().await?;
+        answer = asking.one(call).await?;
     }
-    asking.reload().await?;
-    settled(node, &link, asking.one(&cmd).await?)
+    settled(node, asking.lane, answer)
 }
 
 /// Sends several at once. A script that the server has lost is loaded again, and only the steps that
-/// missed it are sent once more: whatever else was in the batch has run.
+/// missed it are sent once more: whatever else was in the batch has run, and its answers stand whatever
+/// becomes of those.
 pub(crate) async fn batch(
     node: &Node,
     steps: &[&Step],
@@ -59,47 +61,34 @@ pub(crate) async fn batch(
     if steps.is_empty() {
         return Ok(Vec::new());
     }
-    if bulk {
-        return batch_beside(node, steps).await;
-    }
-    let link = node.link()?;
-    let asking = Asking::begin(node, &link);
-    let mut answers = asking.many(steps).await?;
-    let missed = asking.missed(&answers);
-    if !missed.is_empty() {
-        asking.reload().await?;
+    let limits = node.limits();
+    let limit = if bulk {
+        limits.bulk_timeout
+    } else {
+        limits.command_timeout
+    };
+    let mut asking = Asking::begin(node, limit);
+    let first = asking.many(steps, bulk).await?;
+    let lane = asking.lane;
+    let mut answers: Vec<_> = first.into_iter().map(Ok).collect();
+    for _ in 0..ROUNDS {
+        let missed = asking.missed(&answers);
+        if missed.is_empty() {
+            break;
+        }
         let again: Vec<&Step> = missed.iter().map(|&at| steps[at]).collect();
-        for (at, answer) in missed.into_iter().zip(asking.many(&again).await?) {
-            answers[at] = answer;
+        let sent = match asking.reload().await {
+            Ok(()) => asking.many(&again, bulk).await,
+            Err(error) => Err(error),
+        };
+        for (at, place) in missed.into_iter().enumerate() {
+            answers[place] = match &sent {
+                Ok(sent) => Ok(sent.get(at).cloned().unwrap_or_default()),
+                Err(error) => Err(error.clone()),
+            };
         }
     }
-    let settle = |answer| settled(node, &link, answer);
-    Ok(answers.into_iter().map(settle).collect())
-}
-
-/// The same for large ones, beside the command lane.
-async fn batch_beside(node: &Node, steps: &[&Step]) -> Result<Vec<Answer>, StoreError> {
-    let link = node.link()?;
-    let (id, loads) = (link.id, link.loads.load(Ordering::Acquire));
-    let commands = Asking::begin(node, &link).pack_all(steps)?;
-    let mut answers = beside(node, link, &commands).await?;
-    // The lane may be another by now, whose scripts are loaded; and the deadline begins anew.
-    let link = node.link()?;
-    let mut asking = Asking::begin(node, &link);
-    let missed = asking.missed(&answers);
-    if !missed.is_empty() {
-        if link.id == id {
-            asking.loads = loads;
-        }
-        asking.reload().await?;
-        let again: Vec<&Step> = missed.iter().map(|&at| steps[at]).collect();
-        let commands = asking.pack_all(&again)?;
-        let again = beside(node, Arc::clone(&link), &commands).await?;
-        for (at, answer) in missed.into_iter().zip(again) {
-            answers[at] = answer;
-        }
-    }
-    let settle = |answer| settled_beside(node, id, answer);
+    let settle = |answer: Answer| settled(node, lane, answer?);
     Ok(answers.into_iter().map(settle).collect())
 }
 
@@ -118,58 +107,75 @@ pub(crate) async fn step(node: &Node, step: &Step, bulk: bool) -> Answer {
 /// Sends a step to the node that its slot is moving to, and that serves it only when told so.
 pub(crate) async fn asking(node: &Node, step: &Step) -> Answer {
     let link = node.link()?;
-    let asking = Asking::begin(node, &link);
     let mut commands = redis::pipe();
     commands.cmd("ASKING");
-    commands.add_command(match step {
-        Step::Command(command) => command.cmd().clone(),
-        Step::Call(call) => asking.pack(call)?,
-    });
-    let sent = link.many(&commands, asking.left()).await;
+    commands.add_command(packed(node, &link, step)?);
+    let sent = link.many(&commands, node.limits().command_timeout).await;
     let answers = sent.map_err(|failure| node.settle(&link, failure))?;
-    settled(node, &link, answers.into_iter().nth(1).unwrap_or_default())
+    settled(
+        node,
+        link.id,
+        answers.into_iter().nth(1).unwrap_or_default(),
+    )
 }
 
-/// A refusal becomes an error, and the connection is given up if the refusal says so.
-fn settled(node: &Node, link: &Link, answer: Value) -> Answer {
-    classify::value(answer).map_err(|failure| node.settle(link, failure))
-}
-
-/// The same for an answer that came beside the lane of this number, which may be another's by now.
-fn settled_beside(node: &Node, lane: u64, answer: Value) -> Answer {
+/// A refusal becomes an error, and where it says so the lane of this number is given up, if it is still
+/// the one.
+fn settled(node: &Node, lane: u64, answer: Value) -> Answer {
     classify::value(answer).map_err(|failure| match node.link() {
         Ok(link) if link.id == lane => node.settle(&link, failure),
         _ => failure.error,
     })
 }
 
-/// A question under way, which may take two sendings but only one deadline.
+fn packed(node: &Node, link: &Link, step: &Step) -> Result<redis::Cmd, StoreError> {
+    match step {
+        Step::Command(command) => Ok(command.cmd().clone()),
+        Step::Call(call) => packed_call(node, link, call),
+    }
+}
+
+fn packed_call(node: &Node, link: &Link, call: &Call) -> Result<redis::Cmd, StoreError> {
+    let library = &node.parts().library;
+    library.call(link.dialect, call).ok_or(UNREGISTERED)
+}
+
+/// How often a script is loaded again for one question. Somebody may empty the library at any moment,
+/// also between the loading and the call; only who does it all the time is noticed.
+const ROUNDS: usize = 10;
+
+/// A question under way, which may take several sendings but only one deadline.
 struct Asking<'a> {
     node: &'a Node,
-    link: &'a Link,
     began: Moment,
-    /// How often the scripts had been loaded when it began.
+    limit: Duration,
+    /// On which lane it was sent last, and how often the scripts had been loaded there by then.
+    lane: u64,
     loads: u64,
 }
 
 impl<'a> Asking<'a> {
-    fn begin(node: &'a Node, link: &'a Link) -> Self {
+    fn begin(node: &'a Node, limit: Duration) -> Self {
         Self {
             node,
-            link,
             began: node.parts().access.clock.now(),
-            loads: link.loads.load(Ordering::Acquire),
+            limit,
+            lane: 0,
+            loads: 0,
         }
     }
 
     fn left(&self) -> Duration {
         let spent = self.node.parts().access.clock.now().since(self.began);
-        self.node.limits().command_timeout.saturating_sub(spent)
+        self.limit.saturating_sub(spent)
     }
 
-    fn pack(&self, call: &Call) -> Result<redis::Cmd, StoreError> {
-        let library = &self.node.parts().library;
-        library.call(self.link.dialect, call).ok_or(UNREGISTERED)
+    /// The lane as it is now, which is about to be used.
+    fn lane(&mut self) -> Result<Arc<Link>, StoreError> {
+        let link = self.node.link()?;
+        self.lane = link.id;
+        self.loads = link.loads.load(Ordering::Acquire);
+        Ok(link)
     }
 
     fn is_missing(&self, answer: &Value) -> bool {
@@ -177,48 +183,51 @@ impl<'a> Asking<'a> {
         matches!(answer, Value::ServerError(error) if library.is_missing(error))
     }
 
-    /// One command, whose answer may be a refusal.
-    async fn one(&self, cmd: &redis::Cmd) -> Answer {
-        let sent = self.link.raw(cmd, self.left()).await;
-        sent.map_err(|failure| self.node.settle(self.link, failure))
-    }
-
-    /// All steps in one round trip; the answers may be refusals.
-    async fn many(&self, steps: &[&Step]) -> Result<Vec<Value>, StoreError> {
-        let commands = self.pack_all(steps)?;
-        let sent = self.link.many(&commands, self.left()).await;
-        sent.map_err(|failure| self.node.settle(self.link, failure))
-    }
-
-    fn pack_all(&self, steps: &[&Step]) -> Result<Pipeline, StoreError> {
-        let mut commands = Pipeline::with_capacity(steps.len());
-        for step in steps {
-            commands.add_command(match step {
-                Step::Command(command) => command.cmd().clone(),
-                Step::Call(call) => self.pack(call)?,
-            });
-        }
-        Ok(commands)
-    }
-
     /// Which answers say that the server has lost the script.
-    fn missed(&self, answers: &[Value]) -> Vec<usize> {
+    fn missed(&self, answers: &[Answer]) -> Vec<usize> {
+        let missing = |answer: &Answer| answer.as_ref().is_ok_and(|value| self.is_missing(value));
         let missed = answers.iter().enumerate();
-        let missed = missed.filter(|(_, answer)| self.is_missing(answer));
+        let missed = missed.filter(|(_, answer)| missing(answer));
         missed.map(|(at, _)| at).collect()
     }
 
-    /// Loads the scripts again, unless somebody has done so since this question began.
+    /// One call, whose answer may be a refusal.
+    async fn one(&mut self, call: &Call) -> Answer {
+        let link = self.lane()?;
+        let cmd = packed_call(self.node, &link, call)?;
+        let sent = link.raw(&cmd, self.left()).await;
+        sent.map_err(|failure| self.node.settle(&link, failure))
+    }
+
+    /// All steps in one round trip; the answers may be refusals.
+    async fn many(&mut self, steps: &[&Step], bulk: bool) -> Result<Vec<Value>, StoreError> {
+        let link = self.lane()?;
+        let mut commands = Pipeline::with_capacity(steps.len());
+        for step in steps {
+            commands.add_command(packed(self.node, &link, step)?);
+        }
+        if bulk {
+            return beside(self.node, link, &commands, self.left()).await;
+        }
+        let sent = link.many(&commands, self.left()).await;
+        sent.map_err(|failure| self.node.settle(&link, failure))
+    }
+
+    /// Loads the scripts again, unless somebody has done so since this question was sent.
     async fn reload(&self) -> Result<(), StoreError> {
+        let link = self.node.link()?;
+        if link.id != self.lane {
+            return Ok(());
+        }
         let work = async {
-            let _loading = self.link.loading.lock().await;
-            if self.link.loads.load(Ordering::Acquire) != self.loads {
+            let _loading = link.loading.lock().await;
+            if link.loads.load(Ordering::Acquire) != self.loads {
                 return Ok(());
             }
             let library = &self.node.parts().library;
             let limit = self.node.limits().command_timeout;
-            let loaded = load_as(self.link, library, self.link.dialect, limit).await;
-            self.link.loads.fetch_add(1, Ordering::Release);
+            let loaded = load_as(&link, library, link.dialect, limit).await;
+            link.loads.fetch_add(1, Ordering::Release);
             loaded.map(drop)
         };
         match within(self.left(), work).await {
@@ -226,7 +235,7 @@ impl<'a> Asking<'a> {
             Some(Err(reason)) => {
                 let trip = Some(reason.clone());
                 let error = StoreError::Unavailable(reason);
-                Err(self.node.settle(self.link, Failure { error, trip }))
+                Err(self.node.settle(&link, Failure { error, trip }))
             }
             None => Err(StoreError::Timeout),
         }
@@ -245,8 +254,8 @@ async fn beside(
     node: &Node,
     link: Arc<Link>,
     commands: &Pipeline,
+    limit: Duration,
 ) -> Result<Vec<Value>, StoreError> {
-    let limit = node.limits().bulk_timeout;
     if node.limits().connections < 2 {
         let sent = link.many(commands, limit).await;
         return sent.map_err(|failure| node.settle(&link, failure));

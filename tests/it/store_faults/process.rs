@@ -24,6 +24,15 @@ pub(super) async fn direct(fault: &'static str, server: &TestRedis) -> Drill {
     Drill::begin(fault, &settings(&server.url()), port, &[port]).await
 }
 
+/// The same with callers who would wait for two seconds, where nobody is to notice anything: a machine
+/// that stalls is no fault of anybody's.
+pub(super) async fn unhurried(fault: &'static str, server: &TestRedis) -> Drill {
+    let mut config = settings(&server.url());
+    config.command_timeout = Duration::from_secs(2);
+    let port = server.port();
+    Drill::begin(fault, &config, port, &[port]).await
+}
+
 /// A drill that connects through a proxy.
 async fn through(fault: &'static str, server: &TestRedis, proxy: &Proxy) -> Drill {
     let config = settings(&proxy.url());
@@ -177,4 +186,35 @@ pub(super) async fn sentinel(config: impl Fn(&str) -> RedisConfig, killed: bool)
     let there = blocking(|| new.raw().must(&["GET", key]));
     assert_eq!(there.text(), "x", "written to another server");
     drill.end().await
+}
+
+/// Nobody is there for so long, while this many commands a second are tried. What piles up?
+pub(super) async fn outage(length: Duration, per_second: u32) -> Report {
+    let server = TestRedis::start();
+    let drill = direct("outage under load", &server).await;
+    drill.strike();
+    // Stopped, not killed: this is where commands could pile up.
+    blocking(|| server.stop());
+    crate::store::until("noticed", || !drill.pool.status().is_up()).await;
+    let mut beat = tokio::time::interval(Duration::from_millis(10));
+    let began = std::time::Instant::now();
+    let mut failed = 0_u32;
+    while began.elapsed() < length {
+        beat.tick().await;
+        // Each is a task of its own, as a request would be.
+        let burst = (0..per_second / 100).map(|n| {
+            let pool = drill.pool.clone();
+            let set = tower_keep::store::Command::new("SET").key(format!("piled:{n}"));
+            tokio::spawn(async move { pool.run::<()>(&set.arg(vec![7_u8; 1024])).await })
+        });
+        for one in burst.collect::<Vec<_>>() {
+            failed += u32::from(one.await.unwrap().is_err());
+        }
+    }
+    assert!(failed > 0);
+    drill.mend();
+    blocking(|| server.cont());
+    let mut report = drill.end().await;
+    report.commands = failed;
+    report
 }

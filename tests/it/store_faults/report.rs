@@ -30,6 +30,8 @@ pub(super) struct Report {
     /// How often the operator was told, and what, without repetitions.
     pub(super) told: usize,
     pub(super) words: Vec<String>,
+    /// How many more commands were tried beside the drill's own.
+    pub(super) commands: u32,
     pub(super) errors: BTreeMap<String, usize>,
 }
 
@@ -93,7 +95,7 @@ impl Report {
     /// No caller noticed anything.
     #[track_caller]
     pub(super) fn was_unnoticed(&self) {
-        self.holds();
         assert_eq!((self.failed, self.trips), (0, 0), "{self:#?}");
+        assert!(self.succeeded > 0 && self.connections <= 2, "{self:#?}");
     }
 }

@@ -28,7 +28,8 @@ pub(crate) async fn run(node: &Node, command: &Command) -> Answer {
         let mut alone = redis::pipe();
         alone.add_command(command.cmd().clone());
         let id = link.id;
-        let answers = beside(node, link, &alone, limits.bulk_timeout).await?;
+        // Boxed here and below, as what is rare and large, so that no small command carries it.
+        let answers = Box::pin(beside(node, link, &alone, limits.bulk_timeout)).await?;
         let answer = answers.into_iter().next().unwrap_or_default();
         return settled(node, id, answer);
     }
@@ -44,7 +45,7 @@ pub(crate) async fn call(node: &Node, call: &Call) -> Answer {
         if !asking.is_missing(&answer) {
             break;
         }
-        asking.reload().await?;
+        Box::pin(asking.reload()).await?;
         answer = asking.one(call).await?;
     }
     settled(node, asking.lane, answer)
@@ -77,8 +78,8 @@ pub(crate) async fn batch(
             break;
         }
         let again: Vec<&Step> = missed.iter().map(|&at| steps[at]).collect();
-        let sent = match asking.reload().await {
-            Ok(()) => asking.many(&again, bulk).await,
+        let sent = match Box::pin(asking.reload()).await {
+            Ok(()) => Box::pin(asking.many(&again, bulk)).await,
             Err(error) => Err(error),
         };
         for (at, place) in missed.into_iter().enumerate() {
@@ -207,7 +208,7 @@ impl<'a> Asking<'a> {
             commands.add_command(packed(self.node, &link, step)?);
         }
         if bulk {
-            return beside(self.node, link, &commands, self.left()).await;
+            return Box::pin(beside(self.node, link, &commands, self.left())).await;
         }
         let sent = link.many(&commands, self.left()).await;
         sent.map_err(|failure| self.node.settle(&link, failure))
@@ -264,7 +265,7 @@ async fn beside(
     drop(link);
     let work = async {
         let held = tokio::select! {
-            held = node.reserve() => held?,
+            held = Box::pin(node.reserve()) => held?,
             () = lane.ended() => return Err(StoreError::Unavailable(lane.reason())),
         };
         let borrowed = Borrowed(Some(held));

@@ -14,7 +14,7 @@ use crate::store::command::{Call, Command, Manner, Step};
 use crate::store::connect::Held;
 use crate::store::deadline::within;
 use crate::store::error::StoreError;
-use crate::store::library::{Dialect, Library};
+use crate::store::library::Library;
 use crate::store::link::Link;
 use crate::store::load::load_as;
 use crate::store::node::Node;
@@ -24,15 +24,16 @@ pub(crate) type Answer = Result<Value, StoreError>;
 
 /// Sends one command.
 pub(crate) async fn run(node: &Node, command: &Command, manner: Manner) -> Answer {
-    let link = node.link()?;
     let limit = node.limits().timeout(manner);
+    let link = node.link()?;
     if manner.bulk {
         let mut alone = redis::pipe();
         alone.add_command(command.cmd().clone());
-        let lane = link.id;
-        let answers = beside(node, link, &alone, limit).await?;
+        let id = link.id;
+        // Boxed here and below, as what is rare and large, so that no small command carries it.
+        let answers = Box::pin(beside(node, link, &alone, limit)).await?;
         let answer = answers.into_iter().next().ok_or(StoreError::Lost)?;
-        return settled_beside(node, lane, answer);
+        return settled(node, id, answer);
     }
     let answer = link.one(command.cmd(), limit).await;
     answer.map_err(|failure| node.settle(&link, failure))
@@ -41,23 +42,24 @@ pub(crate) async fn run(node: &Node, command: &Command, manner: Manner) -> Answe
 /// Calls one script. Where the server has lost it, it is loaded again and called once more.
 pub(crate) async fn call(node: &Node, call: &Call, manner: Manner) -> Answer {
     if manner.bulk {
-        return alone(node, &Step::Call(call.clone()), manner).await;
+        let step = Step::Call(call.clone());
+        return Box::pin(alone(node, &step, manner)).await;
     }
-    let link = node.link()?;
-    let question = Question::about(node, &link, manner);
-    let cmd = pack_call(node, link.dialect, call)?;
-    let first = raw(node, &link, &cmd, question.left()).await?;
-    if !is_missing(&first) {
-        return settled(node, &link, first);
+    let mut question = Question::begin(node, manner);
+    let mut answer = question.one(call).await?;
+    for _ in 0..ROUNDS {
+        if !is_missing(&answer) {
+            break;
+        }
+        Box::pin(question.reload()).await?;
+        answer = question.one(call).await?;
     }
-    question.reload(&link).await?;
-    let second = raw(node, &link, &cmd, question.left()).await?;
-    settled(node, &link, second)
+    settled(node, question.lane, answer)
 }
 
 /// Sends several at once. A script that the server has lost is loaded again, and only the steps that
-/// missed it are sent once more: whatever else was in the batch has run, and keeps its answer whatever
-/// becomes of them.
+/// missed it are sent once more: whatever else was in the batch has run, and its answers stand whatever
+/// becomes of those.
 pub(crate) async fn batch(
     node: &Node,
     steps: &[&Step],
@@ -66,28 +68,29 @@ pub(crate) async fn batch(
     if steps.is_empty() {
         return Ok(Vec::new());
     }
-    let link = node.link()?;
-    let lane = link.id;
-    let question = Question::about(node, &link, manner);
-    let raw = question.send(link, steps).await?;
-    let missed = raw
-        .iter()
-        .enumerate()
-        .filter(|(_, answer)| is_missing(answer));
-    let missed: Vec<usize> = missed.map(|(at, _)| at).collect();
-    let settle = |answer| settled_beside(node, lane, answer);
-    let mut answers: Vec<Answer> = raw.into_iter().map(settle).collect();
-    if !missed.is_empty() {
-        let again: Vec<&Step> = missed.iter().map(|&at| steps[at]).collect();
-        let mut second = question.again(&again).await.map(Vec::into_iter);
-        for at in missed {
-            answers[at] = match &mut second {
-                Ok(second) => second.next().ok_or(StoreError::Lost).and_then(settle),
+    let mut question = Question::begin(node, manner);
+    let first = question.many(steps).await?;
+    let lane = question.lane;
+    let mut answers: Vec<_> = first.into_iter().map(Ok).collect();
+    for _ in 0..ROUNDS {
+        let missing = missed(&answers);
+        if missing.is_empty() {
+            break;
+        }
+        let again: Vec<&Step> = missing.iter().map(|&at| steps[at]).collect();
+        let sent = match Box::pin(question.reload()).await {
+            Ok(()) => Box::pin(question.many(&again)).await,
+            Err(error) => Err(error),
+        };
+        for (at, place) in missing.into_iter().enumerate() {
+            answers[place] = match &sent {
+                Ok(sent) => sent.get(at).cloned().ok_or(StoreError::Lost),
                 Err(error) => Err(error.clone()),
             };
         }
     }
-    Ok(answers)
+    let settle = |answer: Answer| settled(node, lane, answer?);
+    Ok(answers.into_iter().map(settle).collect())
 }
 
 /// Sends a command, or calls a script.
@@ -105,14 +108,13 @@ async fn alone(node: &Node, step: &Step, manner: Manner) -> Answer {
 
 /// Sends a step to the node that its slot is moving to, and that serves it only when told so.
 pub(crate) async fn asking(node: &Node, step: &Step, manner: Manner) -> Answer {
-    let link = node.link()?;
-    let mut commands = redis::pipe();
-    commands.cmd("ASKING");
-    commands.add_command(pack(node, link.dialect, step)?);
-    let sent = link.many(&commands, node.limits().timeout(manner)).await;
-    let answers = sent.map_err(|failure| node.settle(&link, failure))?;
-    let answer = answers.into_iter().nth(1).ok_or(StoreError::Lost)?;
-    settled(node, &link, answer)
+    let mut question = Question::begin(node, manner);
+    let mut answer = question.asking(step).await?;
+    if is_missing(&answer) {
+        question.reload().await?;
+        answer = question.asking(step).await?;
+    }
+    settled(node, question.lane, answer)
 }
 
 /// Whether the server does not know the script, so that nothing ran.
@@ -120,58 +122,57 @@ fn is_missing(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(error) if Library::is_missing(error))
 }
 
-/// A refusal becomes an error, and the connection is given up if the refusal says so.
-fn settled(node: &Node, link: &Link, answer: Value) -> Answer {
-    classify::value(answer).map_err(|failure| node.settle(link, failure))
+/// The places of the answers that say so.
+fn missed(answers: &[Answer]) -> Vec<usize> {
+    let missing = |answer: &Answer| answer.as_ref().is_ok_and(is_missing);
+    let missed = answers.iter().enumerate();
+    let missed = missed.filter(|(_, answer)| missing(answer));
+    missed.map(|(at, _)| at).collect()
 }
 
-/// The same for an answer after which the lane of this number may be another's.
-fn settled_beside(node: &Node, lane: u64, answer: Value) -> Answer {
+/// A refusal becomes an error, and where it says so the lane of this number is given up, if it is still
+/// the one.
+fn settled(node: &Node, lane: u64, answer: Value) -> Answer {
     classify::value(answer).map_err(|failure| match node.link() {
         Ok(link) if link.id == lane => node.settle(&link, failure),
         _ => failure.error,
     })
 }
 
-/// One command, whose answer may be a refusal.
-async fn raw(node: &Node, link: &Link, cmd: &redis::Cmd, limit: Duration) -> Answer {
-    let sent = link.raw(cmd, limit).await;
-    sent.map_err(|failure| node.settle(link, failure))
-}
-
-fn pack(node: &Node, dialect: Dialect, step: &Step) -> Result<redis::Cmd, StoreError> {
+fn packed(node: &Node, link: &Link, step: &Step) -> Result<redis::Cmd, StoreError> {
     match step {
         Step::Command(command) => Ok(command.cmd().clone()),
-        Step::Call(call) => pack_call(node, dialect, call),
+        Step::Call(call) => packed_call(node, link, call),
     }
 }
 
-fn pack_call(node: &Node, dialect: Dialect, call: &Call) -> Result<redis::Cmd, StoreError> {
-    let packed = node.parts().library.call(dialect, call);
-    packed.ok_or(UNREGISTERED)
+fn packed_call(node: &Node, link: &Link, call: &Call) -> Result<redis::Cmd, StoreError> {
+    let library = &node.parts().library;
+    library.call(link.dialect, call).ok_or(UNREGISTERED)
 }
 
-const UNREGISTERED: StoreError =
-    StoreError::Unfit("the script is none of those that the pool was built with");
+/// How often a script is loaded again for one question. Somebody may empty the library at any moment,
+/// also between the loading and the call; only who does it all the time is noticed.
+const ROUNDS: usize = 10;
 
-/// A question that may take two sendings but has only one deadline.
+/// A question under way, which may take several sendings but only one deadline.
 struct Question<'a> {
     node: &'a Node,
     manner: Manner,
     began: Moment,
-    /// The lane's number, and how often the scripts had been loaded on it.
+    /// On which lane it was sent last, and how often the scripts had been loaded there by then.
     lane: u64,
     loads: u64,
 }
 
 impl<'a> Question<'a> {
-    fn about(node: &'a Node, link: &Link, manner: Manner) -> Self {
+    fn begin(node: &'a Node, manner: Manner) -> Self {
         Self {
             node,
             manner,
             began: node.parts().access.clock.now(),
-            lane: link.id,
-            loads: link.loads.load(Ordering::Acquire),
+            lane: 0,
+            loads: 0,
         }
     }
 
@@ -183,51 +184,78 @@ impl<'a> Question<'a> {
             .saturating_sub(spent)
     }
 
+    /// The lane as it is now, which is about to be used.
+    fn lane(&mut self) -> Result<Arc<Link>, StoreError> {
+        let link = self.node.link()?;
+        self.lane = link.id;
+        self.loads = link.loads.load(Ordering::Acquire);
+        Ok(link)
+    }
+
+    /// One call, whose answer may be a refusal.
+    async fn one(&mut self, call: &Call) -> Answer {
+        let link = self.lane()?;
+        let cmd = packed_call(self.node, &link, call)?;
+        let sent = link.raw(&cmd, self.left()).await;
+        sent.map_err(|failure| self.node.settle(&link, failure))
+    }
+
     /// All steps in one round trip; the answers may be refusals.
-    async fn send(&self, link: Arc<Link>, steps: &[&Step]) -> Result<Vec<Value>, StoreError> {
+    async fn many(&mut self, steps: &[&Step]) -> Result<Vec<Value>, StoreError> {
+        let link = self.lane()?;
         let mut commands = Pipeline::with_capacity(steps.len());
         for step in steps {
-            commands.add_command(pack(self.node, link.dialect, step)?);
+            commands.add_command(packed(self.node, &link, step)?);
         }
         if self.manner.bulk {
-            return beside(self.node, link, &commands, self.left()).await;
+            return Box::pin(beside(self.node, link, &commands, self.left())).await;
         }
         let sent = link.many(&commands, self.left()).await;
         sent.map_err(|failure| self.node.settle(&link, failure))
     }
 
-    /// The steps whose script the server had lost. Over another lane, should this one be gone.
-    async fn again(&self, steps: &[&Step]) -> Result<Vec<Value>, StoreError> {
-        let link = self.node.link()?;
-        self.reload(&link).await?;
-        self.send(link, steps).await
+    /// One step, served although its slot is on its way; its answer may be a refusal.
+    async fn asking(&mut self, step: &Step) -> Answer {
+        let link = self.lane()?;
+        let mut commands = redis::pipe();
+        commands.cmd("ASKING");
+        commands.add_command(packed(self.node, &link, step)?);
+        let sent = link.many(&commands, self.left()).await;
+        let answers = sent.map_err(|failure| self.node.settle(&link, failure))?;
+        answers.into_iter().nth(1).ok_or(StoreError::Lost)
     }
 
-    /// Loads the scripts again, unless somebody has done so since this question began: another caller, or
-    /// the supervisor on a new lane.
-    async fn reload(&self, link: &Link) -> Result<(), StoreError> {
+    /// Loads the scripts again, unless somebody has done so since this question was sent.
+    async fn reload(&self) -> Result<(), StoreError> {
+        let link = self.node.link()?;
+        if link.id != self.lane {
+            return Ok(());
+        }
         let work = async {
             let _loading = link.loading.lock().await;
-            let loaded = link.loads.load(Ordering::Acquire) != self.loads;
-            if loaded || link.id != self.lane {
+            if link.loads.load(Ordering::Acquire) != self.loads {
                 return Ok(());
             }
+            let library = &self.node.parts().library;
             let limit = self.node.limits().command_timeout;
-            let done = load_as(link, &self.node.parts().library, link.dialect, limit).await;
+            let loaded = load_as(&link, library, link.dialect, limit).await;
             link.loads.fetch_add(1, Ordering::Release);
-            done.map(drop)
+            loaded.map(drop)
         };
         match within(self.left(), pin!(work)).await {
             Some(Ok(())) => Ok(()),
             Some(Err(reason)) => {
                 let trip = Some(reason.clone());
                 let error = StoreError::Unavailable(reason);
-                Err(self.node.settle(link, Failure { error, trip }))
+                Err(self.node.settle(&link, Failure { error, trip }))
             }
             None => Err(StoreError::Timeout),
         }
     }
 }
+
+const UNREGISTERED: StoreError =
+    StoreError::Unfit("the script is none of those that the pool was built with");
 
 /// Sends on a connection beside the command lane, so that small answers do not queue behind large ones.
 /// With a cap of one connection there is none, and the lane has to do.
@@ -248,10 +276,8 @@ async fn beside(
     drop(link);
     let _place = node.queue_beside()?;
     let work = async {
-        // Boxed, because opening a connection is a large future, and every command's would be as large.
-        let reserve = Box::pin(node.reserve());
         let held = tokio::select! {
-            held = reserve => held?,
+            held = Box::pin(node.reserve()) => held?,
             () = lane.ended() => return Err(StoreError::Unavailable(lane.reason())),
         };
         let borrowed = Borrowed(Some(held));

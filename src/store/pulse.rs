@@ -86,7 +86,9 @@ impl Pulse {
     /// A deadline has passed; when the command was sent, `before` answers had come.
     fn missed(&self, before: u64, limit: Duration) -> Failure {
         let replied = self.replied();
-        let verdict = if limit < self.patience {
+        // A little less than all of it is what a question's second half gets.
+        let impatient = limit < self.patience - self.patience / 10;
+        let verdict = if impatient {
             Verdict::Bearable
         } else if replied == before {
             Verdict::Silent

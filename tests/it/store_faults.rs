@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tower_keep::store::{Command, DownKind, RedisStatus, StoreError};
 
 use crate::redis::{Proxy, TestRedis};
-use crate::store::{open, settings, until};
+use crate::store::{open, settings, until, until_up};
 use crate::store_faults::drill::Drill;
 use crate::store_faults::report::Report;
 
@@ -87,10 +87,11 @@ async fn a_failover_is_followed_and_the_old_primary_is_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_memory_is_read_from() {
     let report = show(server::out_of_memory(BRIEF).await);
-    report.holds();
     assert_eq!(report.trips, 0, "{report:#?}");
     let kinds: Vec<_> = report.errors.keys().collect();
     assert_eq!(kinds, ["Refused"], "{report:#?}");
+    let report = show(server::lost_without_memory(BRIEF / 2).await);
+    assert_eq!((report.trips, report.connections), (1, 1), "{report:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,6 +113,7 @@ async fn a_password_that_is_right_again_opens_again() {
 async fn what_a_server_forgets_nobody_notices() {
     show(server::flush_all(BRIEF).await).was_unnoticed();
     show(server::scripts_flushed(BRIEF).await).was_unnoticed();
+    show(server::scripts_flushed_madly(BRIEF).await).was_unnoticed();
     show(server::eviction(BRIEF).await).was_unnoticed();
 }
 
@@ -148,6 +150,56 @@ async fn a_name_that_nobody_knows_is_told_and_makes_nobody_wait() {
         late += u32::from(begun.elapsed() > Duration::from_millis(1));
     }
     assert!(late < 50, "{late} of 1000 waited");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_pool_notices_by_itself() {
+    let server = TestRedis::start();
+    let store = open(&settings(&server.url()));
+    until_up(&store).await;
+    process::blocking(|| server.stop());
+    until("the heartbeat stopped", || !store.status().is_up()).await;
+    process::blocking(|| server.cont());
+    until_up(&store).await;
+    process::blocking(|| server.kill());
+    until("the connection broke", || !store.status().is_up()).await;
+    process::blocking(|| server.restart());
+    until_up(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shutdown_does_not_wait_for_a_server_that_is_stopped() {
+    let server = TestRedis::start();
+    let store = open(&settings(&server.url()));
+    until_up(&store).await;
+    process::blocking(|| server.stop());
+    until("noticed", || !store.status().is_up()).await;
+    let begun = Instant::now();
+    assert_eq!(store.tasks.shutdown(Duration::from_secs(5)).await, 0);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+/// Whoever goes away before the answer leaves nothing behind, and does no harm to others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_who_go_away_are_not_missed() {
+    let server = TestRedis::start();
+    let drill = process::unhurried("callers go away", &server).await;
+    drill.strike();
+    for n in 0..2_000_u64 {
+        let pool = drill.pool.clone();
+        let get = Command::new("GET").key("caller:0");
+        let caller = tokio::spawn(async move { pool.run::<Option<String>>(&get).await });
+        tokio::time::timeout(Duration::from_micros(n % 700), caller)
+            .await
+            .ok();
+        if n % 3 == 0 {
+            let get = Command::new("GET").key("caller:0");
+            let gone = drill.pool.run::<Option<String>>(&get);
+            tokio::time::timeout(Duration::ZERO, gone).await.ok();
+        }
+    }
+    drill.mend();
+    show(drill.end().await).was_unnoticed();
 }
 
 /// The cap of one leaves no reserve, and all the same there is a way back.

@@ -188,6 +188,11 @@ impl Drill {
         self.observer.expect(port);
     }
 
+    /// How often the connection was given up so far.
+    pub(super) fn trips(&self) -> usize {
+        self.operator.trips.load(Ordering::SeqCst)
+    }
+
     /// Errors so far.
     pub(super) fn failed(&self) -> usize {
         self.record.notes.lock().unwrap().report.failed

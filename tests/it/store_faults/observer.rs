@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::redis::Raw;
+use crate::redis::{Answer, Raw};
 
 /// Threads with plain sockets of their own. Dropping it ends them.
 pub(super) struct Observer {
@@ -100,15 +100,15 @@ fn pings(seen: &Seen, password: Option<&str>) {
             wire = dial(port, password).map(|stream| (port, stream));
         }
         match wire.as_mut().map(|(_, stream)| ping(stream)) {
-            Some(Ok(true)) => {
+            Some(Ok(line)) if line == b"+PONG\r\n" => {
                 let mut answers = seen.answers.lock().unwrap();
                 let now = Instant::now();
                 if answers.expected.is_some() && answers.first.is_none() {
                     answers.first = Some(now);
                 }
             }
-            // It says no, of which it tells again the next time.
-            Some(Ok(false)) => {}
+            // Loading or busy; it says so again until it is not.
+            Some(Ok(line)) if !line.starts_with(b"-NOAUTH") => {}
             _ => wire = None,
         }
         std::thread::sleep(GLANCE);
@@ -128,9 +128,9 @@ fn dial(port: u16, password: Option<&str>) -> Option<TcpStream> {
     Some(stream)
 }
 
-fn ping(stream: &mut TcpStream) -> std::io::Result<bool> {
+fn ping(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     stream.write_all(b"PING\r\n")?;
-    Ok(line(stream)? == b"+PONG\r\n")
+    line(stream)
 }
 
 fn line(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
@@ -157,7 +157,11 @@ fn counts(seen: &Seen, at: usize, port: u16, password: Option<&str>) {
             .as_mut()
             .and_then(|raw| raw.try_command(&["CLIENT", "LIST"]).ok());
         let count = match list {
-            Some(list @ crate::redis::Answer::Bulk(_)) => Some(ours(&list.text()).len()),
+            Some(list @ Answer::Bulk(_)) => Some(ours(&list.text()).len()),
+            Some(Answer::Error(no)) if no.starts_with("NOAUTH") => {
+                wire = None;
+                None
+            }
             // Busy, or loading: the number stays as it was.
             Some(_) => None,
             None => {

@@ -24,6 +24,15 @@ pub(super) async fn direct(fault: &'static str, server: &TestRedis) -> Drill {
     Drill::begin(fault, &settings(&server.url()), port, &[port]).await
 }
 
+/// The same with callers who would wait for two seconds, where nobody is to notice anything: a machine
+/// that stalls is no fault of anybody's.
+pub(super) async fn unhurried(fault: &'static str, server: &TestRedis) -> Drill {
+    let mut config = settings(&server.url());
+    config.command_timeout = Duration::from_secs(2);
+    let port = server.port();
+    Drill::begin(fault, &config, port, &[port]).await
+}
+
 /// A drill that connects through a proxy.
 async fn through(fault: &'static str, server: &TestRedis, proxy: &Proxy) -> Drill {
     let config = settings(&proxy.url());

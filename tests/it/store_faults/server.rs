@@ -8,7 +8,7 @@ use crate::redis::{Answer, Raw, TestRedis};
 use crate::store::{PUT, settings, until};
 use crate::store_faults::drill::Drill;
 use crate::store_faults::observer::ours;
-use crate::store_faults::process::{blocking, direct, pause};
+use crate::store_faults::process::{blocking, direct, pause, unhurried};
 use crate::store_faults::report::Report;
 
 /// Closes our connections, and nobody else's.
@@ -112,7 +112,7 @@ pub(super) async fn readonly(length: Duration) -> Report {
 /// No memory for writes. Reads go on, so the status stays `Up`, and the figures tell.
 pub(super) async fn out_of_memory(length: Duration) -> Report {
     let server = TestRedis::start();
-    let drill = direct("OOM", &server).await;
+    let drill = unhurried("OOM", &server).await;
     drill.strike();
     let mut raw = blocking(|| server.raw());
     blocking(|| raw.must(&["CONFIG", "SET", "maxmemory", "1"]));
@@ -135,6 +135,31 @@ pub(super) async fn out_of_memory(length: Duration) -> Report {
         refuses().is_none()
     })
     .await;
+    drill.end().await
+}
+
+/// A connection that is lost while there is no memory is replaced all the same.
+pub(super) async fn lost_without_memory(length: Duration) -> Report {
+    let server = TestRedis::start();
+    let drill = unhurried("OOM, and CLIENT KILL", &server).await;
+    drill.strike();
+    let mut raw = blocking(|| server.raw());
+    blocking(|| {
+        raw.must(&["CONFIG", "SET", "maxmemory", "1"]);
+        kill_ours(&mut raw);
+    });
+    until("noticed", || drill.trips() > 0).await;
+    let figures = || drill.pool.figures();
+    let refuses = || figures().refuses_writes.as_deref() == Some("OOM");
+    until("up again, and the figures tell", || {
+        figures().status.is_up() && refuses()
+    })
+    .await;
+    pause(length).await;
+    assert!(figures().status.is_up());
+    blocking(|| raw.must(&["CONFIG", "SET", "maxmemory", "0"]));
+    drill.mend();
+    until("writes pass again", || figures().refuses_writes.is_none()).await;
     drill.end().await
 }
 
@@ -203,7 +228,7 @@ pub(super) async fn wrong_password(length: Duration) -> Report {
 
 pub(super) async fn flush_all(length: Duration) -> Report {
     let server = TestRedis::start();
-    let drill = direct("FLUSHALL", &server).await;
+    let drill = unhurried("FLUSHALL", &server).await;
     drill.strike();
     let mut raw = blocking(|| server.raw());
     for _ in 0..length.as_millis() / 10 {
@@ -217,7 +242,7 @@ pub(super) async fn flush_all(length: Duration) -> Report {
 /// Scripts vanish again and again while many call them, alone and in batches.
 pub(super) async fn scripts_flushed(length: Duration) -> Report {
     let server = TestRedis::start();
-    let drill = direct("SCRIPT and FUNCTION FLUSH", &server).await;
+    let drill = unhurried("SCRIPT and FUNCTION FLUSH", &server).await;
     drill.strike();
     let mut raw = blocking(|| server.raw());
     for n in 0..length.as_millis() / 10 {
@@ -248,10 +273,28 @@ pub(super) async fn scripts_flushed(length: Duration) -> Report {
     drill.end().await
 }
 
+/// The same, while somebody empties both libraries as fast as he can.
+pub(super) async fn scripts_flushed_madly(length: Duration) -> Report {
+    let server = TestRedis::start();
+    let drill = unhurried("FLUSH without a pause", &server).await;
+    drill.strike();
+    let mut raw = blocking(|| server.raw());
+    blocking(|| {
+        let began = std::time::Instant::now();
+        while began.elapsed() < length {
+            raw.must(&["SCRIPT", "FLUSH"]);
+            raw.must(&["FUNCTION", "FLUSH"]);
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    });
+    drill.mend();
+    drill.end().await
+}
+
 /// The server drops what was used least, all the time.
 pub(super) async fn eviction(length: Duration) -> Report {
     let server = TestRedis::with(&["--maxmemory-policy", "allkeys-lru"]);
-    let drill = direct("maxmemory eviction", &server).await;
+    let drill = unhurried("maxmemory eviction", &server).await;
     drill.strike();
     let mut raw = blocking(|| server.raw());
     let used = raw.must(&["INFO", "memory"]).line("used_memory").unwrap();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// The state of a [`RedisPool`](crate::store::RedisPool), readable at any time without waiting.
+/// The state of a `RedisPool`, readable at any time without waiting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisStatus {
     /// Commands are sent.

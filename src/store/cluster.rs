@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use crate::store::ask::{self, Answer};
-use crate::store::command::Step;
+use crate::store::command::{Manner, Step};
 use crate::store::deadline::within;
 use crate::store::error::StoreError;
 use crate::store::node::Node;
@@ -31,17 +31,12 @@ const PAUSES: [Duration; REDIRECTS] = [
 ];
 
 /// Sends one step to the master of its slot, and on to wherever that sends it.
-pub(crate) async fn run(topology: &Topology, step: &Step, bulk: bool) -> Answer {
+pub(crate) async fn run(topology: &Topology, step: &Step, manner: Manner) -> Answer {
     let node = topology.master(step.route())?;
-    let limits = node.limits();
-    let limit = if bulk {
-        limits.bulk_timeout
-    } else {
-        limits.command_timeout
-    };
+    let limit = node.limits().timeout(manner);
     let journey = async {
-        let answer = ask::step(&node, step, bulk).await;
-        follow(topology, node.clone(), step, answer).await
+        let answer = ask::step(&node, step, manner).await;
+        follow(topology, node.clone(), (step, manner), answer).await
     };
     within(limit + GRACE, pin!(journey))
         .await
@@ -52,7 +47,7 @@ pub(crate) async fn run(topology: &Topology, step: &Step, bulk: bool) -> Answer 
 pub(crate) async fn batch(
     topology: &Topology,
     steps: &[Step],
-    bulk: bool,
+    manner: Manner,
 ) -> Result<Vec<Answer>, StoreError> {
     let mut shares: Vec<Share<'_>> = Vec::new();
     for (at, step) in steps.iter().enumerate() {
@@ -63,7 +58,7 @@ pub(crate) async fn batch(
         }
     }
     let mut answers: Vec<Option<Answer>> = steps.iter().map(|_| None).collect();
-    for part in join_all(shares.iter().map(|share| share.send(topology, bulk))).await {
+    for part in join_all(shares.iter().map(|share| share.send(topology, manner))).await {
         for (at, answer) in part {
             answers[at] = Some(answer);
         }
@@ -96,22 +91,17 @@ impl<'a> Share<'a> {
     }
 
     /// The answers with their places; where the master could not be asked, its error for each step.
-    async fn send(&self, topology: &Topology, bulk: bool) -> Vec<(usize, Answer)> {
-        let limits = self.node.limits();
-        let limit = if bulk {
-            limits.bulk_timeout
-        } else {
-            limits.command_timeout
-        };
+    async fn send(&self, topology: &Topology, manner: Manner) -> Vec<(usize, Answer)> {
+        let limit = self.node.limits().timeout(manner);
         let journey = async {
-            let answers = match ask::batch(&self.node, &self.steps, bulk).await {
+            let answers = match ask::batch(&self.node, &self.steps, manner).await {
                 Ok(answers) => answers,
                 Err(error) => self.steps.iter().map(|_| Err(error.clone())).collect(),
             };
             let followed = answers
                 .into_iter()
                 .zip(&self.steps)
-                .map(|(answer, step)| follow(topology, self.node.clone(), step, answer));
+                .map(|(answer, step)| follow(topology, self.node.clone(), (step, manner), answer));
             join_all(followed).await
         };
         let answers = within(limit + GRACE, pin!(journey)).await;
@@ -127,7 +117,12 @@ impl<'a> Share<'a> {
 }
 
 /// Goes where an answer points, until it points nowhere.
-async fn follow(topology: &Topology, mut node: Node, step: &Step, mut answer: Answer) -> Answer {
+async fn follow(
+    topology: &Topology,
+    mut node: Node,
+    (step, manner): (&Step, Manner),
+    mut answer: Answer,
+) -> Answer {
     for pause in PAUSES {
         let (code, text) = match &answer {
             Err(StoreError::Refused { code, text }) => (code, text),
@@ -139,7 +134,7 @@ async fn follow(topology: &Topology, mut node: Node, step: &Step, mut answer: An
                     Ok(other) if joins || !other.is(&node) => connected(other).await?,
                     _ => return answer,
                 };
-                answer = ask::step(&node, step, false).await;
+                answer = ask::step(&node, step, manner).await;
                 continue;
             }
             _ => return answer,
@@ -151,15 +146,15 @@ async fn follow(topology: &Topology, mut node: Node, step: &Step, mut answer: An
                     topology.moved(slot, to);
                 }
                 node = found(topology, slot, to.as_ref()).await?;
-                answer = ask::step(&node, step, false).await;
+                answer = ask::step(&node, step, manner).await;
             }
             (Some(Redirect::Ask { slot, node: to }), _) => {
                 let other = found(topology, slot, to.as_ref()).await?;
-                answer = ask::asking(&other, step).await;
+                answer = ask::asking(&other, step, manner).await;
             }
             (None, "TRYAGAIN") => {
                 tokio::time::sleep(pause).await;
-                answer = ask::step(&node, step, false).await;
+                answer = ask::step(&node, step, manner).await;
             }
             (None, "CLUSTERDOWN") => {
                 topology.refresh_soon();

@@ -1,9 +1,20 @@
 //! What is asked of Redis.
 
+use std::time::Duration;
+
 use redis::Cmd;
 
 use crate::store::fitness;
 use crate::store::script::Script;
+
+/// How a question travels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Manner {
+    /// Beside the command lane.
+    pub(crate) bulk: bool,
+    /// The caller's own deadline, if it is shorter than the pool's.
+    pub(crate) within: Option<Duration>,
+}
 
 /// One command: `Command::new("SET").key("a").arg("1").arg("PX").arg(60_000)`.
 ///
@@ -17,6 +28,7 @@ pub struct Command {
     args: usize,
     bytes: usize,
     bulk: bool,
+    within: Option<Duration>,
     /// Why it must not be sent.
     unfit: Option<&'static str>,
 }
@@ -36,6 +48,7 @@ impl Command {
             args: 1,
             bytes: name.len(),
             bulk: false,
+            within: None,
             unfit: fitness::of(name),
         }
     }
@@ -70,12 +83,22 @@ impl Command {
         self
     }
 
+    /// Gives it a deadline of its own, if that is shorter than `redis.command_timeout` (a bulk one's:
+    /// `redis.bulk_timeout`). Passing it says nothing against the connection.
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.within = Some(limit);
+        self
+    }
+
     pub(crate) const fn cmd(&self) -> &Cmd {
         &self.cmd
     }
 
-    pub(crate) const fn is_bulk(&self, threshold: usize) -> bool {
-        self.bulk || self.bytes >= threshold
+    pub(crate) const fn manner(&self, threshold: usize) -> Manner {
+        Manner {
+            bulk: self.bulk || self.bytes >= threshold,
+            within: self.within,
+        }
     }
 
     /// The first key, by which a cluster is asked.
@@ -95,6 +118,7 @@ pub struct Call {
     keys: Words,
     args: Words,
     bulk: bool,
+    within: Option<Duration>,
 }
 
 impl Call {
@@ -105,6 +129,7 @@ impl Call {
             keys: Words::new(),
             args: Words::new(),
             bulk: false,
+            within: None,
         }
     }
 
@@ -126,6 +151,13 @@ impl Call {
         self
     }
 
+    /// Gives it a deadline of its own, if that is shorter than `redis.command_timeout` (a bulk one's:
+    /// `redis.bulk_timeout`). Passing it says nothing against the connection.
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.within = Some(limit);
+        self
+    }
+
     pub(crate) const fn script(&self) -> &'static Script {
         self.script
     }
@@ -138,8 +170,11 @@ impl Call {
         &self.args
     }
 
-    pub(crate) fn is_bulk(&self, threshold: usize) -> bool {
-        self.bulk || self.bytes() >= threshold
+    pub(crate) const fn manner(&self, threshold: usize) -> Manner {
+        Manner {
+            bulk: self.bulk || self.bytes() >= threshold,
+            within: self.within,
+        }
     }
 
     const fn bytes(&self) -> usize {
@@ -190,6 +225,7 @@ impl Words {
 pub struct Batch {
     steps: Vec<Step>,
     bulk: bool,
+    within: Option<Duration>,
 }
 
 /// One step of a [`Batch`].
@@ -248,6 +284,13 @@ impl Batch {
         self
     }
 
+    /// Gives it a deadline of its own, if that is shorter than `redis.command_timeout` (a bulk one's:
+    /// `redis.bulk_timeout`). Passing it says nothing against the connection.
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.within = Some(limit);
+        self
+    }
+
     /// How many replies there will be.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -269,8 +312,12 @@ impl Batch {
         &self.steps
     }
 
-    pub(crate) fn is_bulk(&self, threshold: usize) -> bool {
-        self.bulk || self.steps.iter().map(Step::bytes).sum::<usize>() >= threshold
+    pub(crate) fn manner(&self, threshold: usize) -> Manner {
+        let bytes: usize = self.steps.iter().map(Step::bytes).sum();
+        Manner {
+            bulk: self.bulk || bytes >= threshold,
+            within: self.within,
+        }
     }
 }
 
@@ -340,7 +387,7 @@ mod tests {
         let call = Call::new(&ANY).key("a").key("").arg(12_u8).arg(b"\0");
         assert_eq!(call.keys().iter().collect::<Vec<_>>(), [&b"a"[..], b""]);
         assert_eq!(call.args().iter().collect::<Vec<_>>(), [&b"12"[..], b"\0"]);
-        assert!(call.is_bulk(4) && !call.is_bulk(5));
+        assert!(call.manner(4).bulk && !call.manner(5).bulk);
     }
 
     #[test]
@@ -353,9 +400,9 @@ mod tests {
     #[test]
     fn large_requests_are_bulk_by_themselves() {
         let small = Command::new("SET").key("k").arg(vec![0_u8; 10]);
-        assert!(!small.is_bulk(100) && small.is_bulk(14));
-        assert!(Command::new("GET").key("k").bulk().is_bulk(usize::MAX));
+        assert!(!small.manner(100).bulk && small.manner(14).bulk);
+        assert!(Command::new("GET").key("k").bulk().manner(usize::MAX).bulk);
         let batch = Batch::new().command(small.clone()).command(small);
-        assert!(batch.is_bulk(28) && !batch.is_bulk(29));
+        assert!(batch.manner(28).bulk && !batch.manner(29).bulk);
     }
 }

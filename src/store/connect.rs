@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::store::address::{Endpoint, Login};
 use crate::store::classify::unreachable;
+use crate::store::farewell::farewell;
 use crate::store::hub::{Heard, Hub};
 use crate::store::pulse::Pulse;
 use crate::store::resolver::Resolver;
@@ -75,6 +76,8 @@ pub(crate) struct Access {
     pub(crate) clock: Clock,
     /// Our name in `CLIENT LIST`.
     pub(crate) client_name: Arc<str>,
+    /// The command timeout: a silence of this length ends a connection.
+    pub(crate) patience: Duration,
 }
 
 /// The factory behind a pool: connects, signs in, and sees to it that pushes are heard in read order.
@@ -104,13 +107,16 @@ impl managed::Manager for Connector {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let pulse = Arc::new(Pulse::new(
             self.access.clock.clone(),
+            self.access.patience,
             Arc::clone(&self.over),
         ));
         let config = self.config(id, &pulse);
         let maker = deadpool_redis::Manager::new_with_config(info, config);
         let maker = maker.map_err(|error| failed(&error))?;
-        let created = maker.create().await.map_err(|error| failed(&error));
-        let mut lane = created.inspect_err(|reason| self.tell_vault(reason))?;
+        let mut lane = match maker.create().await {
+            Ok(lane) => lane,
+            Err(error) => return Err(self.turned_away(&endpoint, failed(&error)).await),
+        };
         // Its name is a courtesy to whoever reads CLIENT LIST; a server without it will do.
         let mut name = redis::cmd("CLIENT");
         name.arg("SETNAME").arg(&*self.access.client_name);
@@ -136,11 +142,18 @@ impl managed::Manager for Connector {
 }
 
 impl Connector {
-    /// Others are fetched before the next attempt, if these were not taken.
-    fn tell_vault(&self, reason: &DownReason) {
-        if let (DownKind::Authentication, Some(vault)) = (reason.kind(), &self.access.vault) {
-            vault.refused();
+    /// Why a server did not let us in, if it says more than that.
+    async fn turned_away(&self, endpoint: &Endpoint, reason: DownReason) -> DownReason {
+        match (reason.kind(), &self.access.vault) {
+            // Others are fetched before the next attempt, as these were not taken.
+            (DownKind::Authentication, Some(vault)) => vault.refused(),
+            (DownKind::Disconnected, _) => {
+                let said = farewell(endpoint, &self.access.resolver).await;
+                return said.map_or(reason, |said| at(endpoint, &said, ""));
+            }
+            _ => {}
         }
+        reason
     }
 
     fn config(&self, id: u64, pulse: &Arc<Pulse>) -> AsyncConnectionConfig {
@@ -187,6 +200,10 @@ fn named(endpoint: &Endpoint, error: &RedisError) -> DownReason {
         Endpoint::Tcp { tls: false, .. } if rebuffed => "; if it is a TLS port, say rediss://",
         _ => "",
     };
+    at(endpoint, &reason, hint)
+}
+
+fn at(endpoint: &Endpoint, reason: &DownReason, hint: &str) -> DownReason {
     DownReason::new(reason.kind(), format!("{endpoint}: {reason}{hint}"))
 }
 

@@ -33,7 +33,8 @@ pub(crate) async fn greet(
     key: Option<&str>,
 ) -> Result<Greeted, DownReason> {
     let mut words = redis::pipe();
-    words.cmd("HELLO");
+    // With the version, which Redis 6.0 insists on.
+    words.cmd("HELLO").arg(3);
     words.cmd("PING");
     if let Some(key) = key {
         words.add_command(probe(key));

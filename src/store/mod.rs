@@ -56,6 +56,8 @@ mod credentials;
 #[cfg(feature = "redis")]
 mod deadline;
 #[cfg(feature = "redis")]
+mod farewell;
+#[cfg(feature = "redis")]
 mod figures;
 #[cfg(feature = "redis")]
 mod fitness;
@@ -67,6 +69,8 @@ mod hub;
 mod library;
 #[cfg(feature = "redis")]
 mod link;
+#[cfg(feature = "redis")]
+mod load;
 #[cfg(feature = "redis")]
 mod node;
 #[cfg(feature = "redis")]

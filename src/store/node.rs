@@ -1,7 +1,7 @@
 //! One server, as its users see it: the connection there is, or the reason why there is none.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use deadpool::managed::Pool;
 use tokio::sync::{Notify, watch};
 
 use crate::store::classify::Failure;
+use crate::store::command::Manner;
 use crate::store::config::RedisConfig;
 use crate::store::connect::{Access, Connector, Held, Way};
 use crate::store::error::StoreError;
@@ -25,7 +26,6 @@ pub(crate) struct Limits {
     pub(crate) command_timeout: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) heartbeat: Duration,
-    pub(crate) bulk_bytes: usize,
     pub(crate) bulk_timeout: Duration,
 }
 
@@ -36,9 +36,20 @@ impl Limits {
             command_timeout: config.command_timeout,
             connect_timeout: config.connect_timeout,
             heartbeat: config.heartbeat,
-            bulk_bytes: usize::try_from(config.bulk_bytes).unwrap_or(usize::MAX),
             bulk_timeout: config.bulk_timeout,
         }
+    }
+}
+
+impl Limits {
+    /// How long a question may take.
+    pub(crate) fn timeout(&self, manner: Manner) -> Duration {
+        let most = if manner.bulk {
+            self.bulk_timeout
+        } else {
+            self.command_timeout
+        };
+        manner.within.map_or(most, |limit| limit.min(most))
     }
 }
 
@@ -86,6 +97,8 @@ struct Inner {
     /// The last heartbeat's round trip in nanoseconds.
     round_trip: AtomicU64,
     retired: watch::Sender<bool>,
+    /// Bulk questions that have a connection beside the lane, or wait for one.
+    queued: AtomicUsize,
 }
 
 impl Node {
@@ -114,6 +127,7 @@ impl Node {
                 nudge,
                 round_trip: AtomicU64::new(0),
                 retired: watch::Sender::new(false),
+                queued: AtomicUsize::new(0),
             }),
         })
     }
@@ -194,6 +208,18 @@ impl Node {
     fn changing(&self) -> std::sync::MutexGuard<'_, ()> {
         let changing = &self.inner.changing;
         changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place in the queue for the connections beside the lane, until it is dropped. Those who wait there
+    /// hold large requests, so there are few places.
+    pub(crate) fn queue_beside(&self) -> Result<Place<'_>, StoreError> {
+        let place = Place(&self.inner.queued);
+        let before = place.0.fetch_add(1, Ordering::Relaxed);
+        if before < MOST_QUEUED {
+            Ok(place)
+        } else {
+            Err(StoreError::Crowded)
+        }
     }
 
     /// A connection beside the command lane, unless the cap leaves none.
@@ -304,6 +330,18 @@ impl Node {
         }
         self.note(reason());
         self.inner.pool.close();
+    }
+}
+
+/// More bulk questions than these at once are refused.
+const MOST_QUEUED: usize = 256;
+
+/// A place in the queue for the connections beside the lane.
+pub(crate) struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

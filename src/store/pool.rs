@@ -216,13 +216,13 @@ impl RedisPool {
         if let Some(why) = command.unfit() {
             return Err(StoreError::Unfit(why));
         }
+        let manner = command.manner(self.inner.bulk_bytes);
         let answer = match &self.inner.fleet {
             Fleet::None => return Err(disabled()),
-            Fleet::Single(node) => ask::run(node, command).await?,
+            Fleet::Single(node) => ask::run(node, command, manner).await?,
             Fleet::Cluster(topology) => {
-                let bulk = command.is_bulk(self.inner.bulk_bytes);
                 let step = Step::Command(command.clone());
-                cluster::run(topology, &step, bulk).await?
+                cluster::run(topology, &step, manner).await?
             }
         };
         Reply(answer).read()
@@ -235,12 +235,12 @@ impl RedisPool {
     ///
     /// As [`run`](Self::run), and [`StoreError::Unfit`] for a script that the pool was not built with.
     pub async fn call<T: FromReply>(&self, call: &Call) -> Result<T, StoreError> {
+        let manner = call.manner(self.inner.bulk_bytes);
         let answer = match &self.inner.fleet {
             Fleet::None => return Err(disabled()),
-            Fleet::Single(node) => ask::call(node, call).await?,
+            Fleet::Single(node) => ask::call(node, call, manner).await?,
             Fleet::Cluster(topology) => {
-                let bulk = call.is_bulk(self.inner.bulk_bytes);
-                cluster::run(topology, &Step::Call(call.clone()), bulk).await?
+                cluster::run(topology, &Step::Call(call.clone()), manner).await?
             }
         };
         Reply(answer).read()
@@ -274,16 +274,14 @@ impl RedisPool {
         if let Some(why) = batch.unfit() {
             return Err(StoreError::Unfit(why));
         }
+        let manner = batch.manner(self.inner.bulk_bytes);
         let answers = match &self.inner.fleet {
             Fleet::None => return Err(disabled()),
             Fleet::Single(node) => {
                 let steps: Vec<&Step> = batch.steps().iter().collect();
-                ask::batch(node, &steps, batch.is_bulk(self.inner.bulk_bytes)).await?
+                ask::batch(node, &steps, manner).await?
             }
-            Fleet::Cluster(topology) => {
-                let bulk = batch.is_bulk(self.inner.bulk_bytes);
-                cluster::batch(topology, batch.steps(), bulk).await?
-            }
+            Fleet::Cluster(topology) => cluster::batch(topology, batch.steps(), manner).await?,
         };
         let answers = answers.into_iter().map(|answer| answer.map(Reply));
         Ok(Replies(answers.collect::<Vec<_>>().into_iter()))
@@ -344,6 +342,7 @@ fn access(
         hub,
         clock: parts.clock.clone(),
         client_name: config.client_name.as_str().into(),
+        patience: config.command_timeout,
     }
 }
 

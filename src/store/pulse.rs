@@ -1,6 +1,7 @@
 //! The life signs of one connection: what was sent, what was answered, and whether it is over.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -13,12 +14,14 @@ use crate::store::classify::{Failure, broken};
 use crate::store::deadline::within;
 use crate::store::error::StoreError;
 use crate::store::status::{DownKind, DownReason};
-use crate::store::window::Window;
+use crate::store::window::{Verdict, Window};
 
 /// Shared by a connection's users, by its reading task and by its supervisor.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     clock: Clock,
+    /// A silence of this length ends the connection. A caller who waits shorter than that learns nothing.
+    patience: Duration,
     /// How many answers have come.
     replied: AtomicU64,
     state: AtomicU8,
@@ -26,6 +29,8 @@ pub(crate) struct Pulse {
     window: Mutex<Window>,
     /// Wakes the supervisor when it is over.
     over: Arc<Notify>,
+    /// Wakes everyone else.
+    ended: Notify,
 }
 
 const ALIVE: u8 = 0;
@@ -34,14 +39,16 @@ const DEAD: u8 = 1;
 const POISONED: u8 = 2;
 
 impl Pulse {
-    pub(crate) fn new(clock: Clock, over: Arc<Notify>) -> Self {
+    pub(crate) fn new(clock: Clock, patience: Duration, over: Arc<Notify>) -> Self {
         Self {
             clock,
+            patience,
             replied: AtomicU64::new(0),
             state: AtomicU8::new(ALIVE),
             why: OnceLock::new(),
             window: Mutex::default(),
             over,
+            ended: Notify::new(),
         }
     }
 
@@ -79,25 +86,30 @@ impl Pulse {
     /// A deadline has passed; when the command was sent, `before` answers had come.
     fn missed(&self, before: u64, limit: Duration) -> Failure {
         let replied = self.replied();
-        let words = if replied == before {
-            let millis = limit.as_millis();
-            Some((
-                DownKind::NoProgress,
-                format!("nothing was answered for {millis} ms"),
-            ))
+        // A little less than all of it is what a question's second half gets.
+        let impatient = limit < self.patience - self.patience / 10;
+        let verdict = if impatient {
+            Verdict::Bearable
+        } else if replied == before {
+            Verdict::Silent
         } else {
             let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-            let slow = window.miss(self.clock.now(), replied);
-            slow.then(|| {
-                (
-                    DownKind::Slow,
-                    "half of the answers come too late".to_owned(),
-                )
-            })
+            window.miss(self.clock.now(), replied)
+        };
+        let trip = match verdict {
+            Verdict::Bearable => None,
+            Verdict::Slow => {
+                let words = "half of the answers come too late";
+                Some(DownReason::new(DownKind::Slow, words))
+            }
+            Verdict::Silent => {
+                let words = format!("nothing was answered for {} ms", limit.as_millis());
+                Some(DownReason::new(DownKind::NoProgress, words))
+            }
         };
         Failure {
             error: StoreError::Timeout,
-            trip: words.map(|(kind, words)| DownReason::new(kind, words)),
+            trip,
         }
     }
 
@@ -106,7 +118,18 @@ impl Pulse {
         let first = self.why.set(reason).is_ok();
         self.state.fetch_max(DEAD, Ordering::Release);
         self.over.notify_one();
+        self.ended.notify_waiters();
         first
+    }
+
+    /// Returns when it is over.
+    pub(crate) async fn ended(&self) {
+        let mut ended = pin!(self.ended.notified());
+        // In line before looking, so that an end in between is not missed.
+        ended.as_mut().enable();
+        if !self.is_dead() {
+            ended.await;
+        }
     }
 
     /// Ends the connection, and with it every reply that is still to come.
@@ -145,7 +168,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_millis(50);
 
     fn pulse() -> Pulse {
-        Pulse::new(Clock::system(), Arc::default())
+        Pulse::new(Clock::system(), LIMIT, Arc::default())
     }
 
     #[tokio::test(start_paused = true)]
@@ -165,6 +188,15 @@ mod tests {
         let silent = pulse.turn(LIMIT, std::future::pending::<RedisResult<()>>());
         let trip = silent.await.unwrap_err().trip.unwrap();
         assert_eq!(trip.kind(), DownKind::NoProgress);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_impatient_caller_ends_nothing() {
+        let pulse = pulse();
+        for _ in 0..20 {
+            let silent = pulse.turn(LIMIT / 2, std::future::pending::<RedisResult<()>>());
+            assert_eq!(silent.await.unwrap_err().trip, None);
+        }
     }
 
     #[tokio::test]

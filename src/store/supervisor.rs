@@ -13,8 +13,8 @@ use redis::Cmd;
 use crate::store::backoff::Backoff;
 use crate::store::classify::Failure;
 use crate::store::greet::{greet, probe, quick};
-use crate::store::library::{Dialect, Library};
 use crate::store::link::Link;
+use crate::store::load::load;
 use crate::store::node::Node;
 use crate::store::status::{DownKind, DownReason};
 use crate::task::Spawner;
@@ -22,6 +22,9 @@ use crate::task::Spawner;
 /// An attempt gets this long at first. Where the server is back, it answers within a packet or two; and
 /// where the way was interrupted, a new attempt gets through when an old one never will.
 const QUICK: Duration = Duration::from_millis(400);
+/// A connection that lasted shorter than this was no success: without a pause, a server that lets us in
+/// and throws us out would be knocked at hundreds of times a second, and everybody told of it.
+const STEADY: Duration = Duration::from_millis(500);
 /// How long a connection beside the command lane may idle.
 const IDLE: Duration = Duration::from_secs(5);
 /// How often Sentinels are asked whether the primary is still the same: one that was cut off from the
@@ -53,11 +56,20 @@ impl Drop for Ending {
 }
 
 async fn run(node: &Node) {
+    let clock = &node.parts().access.clock;
+    let mut backoff = Backoff::new();
     loop {
-        let link = Arc::new(establish(node).await);
+        let link = Arc::new(establish(node, &mut backoff).await);
+        let began = clock.now();
         node.publish(&link);
         let reason = watch(node, &link).await;
         node.give_up(&link, reason);
+        drop(link);
+        if clock.now().since(began) >= STEADY {
+            backoff = Backoff::new();
+        } else {
+            tokio::time::sleep(backoff.pause(scattered(1))).await;
+        }
     }
 }
 
@@ -74,9 +86,8 @@ type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Link, Failed>> + Send + 'a
 ///
 /// While attempts end in silence, a patient one is kept beside the quick ones if the cap allows two: over
 /// a slow line only the patient one can succeed, over a line that was cut only a new one.
-async fn establish(node: &Node) -> Link {
+async fn establish(node: &Node, backoff: &mut Backoff) -> Link {
     let limits = node.limits();
-    let mut backoff = Backoff::new();
     let mut patient: Option<Attempt<'_>> = None;
     let (mut silent, mut attempts) = (false, 0_u32);
     loop {
@@ -154,54 +165,15 @@ async fn connect(node: &Node) -> Result<Link, DownReason> {
     link.dialect = load(&link, &parts.library, parts.limits.connect_timeout).await?;
     subscribe(node, &link).await?;
     quick(&mut lane, parts.limits.command_timeout).await?;
+    // An attempt may have taken long, and the Sentinels may have chosen another meanwhile: a primary
+    // that was stopped and goes on does not know yet that it is none.
+    if let Some(reason) = replaced(node, &link).await {
+        return Err(reason);
+    }
     match link.pulse.is_dead() {
         false => Ok(link),
         true => Err(link.pulse.reason()),
     }
-}
-
-/// Loads the scripts, as functions where the server has them and lets us.
-async fn load(link: &Link, library: &Library, limit: Duration) -> Result<Dialect, DownReason> {
-    if library.is_empty() {
-        return Ok(Dialect::Functions);
-    }
-    for dialect in [Dialect::Functions, Dialect::Scripts] {
-        match load_as(link, library, dialect, limit).await? {
-            Loaded::Yes => return Ok(dialect),
-            Loaded::NotHere => {}
-        }
-    }
-    // Neither is allowed: what needs no script works all the same, and a call says why it does not.
-    Ok(Dialect::Scripts)
-}
-
-/// Whether this server takes scripts in a dialect.
-pub(crate) enum Loaded {
-    Yes,
-    NotHere,
-}
-
-/// Loads all scripts in one dialect; also when the server has lost them.
-pub(crate) async fn load_as(
-    link: &Link,
-    library: &Library,
-    dialect: Dialect,
-    limit: Duration,
-) -> Result<Loaded, DownReason> {
-    for cmd in library.load(dialect) {
-        match link.one(&cmd, limit).await {
-            Ok(_) => {}
-            Err(Failure {
-                trip: Some(reason), ..
-            }) => return Err(reason),
-            Err(Failure { error, .. }) => {
-                let library = library.name();
-                tracing::debug!(target: "tower_keep", library, ?dialect, %error, "not loaded");
-                return Ok(Loaded::NotHere);
-            }
-        }
-    }
-    Ok(Loaded::Yes)
 }
 
 /// Subscribes to whatever is registered. What is subscribed already is confirmed once more, which the
@@ -249,7 +221,6 @@ async fn watch(node: &Node, link: &Arc<Link>) -> DownReason {
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut sentinel_rounds = tokio::time::interval(SENTINEL_ROUND);
     sentinel_rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut replied = link.pulse.replied();
     // Runs beside the rest: Sentinels that do not answer must not keep us from seeing the connection end.
     let mut look: Option<Look<'_>> = None;
     loop {
@@ -265,14 +236,9 @@ async fn watch(node: &Node, link: &Arc<Link>) -> DownReason {
             () = node.nudged() => {}
             _ = beats.tick() => {
                 node.close_idle(IDLE);
-                // Whoever is answered all the time needs no heartbeat.
-                let now = link.pulse.replied();
-                if now == replied
-                    && let Some(reason) = beat(node, link).await
-                {
+                if let Some(reason) = beat(node, link).await {
                     return reason;
                 }
-                replied = link.pulse.replied();
             }
             _ = sentinel_rounds.tick(), if node.has_sentinels() && look.is_none() => {
                 look = Some(Box::pin(replaced(node, link)));
@@ -289,13 +255,15 @@ async fn watch(node: &Node, link: &Arc<Link>) -> DownReason {
 async fn beat(node: &Node, link: &Link) -> Option<DownReason> {
     let parts = node.parts();
     // A server that refused writes is asked whether it takes them again.
-    let probing = link.refuses_writes().and(parts.probe.as_deref());
+    let refused = link.refuses_writes().is_some();
+    let probing = parts.probe.as_deref().filter(|_| refused);
     let cmd = probing.map_or_else(|| redis::cmd("PING"), probe);
     let began = parts.access.clock.now();
     match link.one(&cmd, parts.limits.command_timeout).await {
         Ok(_) => {
             node.set_round_trip(parts.access.clock.now().since(began));
-            if probing.is_some() {
+            // Where there is no key to probe with, the next write that is refused says so again.
+            if refused {
                 link.set_refuses_writes(None);
             }
             None

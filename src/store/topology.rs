@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::store::address::Endpoint;
 use crate::store::ask;
-use crate::store::command::Command;
+use crate::store::command::{Command, Manner};
 use crate::store::connect::Way;
 use crate::store::error::StoreError;
 use crate::store::hub::Hub;
@@ -195,7 +195,7 @@ impl Topology {
         let question = Command::new("CLUSTER").arg("SLOTS");
         let map = self.inner.map.load_full();
         for member in &map.nodes {
-            if let Ok(answer) = ask::run(&member.node, &question).await
+            if let Ok(answer) = ask::run(&member.node, &question, Manner::default()).await
                 && let Ok(slots) = SlotMap::parse(&answer, &member.address.host)
             {
                 return Ok(slots);

@@ -12,6 +12,16 @@ pub(crate) struct Window {
     misses: VecDeque<Miss>,
 }
 
+/// What the misses of the last second come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Bearable,
+    /// At least half of the answers come too late.
+    Slow,
+    /// It stopped: those that missed were sent just before the last answer came.
+    Silent,
+}
+
 #[derive(Debug)]
 struct Miss {
     at: Moment,
@@ -25,9 +35,9 @@ const SPAN: Duration = Duration::from_secs(1);
 const ENOUGH: usize = 5;
 
 impl Window {
-    /// Notes a miss at `now`, when `replied` replies had come in all. Returns whether the server is to
-    /// be given up: there were enough misses within the span, and not more replies than misses.
-    pub(crate) fn miss(&mut self, now: Moment, replied: u64) -> bool {
+    /// Notes a miss at `now`, when `replied` replies had come in all. The server is to be given up where
+    /// there were enough misses within the span, and not more replies than misses.
+    pub(crate) fn miss(&mut self, now: Moment, replied: u64) -> Verdict {
         let begin = now.minus(SPAN);
         while self.misses.front().is_some_and(|miss| miss.at < begin) || self.misses.len() > MOST {
             self.misses.pop_front();
@@ -35,7 +45,11 @@ impl Window {
         self.misses.push_back(Miss { at: now, replied });
         let oldest = self.misses.front().map_or(replied, |miss| miss.replied);
         let replies = replied.saturating_sub(oldest);
-        self.misses.len() >= ENOUGH && replies <= self.misses.len() as u64
+        match self.misses.len() {
+            misses if misses < ENOUGH || replies > misses as u64 => Verdict::Bearable,
+            _ if replies == 0 => Verdict::Silent,
+            _ => Verdict::Slow,
+        }
     }
 }
 
@@ -54,19 +68,32 @@ mod tests {
     fn half_the_replies_missing_is_too_slow() {
         let mut window = Window::default();
         let verdicts: Vec<_> = (0..5).map(|n| window.miss(at(n * 50), n)).collect();
-        assert_eq!(verdicts, [false, false, false, false, true]);
+        let [first @ .., last] = verdicts.as_slice() else {
+            unreachable!("there are five");
+        };
+        assert!(first.iter().all(|verdict| *verdict == Verdict::Bearable));
+        assert_eq!(*last, Verdict::Slow);
+    }
+
+    #[test]
+    fn no_reply_between_the_misses_is_silence() {
+        let mut window = Window::default();
+        let verdicts: Vec<_> = (0..5).map(|_| window.miss(at(50), 7)).collect();
+        assert_eq!(verdicts.last(), Some(&Verdict::Silent));
     }
 
     #[test]
     fn a_few_misses_among_many_replies_are_no_reason() {
         let mut window = Window::default();
-        assert!((0..200).all(|n| !window.miss(at(n * 5), n * 10)));
+        let bearable = |n: u64| window.miss(at(n * 5), n * 10) == Verdict::Bearable;
+        assert!((0..200).all(bearable));
     }
 
     #[test]
     fn old_misses_are_forgotten() {
         let mut window = Window::default();
-        assert!((0..100).all(|n| !window.miss(at(n * 400), n)));
+        let bearable = |n: u64| window.miss(at(n * 400), n) == Verdict::Bearable;
+        assert!((0..100).all(bearable));
     }
 
     #[test]

@@ -29,4 +29,5 @@ mod rate_limit;
 mod redis;
 mod redis_helper;
 mod store;
+mod store_faults;
 mod store_shapes;

@@ -296,6 +296,8 @@ async fn a_lost_connection_is_told_once_and_the_channel_comes_back() {
             .count()
     };
     until("subscribed again", || again(&heard) == 4).await;
+    // Sinks are told while the connection is made ready, a moment before commands may use it.
+    until_up(&store).await;
     assert_eq!(store.publish("news", "hello").await, Ok(1));
     until("heard", || {
         heard.all().last().is_some_and(|last| last == "hello")

@@ -113,7 +113,11 @@ async fn a_password_that_is_right_again_opens_again() {
 async fn what_a_server_forgets_nobody_notices() {
     show(server::flush_all(BRIEF).await).was_unnoticed();
     show(server::scripts_flushed(BRIEF).await).was_unnoticed();
-    show(server::scripts_flushed_madly(BRIEF).await).was_unnoticed();
+    // Whoever flushes more often than once in a round trip can win ten times in a row. One call of three
+    // was lost before there were ten.
+    let report = show(server::scripts_flushed_madly(BRIEF).await);
+    assert_eq!(report.trips, 0, "{report:#?}");
+    assert!(report.failed * 20 <= report.succeeded, "{report:#?}");
     show(server::eviction(BRIEF).await).was_unnoticed();
 }
 

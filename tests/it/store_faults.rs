@@ -1,7 +1,7 @@
 //! What callers notice when Redis fails, in all the ways in which it can: each with a real server.
 //!
 //! Times are measured and printed, but never asserted tightly, so that a busy machine is no failure:
-//! `cargo test --release --all-features --test it store_faults::table -- --ignored --nocapture`
+//! `cargo test --all-features --test it store_faults::table -- --ignored --nocapture`
 //! prints them all.
 
 mod bulk;
@@ -259,11 +259,13 @@ async fn table() {
         server::loading(SOME).await.line(),
         server::readonly(SOME).await.line(),
         server::out_of_memory(SOME).await.line(),
+        server::lost_without_memory(SOME).await.line(),
         server::busy(SOME).await.line(),
         server::max_clients(SOME).await.line(),
         server::wrong_password(SOME).await.line(),
         server::flush_all(SOME).await.line(),
         server::scripts_flushed(SOME).await.line(),
+        server::scripts_flushed_madly(SOME).await.line(),
         server::eviction(SOME).await.line(),
     ]);
     let minute = process::outage(Duration::from_secs(60), 1_000).await;

@@ -22,7 +22,8 @@ pub(crate) async fn load(
             Loaded::NotHere => {}
         }
     }
-    // Neither is allowed: what needs no script works all the same, and a call says why it does not.
+    // What needs no script works all the same, and a call says why it does not.
+    tracing::warn!(target: "tower_keep", "redis takes the scripts neither as functions nor as scripts");
     Ok(Dialect::Scripts)
 }
 

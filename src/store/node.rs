@@ -325,7 +325,8 @@ impl Node {
             true => DownReason::new(DownKind::Cluster, "no master of the cluster any more"),
             false => DownReason::new(DownKind::Stopped, "the stack was shut down"),
         };
-        if let Ok(link) = self.link() {
+        // Not through `link`, which says no while too many hold it.
+        if let Some(link) = self.inner.current.load_full() {
             self.give_up(&link, reason());
         }
         self.note(reason());

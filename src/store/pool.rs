@@ -133,7 +133,7 @@ impl RedisPool {
         let starting = DownReason::new(DownKind::Starting, "connecting");
         let status = watch::Sender::new(RedisStatus::Down { reason: starting });
         let access = access(config, parts, &target, (tls.clone(), hub.clone()));
-        let vault = access.vault.clone();
+        let (vault, resolver) = (access.vault.clone(), access.resolver.clone());
         let node_parts = NodeParts {
             limits: Limits::of(config),
             probe: Some(format!("{}:probe", config.prefix())),
@@ -141,7 +141,7 @@ impl RedisPool {
             library: Arc::new(library),
             subscribe: "SUBSCRIBE",
             channels: Arc::new(Hub::channels),
-            told: told(status.clone(), parts.events.clone()),
+            told: told(status.clone(), parts.events.clone(), parts.clock.clone()),
         };
         let fleet = match target.address {
             Address::Single(endpoint) => single(Way::Fixed(endpoint), node_parts, &parts.spawner)?,
@@ -150,7 +150,12 @@ impl RedisPool {
                 primary,
                 login,
             } => {
-                let way = Way::Sentinels(Box::new(Sentinels::new(sentinels, primary, login, tls)));
+                let way = Way::Sentinels(Box::new(Sentinels::new(
+                    sentinels,
+                    primary,
+                    login,
+                    (tls, resolver),
+                )));
                 single(way, node_parts, &parts.spawner)?
             }
             Address::Cluster { seeds } => {
@@ -354,7 +359,10 @@ fn single(way: Way, parts: NodeParts, spawner: &Spawner) -> Result<Fleet, Config
 }
 
 fn disabled() -> StoreError {
-    StoreError::Unavailable(DownReason::new(DownKind::Stopped, "no Redis is configured"))
+    StoreError::Unavailable(DownReason::new(
+        DownKind::Disabled,
+        "no Redis is configured",
+    ))
 }
 
 impl fmt::Debug for RedisPool {

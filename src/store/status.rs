@@ -85,6 +85,8 @@ pub enum DownKind {
     Cluster,
     /// The stack was shut down.
     Stopped,
+    /// No Redis is configured.
+    Disabled,
 }
 
 impl DownReason {

@@ -2,7 +2,6 @@
 //! and begins again.
 
 use std::future::Future;
-use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +9,7 @@ use std::time::Duration;
 
 use redis::Cmd;
 
-use crate::store::backoff::Backoff;
+use crate::store::backoff::{Backoff, chance};
 use crate::store::classify::Failure;
 use crate::store::greet::{greet, probe, quick};
 use crate::store::link::Link;
@@ -68,7 +67,7 @@ async fn run(node: &Node) {
         if clock.now().since(began) >= STEADY {
             backoff = Backoff::new();
         } else {
-            tokio::time::sleep(backoff.pause(scattered(1))).await;
+            tokio::time::sleep(backoff.pause(chance())).await;
         }
     }
 }
@@ -109,7 +108,7 @@ async fn establish(node: &Node, backoff: &mut Backoff) -> Link {
         if silent && !alone && patient.is_none() {
             patient = Some(Box::pin(attempt(node, limits.connect_timeout)));
         }
-        let pause = backoff.pause(scattered(attempts));
+        let pause = backoff.pause(chance());
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             outcome = also(&mut patient) => match outcome {
@@ -130,11 +129,6 @@ async fn also(patient: &mut Option<Attempt<'_>>) -> Result<Link, Failed> {
         }
         None => std::future::pending().await,
     }
-}
-
-/// A number that differs between the instances of a fleet.
-fn scattered(seed: u32) -> u32 {
-    (RandomState::new().hash_one(seed) & u64::from(u32::MAX)) as u32
 }
 
 async fn attempt(node: &Node, limit: Duration) -> Result<Link, Failed> {
@@ -182,17 +176,32 @@ async fn subscribe(node: &Node, link: &Link) -> Result<(), DownReason> {
     let parts = node.parts();
     let (hub, limit) = (&parts.access.hub, parts.limits.command_timeout);
     let version = hub.version();
+    let mut complete = true;
     for channel in (parts.channels)(hub) {
         let mut cmd = redis::cmd(parts.subscribe);
         cmd.arg(channel);
-        settled(link.subscribe(&cmd, limit).await)?;
+        match link.subscribe(&cmd, limit).await {
+            Ok(()) => {}
+            Err(Failure {
+                trip: Some(why), ..
+            }) => return Err(why),
+            Err(Failure { error, .. }) if error.is_unavailable() => {
+                // The slot is on its way, and so is the news of it. Its sinks wait for `Subscribed`.
+                complete = false;
+            }
+            Err(Failure { error, .. }) => {
+                tracing::warn!(target: "tower_keep", %error, "a channel is not subscribed");
+            }
+        }
     }
     let prefixes = hub.untracked(link.id);
     if !prefixes.is_empty() {
         settled(link.one(&tracking(&prefixes), limit).await)?;
         hub.tracking(link.id, &prefixes);
     }
-    link.set_subscribed(version);
+    if complete {
+        link.set_subscribed(version);
+    }
     Ok(())
 }
 
@@ -205,7 +214,7 @@ fn tracking(prefixes: &[Vec<u8>]) -> Cmd {
     cmd
 }
 
-/// Without its subscriptions a connection would lie to whoever waits for messages, so it is given up.
+/// A prefix that is wider than one already watched can only be watched on another connection.
 fn settled<T>(outcome: Result<T, Failure>) -> Result<T, DownReason> {
     outcome.map_err(|failure| {
         let words = format!("subscribing failed: {}", failure.error);

@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use redis::{AsyncConnectionConfig, RedisResult, Value};
+use redis::{AsyncConnectionConfig, RedisError, RedisResult, Value};
 use tokio::sync::{Notify, watch};
 
 use crate::store::address::Endpoint;
 use crate::store::ask;
+use crate::store::backoff::{Backoff, chance};
+use crate::store::classify::unreachable;
 use crate::store::command::{Command, Manner};
 use crate::store::connect::Way;
 use crate::store::error::StoreError;
@@ -36,6 +38,7 @@ struct Inner {
     map: ArcSwap<Map>,
     /// Held while the map is replaced, so that no node is started twice or forgotten.
     adopting: Mutex<()>,
+    telling: Mutex<()>,
     /// Wakes the refresher: somebody was sent elsewhere, or a node went down.
     stale: Notify,
     /// How often the map was read.
@@ -79,6 +82,7 @@ impl Topology {
                     nodes: Vec::new(),
                 }),
                 adopting: Mutex::new(()),
+                telling: Mutex::new(()),
                 stale: Notify::new(),
                 rounds: watch::Sender::new(0),
                 begun: AtomicBool::new(false),
@@ -98,10 +102,7 @@ impl Topology {
     pub(crate) fn master(&self, route: Option<&[u8]>) -> Result<Node, StoreError> {
         let map = self.inner.map.load();
         let member = match route {
-            Some(key) => map
-                .slots
-                .owner(slot_of(key))
-                .and_then(|at| map.nodes.get(at)),
+            Some(key) => map.owner(slot_of(key)),
             None => {
                 let up = map.nodes.iter().find(|member| member.node.link().is_ok());
                 up.or(map.nodes.first())
@@ -139,12 +140,12 @@ impl Topology {
     /// A slot was said to have moved. Until the whole map is read again, this is what it looks like; for a
     /// server that the map does not name it says nothing.
     pub(crate) fn moved(&self, slot: u16, to: &NodeAddress) {
-        let map = self.inner.map.load_full();
-        let known = map.nodes.iter().any(|member| member.address == *to);
-        let news = map.owner(slot).is_none_or(|member| member.address != *to);
-        if known && news {
-            self.adopt(map.slots.with_moved(slot, to.clone()));
-        }
+        let told = |map: &Map| {
+            let known = map.nodes.iter().any(|member| member.address == *to);
+            let news = map.owner(slot).is_none_or(|member| member.address != *to);
+            (known && news).then(|| map.slots.with_moved(slot, to.clone()))
+        };
+        self.adopt(told);
         self.inner.stale.notify_one();
     }
 
@@ -168,24 +169,29 @@ impl Topology {
     }
 
     async fn refresh(&self) {
+        let mut backoff = Backoff::new();
         loop {
-            match self.slots().await {
-                Ok(slots) => self.adopt(slots),
+            let news = match self.slots().await {
+                Ok(slots) => self.adopt(|old| (old.slots != slots).then_some(slots)),
                 Err(reason) => {
                     if self.inner.map.load().nodes.is_empty() {
                         (self.inner.told)(RedisStatus::Down { reason });
                     }
+                    false
                 }
-            }
-            self.inner.rounds.send_modify(|round| *round += 1);
-            let pause = if self.inner.whole().is_ok() {
-                CALM
-            } else {
-                AMISS
             };
+            self.inner.rounds.send_modify(|round| *round += 1);
+            let whole = self.inner.whole().is_ok();
+            // Where looking brought nothing new, it will not at once: however many commands ask for it.
+            if news || whole {
+                backoff = Backoff::new();
+                tokio::time::sleep(GATHER).await;
+            } else {
+                tokio::time::sleep(backoff.pause(chance())).await;
+            }
             tokio::select! {
-                () = self.inner.stale.notified() => tokio::time::sleep(GATHER).await,
-                () = tokio::time::sleep(pause) => {}
+                () = self.inner.stale.notified() => {}
+                () = tokio::time::sleep(if whole { CALM } else { AMISS }) => {}
             }
         }
     }
@@ -203,25 +209,33 @@ impl Topology {
         }
         let mut reason = self.inner.unserved();
         for seed in &self.inner.seeds {
-            let told = match self.ask_seed(seed).await {
-                Ok(Value::ServerError(error)) => Err(format!(
-                    "{} {}",
-                    error.code(),
-                    error.details().unwrap_or_default()
-                )),
-                Ok(answer) => {
-                    SlotMap::parse(&answer, seed.host()).map_err(|error| error.to_string())
-                }
-                Err(error) => Err(error.to_string()),
+            let answer = match self.ask_seed(seed).await {
+                Ok(Value::ServerError(error)) => Err(unreachable(&RedisError::from(error))),
+                Ok(answer) => Ok(answer),
+                Err(error) => Err(unreachable(&error)),
             };
+            let told = answer.and_then(|answer| {
+                let malformed = |words: String| DownReason::new(DownKind::Cluster, words);
+                let parsed = SlotMap::parse(&answer, seed.host());
+                parsed.map_err(|error| malformed(error.to_string()))
+            });
             match told {
                 Ok(slots) => return Ok(slots),
-                Err(words) => {
-                    reason = DownReason::new(DownKind::Cluster, format!("{seed}: {words}"));
+                Err(why) => {
+                    self.tell_vault(&why);
+                    reason = DownReason::new(why.kind(), format!("{seed}: {why}"));
                 }
             }
         }
         Err(reason)
+    }
+
+    /// Others are fetched before the next attempt, if these were not taken.
+    fn tell_vault(&self, reason: &DownReason) {
+        let vault = &self.inner.template.access.vault;
+        if let (DownKind::Authentication, Some(vault)) = (reason.kind(), vault) {
+            vault.refused();
+        }
     }
 
     async fn ask_seed(&self, seed: &Endpoint) -> RedisResult<Value> {
@@ -243,21 +257,24 @@ impl Topology {
         seed.send_packed_command(&question).await
     }
 
-    /// Keeps the nodes that stay, starts those that are new, and lets go of the others.
-    fn adopt(&self, slots: SlotMap) {
+    /// Makes a new map of the old one, if there is news: keeps the nodes that stay, starts those that join,
+    /// and lets go of the others. Returns whether there was news.
+    fn adopt(&self, news: impl FnOnce(&Map) -> Option<SlotMap>) -> bool {
         let adopting = &self.inner.adopting;
         let _adopting = adopting.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.inner.map.load_full();
+        let Some(slots) = news(&old) else {
+            return false;
+        };
         let mut nodes = Vec::with_capacity(slots.nodes().len());
         for address in slots.nodes() {
             let known = old.nodes.iter().find(|member| member.address == *address);
             match known.cloned().or_else(|| self.join(address)) {
                 Some(member) => nodes.push(member),
-                // Without its pool a node cannot be; the slots keep their order all the same.
-                None => return,
+                // Without its pool a node cannot be; the settings were checked, so it can.
+                None => return false,
             }
         }
-        let changed = old.slots != slots;
         let map = Arc::new(Map { slots, nodes });
         self.inner.map.store(Arc::clone(&map));
         for gone in &old.nodes {
@@ -269,12 +286,14 @@ impl Topology {
                 gone.node.retire();
             }
         }
-        if changed {
-            // Channels live where their slot is, so every node looks for new ones.
-            self.inner.template.access.hub.touch();
+        // Channels live where their slot is, so every node looks for new ones.
+        let hub = &self.inner.template.access.hub;
+        if !hub.channels().is_empty() {
+            hub.touch();
             map.nodes.iter().for_each(|member| member.node.nudge());
         }
         self.inner.tell();
+        true
     }
 
     fn join(&self, address: &NodeAddress) -> Option<Member> {
@@ -374,6 +393,8 @@ impl Inner {
     }
 
     fn tell(&self) {
+        // Looking and telling are one: else an old look could be told last.
+        let _telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
         (self.told)(match self.whole() {
             Ok(()) => {
                 self.begun.store(true, Ordering::Relaxed);

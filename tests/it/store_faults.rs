@@ -1,7 +1,7 @@
 //! What callers notice when Redis fails, in all the ways in which it can: each with a real server.
 //!
 //! Times are measured and printed, but never asserted tightly, so that a busy machine is no failure:
-//! `cargo test --release --all-features --test it store_faults::table -- --ignored --nocapture`
+//! `cargo test --all-features --test it store_faults::table -- --ignored --nocapture`
 //! prints them all.
 
 mod bulk;
@@ -113,7 +113,11 @@ async fn a_password_that_is_right_again_opens_again() {
 async fn what_a_server_forgets_nobody_notices() {
     show(server::flush_all(BRIEF).await).was_unnoticed();
     show(server::scripts_flushed(BRIEF).await).was_unnoticed();
-    show(server::scripts_flushed_madly(BRIEF).await).was_unnoticed();
+    // Whoever flushes more often than once in a round trip can win ten times in a row. One call of three
+    // was lost before there were ten.
+    let report = show(server::scripts_flushed_madly(BRIEF).await);
+    assert_eq!(report.trips, 0, "{report:#?}");
+    assert!(report.failed * 20 <= report.succeeded, "{report:#?}");
     show(server::eviction(BRIEF).await).was_unnoticed();
 }
 
@@ -255,11 +259,13 @@ async fn table() {
         server::loading(SOME).await.line(),
         server::readonly(SOME).await.line(),
         server::out_of_memory(SOME).await.line(),
+        server::lost_without_memory(SOME).await.line(),
         server::busy(SOME).await.line(),
         server::max_clients(SOME).await.line(),
         server::wrong_password(SOME).await.line(),
         server::flush_all(SOME).await.line(),
         server::scripts_flushed(SOME).await.line(),
+        server::scripts_flushed_madly(SOME).await.line(),
         server::eviction(SOME).await.line(),
     ]);
     let minute = process::outage(Duration::from_secs(60), 1_000).await;

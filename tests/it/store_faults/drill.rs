@@ -309,6 +309,7 @@ impl Record {
                     report.down += 1;
                     report.longest_down = report.longest_down.max(waited);
                     report.down_late += usize::from(waited > NOTICED);
+                    report.down_over += usize::from(waited > Duration::from_millis(1));
                 }
             }
         }

@@ -23,6 +23,8 @@ pub(super) struct Report {
     pub(super) failed: usize,
     pub(super) down: usize,
     pub(super) down_late: usize,
+    /// And how many of these waited more than the millisecond that is promised.
+    pub(super) down_over: usize,
     /// How many waited longer than the command timeout and 5 ms.
     pub(super) over: usize,
     /// How often the connection was given up.
@@ -37,17 +39,18 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) const HEAD: &'static str = "\
-| fault | first error ms | longest wait ms | longest while down ms | recovery ms | connections | memory KiB | ok / failed | over 55 ms | trips / told |
-|---|---|---|---|---|---|---|---|---|---|";
+| fault | first error ms | longest wait ms | longest while down ms | while down, over 1 ms | recovery ms | connections | memory KiB | ok / failed | over 55 ms | trips / told |
+|---|---|---|---|---|---|---|---|---|---|---|";
 
     pub(super) fn line(&self) -> String {
         let millis = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e3);
         let perhaps = |time: Option<Duration>| time.map_or("-".to_owned(), millis);
         let down = (self.down > 0).then_some(self.longest_down);
+        let share = format!("{} of {}", self.down_over, self.down);
         let mut line = format!("| {} ", self.fault);
         let _ = write!(
             line,
-            "| {} | {} | {} | {} | {} | {} | {} / {} | {} | {} / {} |",
+            "| {} | {} | {} | {share} | {} | {} | {} | {} / {} | {} | {} / {} |",
             perhaps(self.first_error),
             millis(self.longest),
             perhaps(down),

@@ -142,10 +142,10 @@ async fn follow(
         let redirect = Redirect::parse(code, text, &node.host());
         match (redirect, &**code) {
             (Some(Redirect::Moved { slot, node: to }), _) => {
+                node = found(topology, slot, to.as_ref()).await?;
                 if let Some(to) = &to {
                     topology.moved(slot, to);
                 }
-                node = found(topology, slot, to.as_ref()).await?;
                 answer = ask::step(&node, step, manner).await;
             }
             (Some(Redirect::Ask { slot, node: to }), _) => {
@@ -174,18 +174,15 @@ async fn found(
     slot: u16,
     address: Option<&NodeAddress>,
 ) -> Result<Node, StoreError> {
-    let known = address.and_then(|address| topology.at(address));
-    let node = match known {
-        Some(node) => node,
+    let node = match address {
+        // A master that joins is on no map before it has its first slot.
+        Some(address) => topology.invite(address),
         None => {
             topology.refreshed().await;
-            let node = match address {
-                Some(address) => topology.at(address),
-                None => topology.master_of(slot),
-            };
-            node.ok_or_else(|| StoreError::Unavailable(unknown()))?
+            topology.master_of(slot)
         }
     };
+    let node = node.ok_or_else(|| StoreError::Unavailable(unknown()))?;
     connected(node).await
 }
 
@@ -203,6 +200,6 @@ async fn connected(node: Node) -> Result<Node, StoreError> {
 fn unknown() -> DownReason {
     DownReason::new(
         DownKind::Cluster,
-        "sent to a server that the cluster does not name",
+        "sent on to more servers than a cluster can gain at once, or to none",
     )
 }

@@ -72,6 +72,8 @@ mod link;
 #[cfg(feature = "redis")]
 mod load;
 #[cfg(feature = "redis")]
+mod members;
+#[cfg(feature = "redis")]
 mod node;
 #[cfg(feature = "redis")]
 mod pool;

@@ -17,6 +17,7 @@ use crate::store::command::{Command, Manner};
 use crate::store::connect::Way;
 use crate::store::error::StoreError;
 use crate::store::hub::Hub;
+use crate::store::members::{Map, Member};
 use crate::store::node::{Node, NodeParts, Told};
 use crate::store::slots::{NodeAddress, SlotMap, slot_of};
 use crate::store::status::{DownKind, DownReason, RedisStatus};
@@ -48,18 +49,6 @@ struct Inner {
     begun: AtomicBool,
 }
 
-/// Slots and their masters, in the slots' order of nodes.
-struct Map {
-    slots: SlotMap,
-    nodes: Vec<Member>,
-}
-
-#[derive(Clone)]
-struct Member {
-    address: NodeAddress,
-    node: Node,
-}
-
 /// The map is read again this often while nothing seems amiss, and while something does.
 const CALM: Duration = Duration::from_secs(15);
 const AMISS: Duration = Duration::from_millis(100);
@@ -77,10 +66,7 @@ impl Topology {
                 told: Arc::clone(&template.told),
                 template,
                 spawner: spawner.clone(),
-                map: ArcSwap::from_pointee(Map {
-                    slots: SlotMap::default(),
-                    nodes: Vec::new(),
-                }),
+                map: ArcSwap::default(),
                 adopting: Mutex::new(()),
                 telling: Mutex::new(()),
                 stale: Notify::new(),
@@ -103,16 +89,13 @@ impl Topology {
         let map = self.inner.map.load();
         let member = match route {
             Some(key) => map.owner(slot_of(key)),
-            None => {
-                let up = map.nodes.iter().find(|member| member.node.link().is_ok());
-                up.or(map.nodes.first())
-            }
+            None => map.any(),
         };
         match member {
             Some(member) => Ok(member.node.clone()),
             None => {
                 self.inner.stale.notify_one();
-                Err(StoreError::Unavailable(self.inner.unserved()))
+                Err(StoreError::Unavailable(map.unserved()))
             }
         }
     }
@@ -123,27 +106,37 @@ impl Topology {
         map.owner(slot).map(|member| member.node.clone())
     }
 
-    /// The master at this address, if the map knows it.
-    pub(crate) fn at(&self, address: &NodeAddress) -> Option<Node> {
+    fn at(&self, address: &NodeAddress) -> Option<Node> {
         let map = self.inner.map.load();
-        let mut members = map.nodes.iter();
-        let member = members.find(|member| member.address == *address)?;
-        Some(member.node.clone())
+        map.at(address).map(|member| member.node.clone())
     }
 
-    /// Every master.
+    /// The server at this address, which a server of the cluster has named. `None` if it would be one too
+    /// many.
+    pub(crate) fn invite(&self, address: &NodeAddress) -> Option<Node> {
+        if let Some(known) = self.at(address) {
+            return Some(known);
+        }
+        self.replace(|old| match old.at(address) {
+            Some(_) => None,
+            None => old.with_guest(self.join(address)?),
+        });
+        self.at(address)
+    }
+
+    /// Every server that there are connections to.
     pub(crate) fn nodes(&self) -> Vec<Node> {
         let map = self.inner.map.load();
-        map.nodes.iter().map(|member| member.node.clone()).collect()
+        map.everybody().map(|member| member.node.clone()).collect()
     }
 
     /// A slot was said to have moved. Until the whole map is read again, this is what it looks like; for a
-    /// server that the map does not name it says nothing.
+    /// server that is not known it says nothing.
     pub(crate) fn moved(&self, slot: u16, to: &NodeAddress) {
         let told = |map: &Map| {
-            let known = map.nodes.iter().any(|member| member.address == *to);
+            let known = map.at(to).is_some();
             let news = map.owner(slot).is_none_or(|member| member.address != *to);
-            (known && news).then(|| map.slots.with_moved(slot, to.clone()))
+            (known && news).then(|| map.slots().with_moved(slot, to.clone()))
         };
         self.adopt(told);
         self.inner.stale.notify_one();
@@ -172,9 +165,9 @@ impl Topology {
         let mut backoff = Backoff::new();
         loop {
             let news = match self.slots().await {
-                Ok(slots) => self.adopt(|old| (old.slots != slots).then_some(slots)),
+                Ok(slots) => self.adopt(|old| (*old.slots() != slots).then_some(slots)),
                 Err(reason) => {
-                    if self.inner.map.load().nodes.is_empty() {
+                    if self.inner.map.load().masters().is_empty() {
                         (self.inner.told)(RedisStatus::Down { reason });
                     }
                     false
@@ -191,7 +184,9 @@ impl Topology {
             }
             tokio::select! {
                 () = self.inner.stale.notified() => {}
-                () = tokio::time::sleep(if whole { CALM } else { AMISS }) => {}
+                () = tokio::time::sleep(if whole { CALM } else { AMISS }) => if whole {
+                    self.replace(Map::without_idle_guests);
+                },
             }
         }
     }
@@ -200,14 +195,14 @@ impl Topology {
     async fn slots(&self) -> Result<SlotMap, DownReason> {
         let question = Command::new("CLUSTER").arg("SLOTS");
         let map = self.inner.map.load_full();
-        for member in &map.nodes {
+        for member in map.masters() {
             if let Ok(answer) = ask::run(&member.node, &question, Manner::default()).await
                 && let Ok(slots) = SlotMap::parse(&answer, &member.address.host)
             {
                 return Ok(slots);
             }
         }
-        let mut reason = self.inner.unserved();
+        let mut reason = map.unserved();
         for seed in &self.inner.seeds {
             let answer = match self.ask_seed(seed).await {
                 Ok(Value::ServerError(error)) => Err(unreachable(&RedisError::from(error))),
@@ -257,41 +252,33 @@ impl Topology {
         seed.send_packed_command(&question).await
     }
 
-    /// Makes a new map of the old one, if there is news: keeps the nodes that stay, starts those that join,
-    /// and lets go of the others. Returns whether there was news.
+    /// Goes by other slots, if there is news: keeps the nodes that stay, starts those that join, and lets go
+    /// of the others. Returns whether there was news.
     fn adopt(&self, news: impl FnOnce(&Map) -> Option<SlotMap>) -> bool {
+        let adopted = self.replace(|old| {
+            let slots = news(old)?;
+            // Without its pool a node cannot be; the settings were checked, so it can.
+            old.successor(slots, |address| self.join(address))
+        });
+        // Channels live where their slot is, so every node looks for new ones.
+        let hub = &self.inner.template.access.hub;
+        if adopted && !hub.channels().is_empty() {
+            hub.touch();
+            self.nodes().iter().for_each(Node::nudge);
+        }
+        adopted
+    }
+
+    /// Makes a new map of the old one, and lets go of whoever is not on it. Returns whether there is one.
+    fn replace(&self, change: impl FnOnce(&Map) -> Option<Map>) -> bool {
         let adopting = &self.inner.adopting;
         let _adopting = adopting.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.inner.map.load_full();
-        let Some(slots) = news(&old) else {
+        let Some(map) = change(&old).map(Arc::new) else {
             return false;
         };
-        let mut nodes = Vec::with_capacity(slots.nodes().len());
-        for address in slots.nodes() {
-            let known = old.nodes.iter().find(|member| member.address == *address);
-            match known.cloned().or_else(|| self.join(address)) {
-                Some(member) => nodes.push(member),
-                // Without its pool a node cannot be; the settings were checked, so it can.
-                None => return false,
-            }
-        }
-        let map = Arc::new(Map { slots, nodes });
         self.inner.map.store(Arc::clone(&map));
-        for gone in &old.nodes {
-            if !map
-                .nodes
-                .iter()
-                .any(|member| member.address == gone.address)
-            {
-                gone.node.retire();
-            }
-        }
-        // Channels live where their slot is, so every node looks for new ones.
-        let hub = &self.inner.template.access.hub;
-        if !hub.channels().is_empty() {
-            hub.touch();
-            map.nodes.iter().for_each(|member| member.node.nudge());
-        }
+        old.dismiss_for(&map);
         self.inner.tell();
         true
     }
@@ -320,10 +307,7 @@ impl Topology {
         };
         let node = Node::new(Way::Fixed(endpoint), parts).ok()?;
         supervise(node.clone(), &self.inner.spawner);
-        Some(Member {
-            address: address.clone(),
-            node,
-        })
+        Some(Member::new(address.clone(), node))
     }
 }
 
@@ -351,45 +335,11 @@ fn channels_at(inner: &Weak<Inner>, address: &NodeAddress, hub: &Hub) -> Vec<Vec
     channels
 }
 
-impl Map {
-    fn owner(&self, slot: u16) -> Option<&Member> {
-        self.slots.owner(slot).and_then(|at| self.nodes.get(at))
-    }
-}
-
 impl Inner {
-    fn unserved(&self) -> DownReason {
-        let uncovered = self.map.load().slots.uncovered();
-        let words = format!("{uncovered} of 16384 slots have no master");
-        DownReason::new(DownKind::Cluster, words)
-    }
-
     /// Whether every slot is served by a master that is up.
     fn whole(&self) -> Result<(), DownReason> {
-        let map = self.map.load();
-        if map.slots.uncovered() > 0 {
-            return Err(self.unserved());
-        }
-        let reasons = map.nodes.iter().filter_map(|member| {
-            let reason = member.node.link().err()?.away()?;
-            Some((&member.address, reason))
-        });
         let begun = self.begun.load(Ordering::Relaxed);
-        let amiss = reasons.filter(|(_, reason)| !(begun && reason.kind() == DownKind::Starting));
-        // One that was shut down says that all are about to be.
-        let worst = amiss.min_by_key(|(_, reason)| reason.kind() != DownKind::Stopped);
-        match worst {
-            None => Ok(()),
-            Some((_, reason)) if reason.kind() == DownKind::Stopped => Err(reason),
-            Some((address, reason)) => {
-                let words = format!("master {address} of {}: {reason}", map.nodes.len());
-                let kind = match reason.kind() {
-                    DownKind::Starting => DownKind::Starting,
-                    _ => DownKind::Cluster,
-                };
-                Err(DownReason::new(kind, words))
-            }
-        }
+        self.map.load().whole(begun)
     }
 
     fn tell(&self) {

@@ -332,12 +332,17 @@ async fn a_server_that_joins_is_found_and_one_that_leaves_is_let_go() {
         ["{a}1".to_owned(), "{a}2".to_owned(), "b".to_owned()],
     );
     let text = slot.to_string();
-    let hand_over = |from: &TestRedis, to: &TestRedis| {
+    let hand_over = async |from: &TestRedis, to: &TestRedis| {
         let (ours, theirs) = (id(from), id(to));
         to.raw()
             .must(&["CLUSTER", "SETSLOT", &text, "IMPORTING", &ours]);
         from.raw()
             .must(&["CLUSTER", "SETSLOT", &text, "MIGRATING", &theirs]);
+        // Sent on to a server that has no slot yet, and is on no map.
+        let nobody = store.run::<Option<String>>(&get("{a}nobody")).await;
+        assert_eq!(nobody, Ok(None));
+        let born = store.run::<()>(&set("{a}born", "x")).await;
+        assert_eq!(born, Ok(()));
         let mut raw = from.raw();
         loop {
             let keys = raw.must(&["CLUSTER", "GETKEYSINSLOT", &text, "10"]);
@@ -358,12 +363,12 @@ async fn a_server_that_joins_is_found_and_one_that_leaves_is_let_go() {
                 .must(&["CLUSTER", "SETSLOT", &text, "NODE", &theirs]);
         }
     };
-    hand_over(home, &joining);
+    hand_over(home, &joining).await;
     until("it is used", || store.figures().connections == 4).await;
     assert!(store.status().is_up());
     store.run::<()>(&set("{a}there", "x")).await.unwrap();
     assert_eq!(joining.raw().command(&["GET", "{a}there"]).text(), "x");
-    hand_over(&joining, home);
+    hand_over(&joining, home).await;
     until("it is let go", || joining.clients_named("tower-keep") == 0).await;
     for caller in load.end().await {
         let (key, errors) = (&caller.key, &caller.errors);

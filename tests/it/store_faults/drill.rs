@@ -219,13 +219,15 @@ impl Drill {
         for ear in &self.ears {
             assert_eq!(ear.subscribed(), 1, "{:?}", ear.0.lock());
         }
-        let notes = self.record.notes.lock().unwrap();
-        let mut report = notes.report.clone();
-        let (answered, success) = (self.observer.answered(), notes.success);
-        report.recovery = answered
+        let (mut report, success) = {
+            let notes = self.record.notes.lock().unwrap();
+            (notes.report.clone(), notes.success)
+        };
+        report.recovery = self
+            .observer
+            .answered()
             .zip(success)
             .map(|(answered, success)| success.saturating_duration_since(answered));
-        drop(notes);
         report.connections = self.observer.most();
         let (before, after) = *self.memory.lock().unwrap();
         report.memory_kib = i64::try_from(after).unwrap() - i64::try_from(before).unwrap();

@@ -33,13 +33,16 @@
 //! [`Invalidator::purge_tag`](invalidation::Invalidator::purge_tag), ..). Beside them stand
 //! [`progress`] streams and, with a `sqlx-` feature, database pools with a small host's numbers.
 //!
-//! State lives in memory, and each instance has its own. A layer never changes its service's error type:
+//! Limits and stored answers live in memory, and each instance has its own. With the feature `redis` there
+//! is a pool of connections to one Redis beside them, watched over and never waited for, for commands of the
+//! service's own: [`store`]. A layer never changes its service's error type:
 //! what it refuses is a response, with its [`Refusal`](refusal::Refusal) in the extensions.
 //!
 //! # Features
 //!
 //! None is on by default. `axum`: `ConnectInfo` and `MatchedPath` are understood, and
-//! `Keep::admin_router` is there. `sqlx-sqlite`, `sqlx-postgres`: the room `sqlx`.
+//! `Keep::admin_router` is there. `redis`: `Keep::redis`, over plain connections and sockets; `redis-tls`: also
+//! over TLS. `sqlx-sqlite`, `sqlx-postgres`: the room `sqlx`.
 
 #[cfg(feature = "axum")]
 pub mod admin;

@@ -93,7 +93,7 @@ fn tour(address: SocketAddr) -> io::Result<()> {
         out,
         r#"listening on {site}
 
-Five things to try, and what to look for in the answers:
+Six things to try, and what to look for in the answers:
 
 1. A list, twice: Cache-Status says fwd=uri-miss, then hit, and Age counts the seconds.
    for n in 1 2; do curl -sD - -o /dev/null '{site}/contacts?page=2&q=ada'; done
@@ -109,6 +109,10 @@ Five things to try, and what to look for in the answers:
 
 5. A slow report, twice: more than 150 ms, then less than 1.
    for n in 1 2; do curl -so /dev/null -w '%{{time_total}} s\n' {site}/reports/sales/7; done
+
+6. Redis: start this with REDIS_URL=redis://127.0.0.1:6379, look, stop redis-server, look again. Health says
+   degraded and why, visits are counted by this instance, and all of the above goes on; then start it again.
+   curl -s {site}/health; echo; curl -s {site}/visits; echo
 
 Keys for other quotas: -H 'X-Api-Key: basic-key' (premium-key, admin-key). See {site}/metrics too.
 Ctrl-C stops."#

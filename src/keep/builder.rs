@@ -22,9 +22,9 @@ use crate::metrics::{HealthBoard, Metrics, MetricsConfig};
 use crate::profile::Profile;
 use crate::progress::ProgressConfig;
 use crate::rate_limit::RateLimitConfig;
-#[cfg(feature = "redis")]
-use crate::store::CredentialsProvider;
 use crate::store::RedisConfig;
+#[cfg(feature = "redis")]
+use crate::store::{CredentialsProvider, Script};
 
 /// Puts a [`Keep`] together. Begin with [`Keep::builder`]; later calls win over earlier ones.
 ///
@@ -38,6 +38,8 @@ pub struct KeepBuilder {
     clock: Option<Clock>,
     #[cfg(feature = "redis")]
     redis_credentials: Option<Arc<dyn CredentialsProvider>>,
+    #[cfg(feature = "redis")]
+    redis_scripts: Vec<&'static Script>,
 }
 
 impl Keep {
@@ -64,6 +66,8 @@ impl Keep {
             clock: None,
             #[cfg(feature = "redis")]
             redis_credentials: None,
+            #[cfg(feature = "redis")]
+            redis_scripts: Vec::new(),
         }
     }
 }
@@ -94,8 +98,9 @@ impl KeepBuilder {
         self
     }
 
-    /// Takes the Redis URL, and nothing else, from `REDIS_URL` or else `AZURE_REDIS_URL`. This version
-    /// checks it and keeps everything in memory; health then says `degraded`.
+    /// Takes the Redis URL, and nothing else, from `REDIS_URL` or else `AZURE_REDIS_URL`. Without either
+    /// everything stays in memory. With the feature `redis` the connection is made in the background, and
+    /// health tells how it is; without that feature a URL is a fault.
     pub fn redis_from_env(mut self) -> Self {
         if let Some(url) = env::redis_url(&env::of_process) {
             self.config.redis.url = Some(url);
@@ -113,6 +118,13 @@ impl KeepBuilder {
     /// Changes where Redis is and how it is used.
     pub fn redis(mut self, change: impl FnOnce(&mut RedisConfig)) -> Self {
         change(&mut self.config.redis);
+        self
+    }
+
+    /// Scripts of the service's own, to be called with `keep.redis().call(..)`.
+    #[cfg(feature = "redis")]
+    pub fn redis_scripts(mut self, scripts: impl IntoIterator<Item = &'static Script>) -> Self {
+        self.redis_scripts.extend(scripts);
         self
     }
 
@@ -209,6 +221,8 @@ impl KeepBuilder {
             clock,
             #[cfg(feature = "redis")]
             redis_credentials,
+            #[cfg(feature = "redis")]
+            redis_scripts,
         } = self;
         if config.metrics.routes.is_empty() {
             config.metrics.routes.clone_from(&config.routes);
@@ -226,6 +240,8 @@ impl KeepBuilder {
             events,
             #[cfg(feature = "redis")]
             credentials: redis_credentials,
+            #[cfg(feature = "redis")]
+            scripts: redis_scripts,
         };
         // What is wrong with a rule's route only its engine can tell, so all of them are asked before
         // anything is reported.

@@ -18,7 +18,7 @@ use crate::rate_limit::RateLimiter;
 #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
 use crate::sqlx::Database;
 #[cfg(feature = "redis")]
-use crate::store::{CredentialsProvider, RedisPool, StoreParts};
+use crate::store::{CredentialsProvider, RedisPool, Script, StoreParts};
 use crate::task::{NoRuntime, Tasks};
 
 /// What every engine stands on.
@@ -28,6 +28,8 @@ pub(crate) struct Ground {
     pub(crate) events: Events,
     #[cfg(feature = "redis")]
     pub(crate) credentials: Option<Arc<dyn CredentialsProvider>>,
+    #[cfg(feature = "redis")]
+    pub(crate) scripts: Vec<&'static Script>,
 }
 
 impl fmt::Debug for Ground {
@@ -115,10 +117,10 @@ fn connected(ground: &Ground, tasks: &Tasks, faults: &mut Faults) -> Option<Redi
         clock: ground.clock.clone(),
         events: ground.events.clone(),
         spawner: tasks.spawner(),
-        scripts: Vec::new(),
+        scripts: ground.scripts.clone(),
         credentials: ground.credentials.clone(),
     };
-    noted(RedisPool::new(&ground.config.redis, parts), faults)
+    noted(RedisPool::new(&ground.config.redis, &parts), faults)
 }
 
 /// What was built, or its faults added to the others.

@@ -22,14 +22,24 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
         return Ok(());
     }
     let (stopped, followed) = (keep.spawner(), pool.clone());
+    let ending = Ending(board);
     keep.spawner().spawn(async move {
         tokio::select! {
             () = stopped.stopped() => {}
-            () = follow(&followed, &board) => {}
+            () = follow(&followed, &ending.0) => {}
         }
-        tell(&followed.figures(), &board);
     });
     register_gauges(keep, &pool)
+}
+
+/// Whoever still reads the board afterwards, through a router that was kept, is not told that Redis is up.
+struct Ending(HealthBoard);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let words = "down: the stack was shut down";
+        self.0.set("redis", HealthStatus::Degraded, words);
+    }
 }
 
 async fn follow(pool: &RedisPool, board: &HealthBoard) {

@@ -9,8 +9,13 @@ use crate::metrics::exposition::{Exposition, Kind};
 use crate::metrics::gauges::Gauge;
 use crate::metrics::snapshot::{CacheTotals, GuardTotals, RouteFigures, RuleFigures, Snapshot};
 
-/// The gauge of this room's own; the other families of its own are counters and histograms.
+/// The gauge of this room's own, and its histograms: nobody else's gauge may take their names. Its
+/// counters end in what no gauge may end in.
 const IN_FLIGHT: &str = "keep_http_requests_in_flight";
+const REQUEST_DURATION: &str = "keep_http_request_duration_seconds";
+const QUEUE_WAIT: &str = "keep_guard_queue_wait_seconds";
+const QUERY_DURATION: &str = "keep_database_query_duration_seconds";
+const OURS: [&str; 4] = [IN_FLIGHT, REQUEST_DURATION, QUEUE_WAIT, QUERY_DURATION];
 
 impl Metrics {
     /// All figures in the text format of Prometheus, version 0.0.4, to be served as
@@ -45,7 +50,8 @@ impl Metrics {
     ///
     /// If `name` is no metric name (`[a-zA-Z_:][a-zA-Z0-9_:]*`), or one that belongs to counters and
     /// histograms by its ending (`_total`, `_bucket`, `_sum`, `_count`), or one of the metrics' own
-    /// (`keep_http_requests_in_flight`, `keep_.._seconds`).
+    /// (`keep_http_requests_in_flight`, `keep_http_request_duration_seconds`,
+    /// `keep_guard_queue_wait_seconds`, `keep_database_query_duration_seconds`).
     pub fn gauge(
         &self,
         name: &'static str,
@@ -56,9 +62,7 @@ impl Metrics {
         let spelled =
             name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit());
         let endings = ["_total", "_bucket", "_sum", "_count"];
-        // The histograms' own names end in seconds; a gauge of somebody else's may as well.
-        let ours = name == IN_FLIGHT || (name.starts_with("keep_") && name.ends_with("_seconds"));
-        let taken = ours || endings.iter().any(|ending| name.ends_with(ending));
+        let taken = OURS.contains(&name) || endings.iter().any(|ending| name.ends_with(ending));
         if !spelled || taken {
             let allowed =
                 "must be letters, digits, `_` and `:` and no counter's or histogram's name";
@@ -100,11 +104,10 @@ fn write_http(text: &mut Exposition, routes: &[RouteFigures]) {
     for row in routes {
         text.count(IN_FLIGHT, &labels(row), row.counts.in_flight);
     }
-    let name = "keep_http_request_duration_seconds";
     let help = "Time from the request's head to the answer's head.";
-    text.family(name, help, Kind::Histogram);
+    text.family(REQUEST_DURATION, help, Kind::Histogram);
     for row in routes {
-        text.histogram(name, &labels(row), &row.latency.histogram);
+        text.histogram(REQUEST_DURATION, &labels(row), &row.latency.histogram);
     }
 }
 
@@ -183,10 +186,9 @@ fn write_guard(text: &mut Exposition, guard: &GuardTotals) {
     let help = "Changes of the level of memory pressure, by the level they led to.";
     let family = ("keep_guard_pressure_changes_total", help);
     by_word(text, family, "to", &guard.pressure_changes);
-    let name = "keep_guard_queue_wait_seconds";
     let help = "How long admitted requests waited in the guard's queue.";
-    text.family(name, help, Kind::Histogram);
-    text.histogram(name, &[], &guard.admitted.histogram);
+    text.family(QUEUE_WAIT, help, Kind::Histogram);
+    text.histogram(QUEUE_WAIT, &[], &guard.admitted.histogram);
 }
 
 fn write_rest(text: &mut Exposition, figures: &Snapshot) {
@@ -207,10 +209,9 @@ fn write_rest(text: &mut Exposition, figures: &Snapshot) {
         help,
         figures.queries_slow,
     );
-    let name = "keep_database_query_duration_seconds";
     let help = "How long database queries took, given-up ones included.";
-    text.family(name, help, Kind::Histogram);
-    text.histogram(name, &[], &figures.queries.histogram);
+    text.family(QUERY_DURATION, help, Kind::Histogram);
+    text.histogram(QUERY_DURATION, &[], &figures.queries.histogram);
     let help = "Steps that progress streams took.";
     total(
         text,

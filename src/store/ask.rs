@@ -1,5 +1,6 @@
 //! From a question to its answer on one node: over the command lane, or beside it when it is large.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,46 +10,51 @@ use redis::{Pipeline, Value};
 
 use crate::clock::Moment;
 use crate::store::classify::{self, Failure};
-use crate::store::command::{Call, Command, Step};
+use crate::store::command::{Call, Command, Manner, Step};
 use crate::store::connect::Held;
 use crate::store::deadline::within;
 use crate::store::error::StoreError;
+use crate::store::library::Library;
 use crate::store::link::Link;
+use crate::store::load::load_as;
 use crate::store::node::Node;
-use crate::store::supervisor::load_as;
 
 /// One answer of several.
 pub(crate) type Answer = Result<Value, StoreError>;
 
 /// Sends one command.
-pub(crate) async fn run(node: &Node, command: &Command) -> Answer {
-    let limits = node.limits();
+pub(crate) async fn run(node: &Node, command: &Command, manner: Manner) -> Answer {
+    let limit = node.limits().timeout(manner);
     let link = node.link()?;
-    if command.is_bulk(limits.bulk_bytes) {
+    if manner.bulk {
         let mut alone = redis::pipe();
         alone.add_command(command.cmd().clone());
         let id = link.id;
         // Boxed here and below, as what is rare and large, so that no small command carries it.
-        let answers = Box::pin(beside(node, link, &alone, limits.bulk_timeout)).await?;
-        let answer = answers.into_iter().next().unwrap_or_default();
+        let answers = Box::pin(beside(node, link, &alone, limit)).await?;
+        let answer = answers.into_iter().next().ok_or(StoreError::Lost)?;
         return settled(node, id, answer);
     }
-    let answer = link.one(command.cmd(), limits.command_timeout).await;
+    let answer = link.one(command.cmd(), limit).await;
     answer.map_err(|failure| node.settle(&link, failure))
 }
 
 /// Calls one script. Where the server has lost it, it is loaded again and called once more.
-pub(crate) async fn call(node: &Node, call: &Call) -> Answer {
-    let mut asking = Asking::begin(node, node.limits().command_timeout);
-    let mut answer = asking.one(call).await?;
+pub(crate) async fn call(node: &Node, call: &Call, manner: Manner) -> Answer {
+    if manner.bulk {
+        let step = Step::Call(call.clone());
+        return Box::pin(alone(node, &step, manner)).await;
+    }
+    let mut question = Question::begin(node, manner);
+    let mut answer = question.one(call).await?;
     for _ in 0..ROUNDS {
-        if !asking.is_missing(&answer) {
+        if !is_missing(&answer) {
             break;
         }
-        Box::pin(asking.reload()).await?;
-        answer = asking.one(call).await?;
+        Box::pin(question.reload()).await?;
+        answer = question.one(call).await?;
     }
-    settled(node, asking.lane, answer)
+    settled(node, question.lane, answer)
 }
 
 /// Sends several at once. A script that the server has lost is loaded again, and only the steps that
@@ -57,34 +63,28 @@ pub(crate) async fn call(node: &Node, call: &Call) -> Answer {
 pub(crate) async fn batch(
     node: &Node,
     steps: &[&Step],
-    bulk: bool,
+    manner: Manner,
 ) -> Result<Vec<Answer>, StoreError> {
     if steps.is_empty() {
         return Ok(Vec::new());
     }
-    let limits = node.limits();
-    let limit = if bulk {
-        limits.bulk_timeout
-    } else {
-        limits.command_timeout
-    };
-    let mut asking = Asking::begin(node, limit);
-    let first = asking.many(steps, bulk).await?;
-    let lane = asking.lane;
+    let mut question = Question::begin(node, manner);
+    let first = question.many(steps).await?;
+    let lane = question.lane;
     let mut answers: Vec<_> = first.into_iter().map(Ok).collect();
     for _ in 0..ROUNDS {
-        let missed = asking.missed(&answers);
-        if missed.is_empty() {
+        let missing = missed(&answers);
+        if missing.is_empty() {
             break;
         }
-        let again: Vec<&Step> = missed.iter().map(|&at| steps[at]).collect();
-        let sent = match Box::pin(asking.reload()).await {
-            Ok(()) => Box::pin(asking.many(&again, bulk)).await,
+        let again: Vec<&Step> = missing.iter().map(|&at| steps[at]).collect();
+        let sent = match Box::pin(question.reload()).await {
+            Ok(()) => Box::pin(question.many(&again)).await,
             Err(error) => Err(error),
         };
-        for (at, place) in missed.into_iter().enumerate() {
+        for (at, place) in missing.into_iter().enumerate() {
             answers[place] = match &sent {
-                Ok(sent) => Ok(sent.get(at).cloned().unwrap_or_default()),
+                Ok(sent) => sent.get(at).cloned().ok_or(StoreError::Lost),
                 Err(error) => Err(error.clone()),
             };
         }
@@ -94,30 +94,40 @@ pub(crate) async fn batch(
 }
 
 /// Sends a command, or calls a script.
-pub(crate) async fn step(node: &Node, step: &Step, bulk: bool) -> Answer {
-    match (step, bulk) {
-        (Step::Command(command), false) => run(node, command).await,
-        (Step::Call(script), false) => call(node, script).await,
-        (_, true) => {
-            let answers = batch(node, &[step], true).await?;
-            answers.into_iter().next().unwrap_or(Err(StoreError::Lost))
-        }
+pub(crate) async fn step(node: &Node, step: &Step, manner: Manner) -> Answer {
+    match step {
+        Step::Command(command) => run(node, command, manner).await,
+        Step::Call(script) => call(node, script, manner).await,
     }
 }
 
+async fn alone(node: &Node, step: &Step, manner: Manner) -> Answer {
+    let answers = batch(node, &[step], manner).await?;
+    answers.into_iter().next().unwrap_or(Err(StoreError::Lost))
+}
+
 /// Sends a step to the node that its slot is moving to, and that serves it only when told so.
-pub(crate) async fn asking(node: &Node, step: &Step) -> Answer {
-    let link = node.link()?;
-    let mut commands = redis::pipe();
-    commands.cmd("ASKING");
-    commands.add_command(packed(node, &link, step)?);
-    let sent = link.many(&commands, node.limits().command_timeout).await;
-    let answers = sent.map_err(|failure| node.settle(&link, failure))?;
-    settled(
-        node,
-        link.id,
-        answers.into_iter().nth(1).unwrap_or_default(),
-    )
+pub(crate) async fn asking(node: &Node, step: &Step, manner: Manner) -> Answer {
+    let mut question = Question::begin(node, manner);
+    let mut answer = question.asking(step).await?;
+    if is_missing(&answer) {
+        question.reload().await?;
+        answer = question.asking(step).await?;
+    }
+    settled(node, question.lane, answer)
+}
+
+/// Whether the server does not know the script, so that nothing ran.
+fn is_missing(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if Library::is_missing(error))
+}
+
+/// The places of the answers that say so.
+fn missed(answers: &[Answer]) -> Vec<usize> {
+    let missing = |answer: &Answer| answer.as_ref().is_ok_and(is_missing);
+    let missed = answers.iter().enumerate();
+    let missed = missed.filter(|(_, answer)| missing(answer));
+    missed.map(|(at, _)| at).collect()
 }
 
 /// A refusal becomes an error, and where it says so the lane of this number is given up, if it is still
@@ -146,21 +156,21 @@ fn packed_call(node: &Node, link: &Link, call: &Call) -> Result<redis::Cmd, Stor
 const ROUNDS: usize = 10;
 
 /// A question under way, which may take several sendings but only one deadline.
-struct Asking<'a> {
+struct Question<'a> {
     node: &'a Node,
+    manner: Manner,
     began: Moment,
-    limit: Duration,
     /// On which lane it was sent last, and how often the scripts had been loaded there by then.
     lane: u64,
     loads: u64,
 }
 
-impl<'a> Asking<'a> {
-    fn begin(node: &'a Node, limit: Duration) -> Self {
+impl<'a> Question<'a> {
+    fn begin(node: &'a Node, manner: Manner) -> Self {
         Self {
             node,
+            manner,
             began: node.parts().access.clock.now(),
-            limit,
             lane: 0,
             loads: 0,
         }
@@ -168,7 +178,10 @@ impl<'a> Asking<'a> {
 
     fn left(&self) -> Duration {
         let spent = self.node.parts().access.clock.now().since(self.began);
-        self.limit.saturating_sub(spent)
+        self.node
+            .limits()
+            .timeout(self.manner)
+            .saturating_sub(spent)
     }
 
     /// The lane as it is now, which is about to be used.
@@ -177,19 +190,6 @@ impl<'a> Asking<'a> {
         self.lane = link.id;
         self.loads = link.loads.load(Ordering::Acquire);
         Ok(link)
-    }
-
-    fn is_missing(&self, answer: &Value) -> bool {
-        let library = &self.node.parts().library;
-        matches!(answer, Value::ServerError(error) if library.is_missing(error))
-    }
-
-    /// Which answers say that the server has lost the script.
-    fn missed(&self, answers: &[Answer]) -> Vec<usize> {
-        let missing = |answer: &Answer| answer.as_ref().is_ok_and(|value| self.is_missing(value));
-        let missed = answers.iter().enumerate();
-        let missed = missed.filter(|(_, answer)| missing(answer));
-        missed.map(|(at, _)| at).collect()
     }
 
     /// One call, whose answer may be a refusal.
@@ -201,17 +201,28 @@ impl<'a> Asking<'a> {
     }
 
     /// All steps in one round trip; the answers may be refusals.
-    async fn many(&mut self, steps: &[&Step], bulk: bool) -> Result<Vec<Value>, StoreError> {
+    async fn many(&mut self, steps: &[&Step]) -> Result<Vec<Value>, StoreError> {
         let link = self.lane()?;
         let mut commands = Pipeline::with_capacity(steps.len());
         for step in steps {
             commands.add_command(packed(self.node, &link, step)?);
         }
-        if bulk {
+        if self.manner.bulk {
             return Box::pin(beside(self.node, link, &commands, self.left())).await;
         }
         let sent = link.many(&commands, self.left()).await;
         sent.map_err(|failure| self.node.settle(&link, failure))
+    }
+
+    /// One step, served although its slot is on its way; its answer may be a refusal.
+    async fn asking(&mut self, step: &Step) -> Answer {
+        let link = self.lane()?;
+        let mut commands = redis::pipe();
+        commands.cmd("ASKING");
+        commands.add_command(packed(self.node, &link, step)?);
+        let sent = link.many(&commands, self.left()).await;
+        let answers = sent.map_err(|failure| self.node.settle(&link, failure))?;
+        answers.into_iter().nth(1).ok_or(StoreError::Lost)
     }
 
     /// Loads the scripts again, unless somebody has done so since this question was sent.
@@ -231,7 +242,7 @@ impl<'a> Asking<'a> {
             link.loads.fetch_add(1, Ordering::Release);
             loaded.map(drop)
         };
-        match within(self.left(), work).await {
+        match within(self.left(), pin!(work)).await {
             Some(Ok(())) => Ok(()),
             Some(Err(reason)) => {
                 let trip = Some(reason.clone());
@@ -263,6 +274,7 @@ async fn beside(
     }
     let lane = Arc::clone(&link.pulse);
     drop(link);
+    let _place = node.queue_beside()?;
     let work = async {
         let held = tokio::select! {
             held = Box::pin(node.reserve()) => held?,
@@ -276,9 +288,8 @@ async fn beside(
         }
         Ok(answers)
     };
-    within(limit, work)
-        .await
-        .unwrap_or(Err(StoreError::Timeout))
+    let answers = within(limit, pin!(work)).await;
+    answers.unwrap_or(Err(StoreError::Timeout))
 }
 
 /// A connection of the reserve. Unless it is given back it is closed: after a failure it is of no use,
@@ -291,12 +302,10 @@ impl Borrowed {
             return Err(StoreError::Lost);
         };
         let (mut lane, count) = (held.lane.clone(), commands.len());
-        let sent = lane.send_packed_commands(commands, 0, count);
+        let sending = pin!(lane.send_packed_commands(commands, 0, count));
+        let sent = held.pulse.turn(limit, sending).await;
         // Only this connection is known to be of no use; the lane finds out for itself.
-        held.pulse
-            .turn(limit, sent)
-            .await
-            .map_err(|failure| failure.error)
+        sent.map_err(|failure| failure.error)
     }
 
     fn give_back(mut self) {

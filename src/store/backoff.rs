@@ -1,5 +1,6 @@
 //! How long to wait before the next attempt to connect.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 /// Grows from attempt to attempt, and scatters, so that a fleet does not come back in step.
@@ -9,6 +10,11 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Backoff {
     next: Duration,
+}
+
+/// A number that differs between the instances of a fleet, and from call to call.
+pub(crate) fn chance() -> u32 {
+    (RandomState::new().hash_one(()) & u64::from(u32::MAX)) as u32
 }
 
 const FIRST: Duration = Duration::from_millis(25);
@@ -31,6 +37,12 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_scatter() {
+        let pause = |chance| Backoff::new().pause(chance);
+        assert!(pause(0) < pause(512) && pause(512) < pause(1023));
+    }
 
     #[test]
     fn pauses_grow_up_to_the_longest_and_never_leave_their_bounds() {

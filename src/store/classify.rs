@@ -18,10 +18,6 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    pub(crate) const fn of(error: StoreError) -> Self {
-        Self { error, trip: None }
-    }
-
     pub(crate) fn lost(kind: DownKind, words: &'static str) -> Self {
         let trip = Some(DownReason::new(kind, words));
         Self {
@@ -69,8 +65,7 @@ fn refused(error: &ServerError) -> StoreError {
 }
 
 fn words(error: &ServerError) -> String {
-    let text = format!("{} {}", error.code(), error.details().unwrap_or_default());
-    text.trim_end().to_owned()
+    detail(&RedisError::from(error.clone()))
 }
 
 /// The connection failed under a command.
@@ -88,7 +83,7 @@ pub(crate) fn unreachable(error: &RedisError) -> DownReason {
     let code = error.code().unwrap_or_default();
     let kind = match (error.kind(), io_kind(error)) {
         _ if text.contains("max number of clients") => DownKind::MaxClients,
-        (ErrorKind::RESP3NotSupported, _) => DownKind::TooOld,
+        _ if is_too_old(error) => DownKind::TooOld,
         (ErrorKind::AuthenticationFailed, _) => DownKind::Authentication,
         _ if matches!(code, "NOAUTH" | "WRONGPASS" | "NOPERM") => DownKind::Authentication,
         _ if code == "LOADING" => DownKind::Loading,
@@ -136,23 +131,138 @@ fn io_kind(error: &RedisError) -> Option<io::ErrorKind> {
     io.map(io::Error::kind)
 }
 
-/// So much of a parser's complaint is enough.
-const WORDS_MOST: usize = 120;
+/// Redis 5 and older do not know `HELLO`; each version says so in other quotes.
+fn is_too_old(error: &RedisError) -> bool {
+    let text = error.detail().unwrap_or_default();
+    let unknown = text.contains("unknown command") && text.to_ascii_uppercase().contains("HELLO");
+    error.kind() == ErrorKind::RESP3NotSupported || unknown
+}
 
-/// The error in words. redis-rs puts neither user nor password into them.
-fn detail(error: &RedisError) -> String {
-    let text = error.to_string();
-    match (error.kind(), text.is_empty()) {
-        (ErrorKind::RESP3NotSupported, _) => {
-            "the server speaks no RESP3: Redis 6 or newer, or Valkey, is needed".to_owned()
+/// So much of what a server or a stranger says is enough.
+const WORDS_MOST: usize = 160;
+
+/// The error in words, on one line, without what was sent: a server that does not know `HELLO` repeats
+/// its arguments, the password among them.
+pub(crate) fn detail(error: &RedisError) -> String {
+    if is_too_old(error) {
+        return "the server speaks no RESP3: Redis 6 or newer, or Valkey, is needed".to_owned();
+    }
+    let said = error.detail().unwrap_or_default();
+    let text = match (error.kind(), error.code()) {
+        (ErrorKind::Parse, _) => format!("what comes back is not the Redis protocol: {error}"),
+        (_, Some(code)) => format!("{code} {said}"),
+        _ => error.to_string(),
+    };
+    let text = text.split(", with args").next().unwrap_or_default();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match text.is_empty() {
+        true => "the connection failed".to_owned(),
+        false => text.chars().take(WORDS_MOST).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(line: &str) -> ServerError {
+        match redis::parse_redis_value(format!("-{line}\r\n").as_bytes()) {
+            Ok(Value::ServerError(error)) => error,
+            other => panic!("{other:?}"),
         }
-        (_, true) => "the connection failed".to_owned(),
-        // Into a log's line go no line breaks, and nothing endless: a stranger may have written it.
-        (ErrorKind::Parse, _) => {
-            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-            let text: String = text.chars().take(WORDS_MOST).collect();
-            format!("what comes back is not the Redis protocol: {text}")
+    }
+
+    #[test]
+    fn a_refusal_ends_the_connection_only_where_it_concerns_everybody() {
+        for (line, kind) in [
+            (
+                "READONLY You can't write against a read only replica.",
+                DownKind::ReadOnly,
+            ),
+            ("MASTERDOWN Link with MASTER is down", DownKind::ReadOnly),
+            (
+                "LOADING Redis is loading the dataset in memory",
+                DownKind::Loading,
+            ),
+            ("BUSY Redis is busy running a script.", DownKind::Busy),
+            ("NOAUTH Authentication required.", DownKind::Authentication),
+            (
+                "WRONGPASS invalid username-password pair",
+                DownKind::Authentication,
+            ),
+        ] {
+            let failure = refusal(&said(line));
+            assert_eq!(
+                failure.trip.map(|reason| reason.kind()),
+                Some(kind),
+                "{line}"
+            );
+            assert!(!failure.error.may_have_run());
         }
-        (_, false) => text,
+        for line in [
+            "ERR syntax error",
+            "WRONGTYPE Operation against a key holding the wrong kind of value",
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "NOPERM this user has no permissions to run the 'get' command",
+            "MOVED 1 127.0.0.1:7000",
+            "NOSCRIPT No matching script.",
+        ] {
+            assert_eq!(refusal(&said(line)).trip, None, "{line}");
+        }
+    }
+
+    #[test]
+    fn why_no_connection_came_about_is_told_apart() {
+        let io = |kind, text: &'static str| RedisError::from(io::Error::new(kind, text));
+        for (error, kind) in [
+            (
+                io(io::ErrorKind::ConnectionRefused, "refused"),
+                DownKind::Unreachable,
+            ),
+            (
+                io(io::ErrorKind::HostUnreachable, "no route"),
+                DownKind::Unreachable,
+            ),
+            (io(io::ErrorKind::TimedOut, "late"), DownKind::NoProgress),
+            (
+                io(io::ErrorKind::UnexpectedEof, "eof"),
+                DownKind::Disconnected,
+            ),
+            (
+                io(io::ErrorKind::ConnectionReset, "reset"),
+                DownKind::Disconnected,
+            ),
+            (
+                io(
+                    io::ErrorKind::InvalidData,
+                    "invalid peer certificate: UnknownIssuer",
+                ),
+                DownKind::Tls,
+            ),
+            (
+                RedisError::from((ErrorKind::AuthenticationFailed, "no")),
+                DownKind::Authentication,
+            ),
+            (
+                RedisError::from((ErrorKind::RESP3NotSupported, "no")),
+                DownKind::TooOld,
+            ),
+            (
+                RedisError::from((ErrorKind::Parse, "no")),
+                DownKind::Protocol,
+            ),
+        ] {
+            assert_eq!(unreachable(&error).kind(), kind, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_was_sent_is_not_repeated() {
+        let line = "ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'u' 'secret'";
+        let words = unreachable(&RedisError::from(said(line)));
+        assert!(!words.to_string().contains("secret"), "{words}");
+        let line = "ERR unknown command 'PING', with args beginning with: 'secret'";
+        let words = unreachable(&RedisError::from(said(line)));
+        assert!(!words.to_string().contains("secret"), "{words}");
     }
 }

@@ -1,15 +1,17 @@
 //! Finds the server for each command of a cluster, and follows it when it has moved.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 
 use crate::store::ask::{self, Answer};
-use crate::store::command::Step;
+use crate::store::command::{Manner, Step};
 use crate::store::deadline::within;
 use crate::store::error::StoreError;
 use crate::store::node::Node;
-use crate::store::slots::Redirect;
+use crate::store::redirect::Redirect;
+use crate::store::slots::NodeAddress;
 use crate::store::status::{DownKind, DownReason};
 use crate::store::topology::Topology;
 
@@ -17,23 +19,26 @@ use crate::store::topology::Topology;
 const REDIRECTS: usize = 5;
 /// A little more than the node's own deadline, which must be the one that notices a silent server.
 const GRACE: Duration = Duration::from_millis(4);
-/// How long to wait before asking again for keys that are on their way, or for a node that connects.
+/// How long to wait for a node that connects before looking again.
 const MOMENT: Duration = Duration::from_millis(2);
+/// How long to wait, attempt by attempt, before asking again for keys that are on their way.
+const PAUSES: [Duration; REDIRECTS] = [
+    Duration::from_millis(2),
+    Duration::from_millis(4),
+    Duration::from_millis(8),
+    Duration::from_millis(8),
+    Duration::from_millis(8),
+];
 
 /// Sends one step to the master of its slot, and on to wherever that sends it.
-pub(crate) async fn run(topology: &Topology, step: &Step, bulk: bool) -> Answer {
+pub(crate) async fn run(topology: &Topology, step: &Step, manner: Manner) -> Answer {
     let node = topology.master(step.route())?;
-    let limits = node.limits();
-    let limit = if bulk {
-        limits.bulk_timeout
-    } else {
-        limits.command_timeout
-    };
+    let limit = node.limits().timeout(manner);
     let journey = async {
-        let answer = ask::step(&node, step, bulk).await;
-        follow(topology, node.clone(), step, answer).await
+        let answer = ask::step(&node, step, manner).await;
+        follow(topology, node.clone(), (step, manner), answer).await
     };
-    within(limit + GRACE, journey)
+    within(limit + GRACE, pin!(journey))
         .await
         .unwrap_or(Err(StoreError::Timeout))
 }
@@ -42,7 +47,7 @@ pub(crate) async fn run(topology: &Topology, step: &Step, bulk: bool) -> Answer 
 pub(crate) async fn batch(
     topology: &Topology,
     steps: &[Step],
-    bulk: bool,
+    manner: Manner,
 ) -> Result<Vec<Answer>, StoreError> {
     let mut shares: Vec<Share<'_>> = Vec::new();
     for (at, step) in steps.iter().enumerate() {
@@ -53,7 +58,7 @@ pub(crate) async fn batch(
         }
     }
     let mut answers: Vec<Option<Answer>> = steps.iter().map(|_| None).collect();
-    for part in join_all(shares.iter().map(|share| share.send(topology, bulk))).await {
+    for part in join_all(shares.iter().map(|share| share.send(topology, manner))).await {
         for (at, answer) in part {
             answers[at] = Some(answer);
         }
@@ -86,25 +91,20 @@ impl<'a> Share<'a> {
     }
 
     /// The answers with their places; where the master could not be asked, its error for each step.
-    async fn send(&self, topology: &Topology, bulk: bool) -> Vec<(usize, Answer)> {
-        let limits = self.node.limits();
-        let limit = if bulk {
-            limits.bulk_timeout
-        } else {
-            limits.command_timeout
-        };
+    async fn send(&self, topology: &Topology, manner: Manner) -> Vec<(usize, Answer)> {
+        let limit = self.node.limits().timeout(manner);
         let journey = async {
-            let answers = match ask::batch(&self.node, &self.steps, bulk).await {
+            let answers = match ask::batch(&self.node, &self.steps, manner).await {
                 Ok(answers) => answers,
                 Err(error) => self.steps.iter().map(|_| Err(error.clone())).collect(),
             };
             let followed = answers
                 .into_iter()
                 .zip(&self.steps)
-                .map(|(answer, step)| follow(topology, self.node.clone(), step, answer));
+                .map(|(answer, step)| follow(topology, self.node.clone(), (step, manner), answer));
             join_all(followed).await
         };
-        let answers = within(limit + GRACE, journey).await;
+        let answers = within(limit + GRACE, pin!(journey)).await;
         let late = || {
             self.steps
                 .iter()
@@ -117,24 +117,44 @@ impl<'a> Share<'a> {
 }
 
 /// Goes where an answer points, until it points nowhere.
-async fn follow(topology: &Topology, mut node: Node, step: &Step, mut answer: Answer) -> Answer {
-    for _ in 0..REDIRECTS {
-        let Err(StoreError::Refused { code, text }) = &answer else {
-            return answer;
+async fn follow(
+    topology: &Topology,
+    mut node: Node,
+    (step, manner): (&Step, Manner),
+    mut answer: Answer,
+) -> Answer {
+    for pause in PAUSES {
+        let (code, text) = match &answer {
+            Err(StoreError::Refused { code, text }) => (code, text),
+            Err(StoreError::Unavailable(reason)) => {
+                // Nothing was sent. The slot may have gone elsewhere while this was on its way here, or
+                // to a server that has just joined.
+                let joins = reason.kind() == DownKind::Starting && topology.has_begun();
+                node = match topology.master(step.route()) {
+                    Ok(other) if joins || !other.is(&node) => connected(other).await?,
+                    _ => return answer,
+                };
+                answer = ask::step(&node, step, manner).await;
+                continue;
+            }
+            _ => return answer,
         };
         let redirect = Redirect::parse(code, text, &node.host());
         match (redirect, &**code) {
-            (Some(Redirect::Moved { node: to, .. }), _) => {
-                node = found(topology, &to).await?;
-                answer = ask::step(&node, step, false).await;
+            (Some(Redirect::Moved { slot, node: to }), _) => {
+                if let Some(to) = &to {
+                    topology.moved(slot, to);
+                }
+                node = found(topology, slot, to.as_ref()).await?;
+                answer = ask::step(&node, step, manner).await;
             }
-            (Some(Redirect::Ask { node: to, .. }), _) => {
-                let other = found(topology, &to).await?;
-                answer = ask::asking(&other, step).await;
+            (Some(Redirect::Ask { slot, node: to }), _) => {
+                let other = found(topology, slot, to.as_ref()).await?;
+                answer = ask::asking(&other, step, manner).await;
             }
             (None, "TRYAGAIN") => {
-                tokio::time::sleep(MOMENT).await;
-                answer = ask::step(&node, step, false).await;
+                tokio::time::sleep(pause).await;
+                answer = ask::step(&node, step, manner).await;
             }
             (None, "CLUSTERDOWN") => {
                 topology.refresh_soon();
@@ -147,23 +167,30 @@ async fn follow(topology: &Topology, mut node: Node, step: &Step, mut answer: An
     answer
 }
 
-/// The node at an address, once it is connected. The caller's deadline ends the search.
+/// The node at an address, or where none is told, the slot's master by a map that is read anew; once it
+/// is connected. The caller's deadline ends the search.
 async fn found(
     topology: &Topology,
-    address: &crate::store::slots::NodeAddress,
+    slot: u16,
+    address: Option<&NodeAddress>,
 ) -> Result<Node, StoreError> {
-    let node = match topology.at(address) {
-        Some(node) => {
-            topology.refresh_soon();
-            node
-        }
+    let known = address.and_then(|address| topology.at(address));
+    let node = match known {
+        Some(node) => node,
         None => {
             topology.refreshed().await;
-            let unknown = || DownReason::new(DownKind::Cluster, "sent to a server nobody knows");
-            let node = topology.at(address);
+            let node = match address {
+                Some(address) => topology.at(address),
+                None => topology.master_of(slot),
+            };
             node.ok_or_else(|| StoreError::Unavailable(unknown()))?
         }
     };
+    connected(node).await
+}
+
+/// A node, once its first attempt to connect has worked out.
+async fn connected(node: Node) -> Result<Node, StoreError> {
     while let Err(StoreError::Unavailable(reason)) = node.link() {
         if reason.kind() != DownKind::Starting {
             return Err(StoreError::Unavailable(reason));
@@ -171,4 +198,11 @@ async fn found(
         tokio::time::sleep(MOMENT).await;
     }
     Ok(node)
+}
+
+fn unknown() -> DownReason {
+    DownReason::new(
+        DownKind::Cluster,
+        "sent to a server that the cluster does not name",
+    )
 }

@@ -1,8 +1,20 @@
 //! What is asked of Redis.
 
+use std::time::Duration;
+
 use redis::Cmd;
 
+use crate::store::fitness;
 use crate::store::script::Script;
+
+/// How a question travels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Manner {
+    /// Beside the command lane.
+    pub(crate) bulk: bool,
+    /// The caller's own deadline, if it is shorter than the pool's.
+    pub(crate) within: Option<Duration>,
+}
 
 /// One command: `Command::new("SET").key("a").arg("1").arg("PX").arg(60_000)`.
 ///
@@ -16,10 +28,17 @@ pub struct Command {
     args: usize,
     bytes: usize,
     bulk: bool,
+    within: Option<Duration>,
+    /// Why it must not be sent.
+    unfit: Option<&'static str>,
 }
 
 impl Command {
-    /// The command of this name, in capitals: `GET`.
+    /// The command of this name: `GET`.
+    ///
+    /// Some cannot be sent, and fail as [`StoreError::Unfit`](crate::store::StoreError::Unfit): whatever
+    /// would change the connection under everybody else (`MULTI`, `SELECT`, `AUTH`, `SUBSCRIBE`, ..; a
+    /// [`Script`] is the transaction here) or hold it up (`BLPOP`, `WAIT`, `BLOCK`, ..).
     pub fn new(name: &'static str) -> Self {
         let mut cmd = Cmd::new();
         cmd.arg(name);
@@ -29,6 +48,8 @@ impl Command {
             args: 1,
             bytes: name.len(),
             bulk: false,
+            within: None,
+            unfit: fitness::of(name),
         }
     }
 
@@ -40,12 +61,19 @@ impl Command {
 
     /// Adds an argument: text, bytes or an integer.
     pub fn arg(mut self, arg: impl Argument) -> Self {
-        arg.with(|bytes| {
+        arg.with(&mut |bytes| {
+            if self.args <= fitness::WORDS && self.unfit.is_none() {
+                self.unfit = fitness::with(&self.cmd, bytes);
+            }
             self.cmd.arg(bytes);
             self.bytes += bytes.len();
         });
         self.args += 1;
         self
+    }
+
+    pub(crate) const fn unfit(&self) -> Option<&'static str> {
+        self.unfit
     }
 
     /// Says that the reply will be large, so that it takes the reserve connection and small replies do
@@ -55,12 +83,22 @@ impl Command {
         self
     }
 
+    /// Gives it a deadline of its own, if that is shorter than `redis.command_timeout` (a bulk one's:
+    /// `redis.bulk_timeout`). Passing it says nothing against the connection.
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.within = Some(limit);
+        self
+    }
+
     pub(crate) const fn cmd(&self) -> &Cmd {
         &self.cmd
     }
 
-    pub(crate) const fn is_bulk(&self, threshold: usize) -> bool {
-        self.bulk || self.bytes >= threshold
+    pub(crate) const fn manner(&self, threshold: usize) -> Manner {
+        Manner {
+            bulk: self.bulk || self.bytes >= threshold,
+            within: self.within,
+        }
     }
 
     /// The first key, by which a cluster is asked.
@@ -77,8 +115,10 @@ impl Command {
 #[must_use]
 pub struct Call {
     script: &'static Script,
-    keys: Vec<Vec<u8>>,
-    args: Vec<Vec<u8>>,
+    keys: Words,
+    args: Words,
+    bulk: bool,
+    within: Option<Duration>,
 }
 
 impl Call {
@@ -86,20 +126,35 @@ impl Call {
     pub const fn new(script: &'static Script) -> Self {
         Self {
             script,
-            keys: Vec::new(),
-            args: Vec::new(),
+            keys: Words::new(),
+            args: Words::new(),
+            bulk: false,
+            within: None,
         }
     }
 
     /// Adds a key: `keys[1]` of the script, and so on.
     pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
-        self.keys.push(key.as_ref().to_vec());
+        self.keys.push(key.as_ref());
         self
     }
 
     /// Adds an argument: `args[1]` of the script, and so on.
     pub fn arg(mut self, arg: impl Argument) -> Self {
-        arg.with(|bytes| self.args.push(bytes.to_vec()));
+        arg.with(&mut |bytes| self.args.push(bytes));
+        self
+    }
+
+    /// Says that the reply will be large, as [`Command::bulk`].
+    pub fn bulk(mut self) -> Self {
+        self.bulk = true;
+        self
+    }
+
+    /// Gives it a deadline of its own, if that is shorter than `redis.command_timeout` (a bulk one's:
+    /// `redis.bulk_timeout`). Passing it says nothing against the connection.
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.within = Some(limit);
         self
     }
 
@@ -107,16 +162,59 @@ impl Call {
         self.script
     }
 
-    pub(crate) fn keys(&self) -> &[Vec<u8>] {
+    pub(crate) const fn keys(&self) -> &Words {
         &self.keys
     }
 
-    pub(crate) fn args(&self) -> &[Vec<u8>] {
+    pub(crate) const fn args(&self) -> &Words {
         &self.args
     }
 
-    fn bytes(&self) -> usize {
-        self.keys.iter().chain(&self.args).map(Vec::len).sum()
+    pub(crate) const fn manner(&self, threshold: usize) -> Manner {
+        Manner {
+            bulk: self.bulk || self.bytes() >= threshold,
+            within: self.within,
+        }
+    }
+
+    const fn bytes(&self) -> usize {
+        self.keys.bytes.len() + self.args.bytes.len()
+    }
+}
+
+/// Byte strings, one behind the other in one place: a call has a dozen of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Words {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Words {
+    const fn new() -> Self {
+        Self {
+            bytes: Vec::new(),
+            ends: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, word: &[u8]) {
+        self.bytes.extend_from_slice(word);
+        self.ends.push(self.bytes.len());
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// How many bytes they have together.
+    pub(crate) const fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let begins = std::iter::once(0).chain(self.ends.iter().copied());
+        let words = begins.zip(&self.ends);
+        words.map(|(begin, end)| self.bytes.get(begin..*end).unwrap_or_default())
     }
 }
 
@@ -127,6 +225,7 @@ impl Call {
 pub struct Batch {
     steps: Vec<Step>,
     bulk: bool,
+    within: Option<Duration>,
 }
 
 /// One step of a [`Batch`].
@@ -140,7 +239,14 @@ impl Step {
     pub(crate) fn route(&self) -> Option<&[u8]> {
         match self {
             Self::Command(command) => command.route(),
-            Self::Call(call) => call.keys().first().map(Vec::as_slice),
+            Self::Call(call) => call.keys().iter().next(),
+        }
+    }
+
+    fn unfit(&self) -> Option<&'static str> {
+        match self {
+            Self::Command(command) => command.unfit(),
+            Self::Call(_) => None,
         }
     }
 
@@ -167,6 +273,7 @@ impl Batch {
 
     /// Adds a script's call.
     pub fn call(mut self, call: Call) -> Self {
+        self.bulk |= call.bulk;
         self.steps.push(Step::Call(call));
         self
     }
@@ -174,6 +281,13 @@ impl Batch {
     /// Says that the replies will be large, as [`Command::bulk`].
     pub fn bulk(mut self) -> Self {
         self.bulk = true;
+        self
+    }
+
+    /// Gives it a deadline of its own, if that is shorter than `redis.command_timeout` (a bulk one's:
+    /// `redis.bulk_timeout`). Passing it says nothing against the connection.
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.within = Some(limit);
         self
     }
 
@@ -189,25 +303,34 @@ impl Batch {
         self.steps.is_empty()
     }
 
+    /// Why it must not be sent, if one of its commands must not.
+    pub(crate) fn unfit(&self) -> Option<&'static str> {
+        self.steps.iter().find_map(Step::unfit)
+    }
+
     pub(crate) fn steps(&self) -> &[Step] {
         &self.steps
     }
 
-    pub(crate) fn is_bulk(&self, threshold: usize) -> bool {
-        self.bulk || self.steps.iter().map(Step::bytes).sum::<usize>() >= threshold
+    pub(crate) fn manner(&self, threshold: usize) -> Manner {
+        let bytes: usize = self.steps.iter().map(Step::bytes).sum();
+        Manner {
+            bulk: self.bulk || bytes >= threshold,
+            within: self.within,
+        }
     }
 }
 
 /// Can be an argument: text, bytes and integers.
 pub trait Argument {
-    /// Shows its bytes.
-    fn with(&self, see: impl FnMut(&[u8]));
+    /// Shows its bytes, once.
+    fn with(&self, see: &mut dyn FnMut(&[u8]));
 }
 
 macro_rules! as_bytes {
     ($($type:ty),+) => {$(
         impl Argument for $type {
-            fn with(&self, mut see: impl FnMut(&[u8])) {
+            fn with(&self, see: &mut dyn FnMut(&[u8])) {
                 see(self.as_ref());
             }
         }
@@ -217,13 +340,13 @@ macro_rules! as_bytes {
 as_bytes!(str, String, [u8], Vec<u8>, bytes::Bytes);
 
 impl<const N: usize> Argument for [u8; N] {
-    fn with(&self, mut see: impl FnMut(&[u8])) {
+    fn with(&self, see: &mut dyn FnMut(&[u8])) {
         see(self);
     }
 }
 
 impl<T: Argument + ?Sized> Argument for &T {
-    fn with(&self, see: impl FnMut(&[u8])) {
+    fn with(&self, see: &mut dyn FnMut(&[u8])) {
         (**self).with(see);
     }
 }
@@ -231,7 +354,7 @@ impl<T: Argument + ?Sized> Argument for &T {
 macro_rules! as_digits {
     ($($type:ty),+) => {$(
         impl Argument for $type {
-            fn with(&self, mut see: impl FnMut(&[u8])) {
+            fn with(&self, see: &mut dyn FnMut(&[u8])) {
                 see(itoa::Buffer::new().format(*self).as_bytes());
             }
         }
@@ -259,6 +382,15 @@ mod tests {
     }
 
     #[test]
+    fn a_calls_words_come_back_as_they_went_in() {
+        static ANY: Script = Script::new("any", "return 1");
+        let call = Call::new(&ANY).key("a").key("").arg(12_u8).arg(b"\0");
+        assert_eq!(call.keys().iter().collect::<Vec<_>>(), [&b"a"[..], b""]);
+        assert_eq!(call.args().iter().collect::<Vec<_>>(), [&b"12"[..], b"\0"]);
+        assert!(call.manner(4).bulk && !call.manner(5).bulk);
+    }
+
+    #[test]
     fn the_first_key_shows_the_way() {
         let command = Command::new("ZADD").arg("x").key("first").key("second");
         assert_eq!(command.route(), Some(&b"first"[..]));
@@ -268,9 +400,9 @@ mod tests {
     #[test]
     fn large_requests_are_bulk_by_themselves() {
         let small = Command::new("SET").key("k").arg(vec![0_u8; 10]);
-        assert!(!small.is_bulk(100) && small.is_bulk(14));
-        assert!(Command::new("GET").key("k").bulk().is_bulk(usize::MAX));
+        assert!(!small.manner(100).bulk && small.manner(14).bulk);
+        assert!(Command::new("GET").key("k").bulk().manner(usize::MAX).bulk);
         let batch = Batch::new().command(small.clone()).command(small);
-        assert!(batch.is_bulk(28) && !batch.is_bulk(29));
+        assert!(batch.manner(28).bulk && !batch.manner(29).bulk);
     }
 }

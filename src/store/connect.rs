@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, Object, RecycleResult};
-use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ErrorKind, RedisError};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
@@ -37,7 +38,7 @@ pub(crate) type Held = Object<Connector>;
 /// Where to connect to, which may change between two attempts.
 pub(crate) enum Way {
     Fixed(Endpoint),
-    Sentinels(Sentinels),
+    Sentinels(Box<Sentinels>),
 }
 
 impl Way {
@@ -45,6 +46,21 @@ impl Way {
         match self {
             Self::Fixed(endpoint) => Ok(endpoint.clone()),
             Self::Sentinels(sentinels) => sentinels.primary().await,
+        }
+    }
+
+    /// In words, that an attempt to connect came to nothing within `limit`.
+    pub(crate) fn unanswered(&self, limit: Duration) -> String {
+        let limit = limit.as_millis();
+        match self {
+            // A plain port takes the first words of TLS for half a command, and waits for the rest.
+            Self::Fixed(endpoint) if endpoint.is_tls() => {
+                format!("{endpoint}: no TLS handshake within {limit} ms; is it a TLS port?")
+            }
+            Self::Fixed(endpoint) => format!("{endpoint}: no connection within {limit} ms"),
+            Self::Sentinels(_) => {
+                format!("no connection to the primary that the Sentinels name within {limit} ms")
+            }
         }
     }
 }
@@ -60,6 +76,8 @@ pub(crate) struct Access {
     pub(crate) clock: Clock,
     /// Our name in `CLIENT LIST`.
     pub(crate) client_name: Arc<str>,
+    /// The command timeout: a silence of this length ends a connection.
+    pub(crate) patience: Duration,
 }
 
 /// The factory behind a pool: connects, signs in, and sees to it that pushes are heard in read order.
@@ -83,12 +101,13 @@ impl managed::Manager for Connector {
         if let Some(vault) = &self.access.vault {
             vault.fresh().await?;
         }
-        let failed = |error: &redis::RedisError| named(&endpoint, &unreachable(error));
+        let failed = |error: &RedisError| named(&endpoint, error);
         let info = endpoint.info(&self.access.login, self.access.tls.as_ref());
         let info = info.map_err(|error| failed(&error))?;
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let pulse = Arc::new(Pulse::new(
             self.access.clock.clone(),
+            self.access.patience,
             Arc::clone(&self.over),
         ));
         let config = self.config(id, &pulse);
@@ -130,7 +149,7 @@ impl Connector {
             (DownKind::Authentication, Some(vault)) => vault.refused(),
             (DownKind::Disconnected, _) => {
                 let said = farewell(endpoint, &self.access.resolver).await;
-                return said.map_or(reason, |said| named(endpoint, &said));
+                return said.map_or(reason, |said| at(endpoint, &said, ""));
             }
             _ => {}
         }
@@ -173,8 +192,19 @@ impl Connector {
 }
 
 /// A reason with the address in it: `127.0.0.1:6379: connection refused`.
-fn named(endpoint: &Endpoint, reason: &DownReason) -> DownReason {
-    DownReason::new(reason.kind(), format!("{endpoint}: {reason}"))
+fn named(endpoint: &Endpoint, error: &RedisError) -> DownReason {
+    let reason = unreachable(error);
+    // A TLS port hangs up on whoever greets it in plain words, or answers with an alert.
+    let rebuffed = error.kind() == ErrorKind::Parse || reason.kind() == DownKind::Disconnected;
+    let hint = match endpoint {
+        Endpoint::Tcp { tls: false, .. } if rebuffed => "; if it is a TLS port, say rediss://",
+        _ => "",
+    };
+    at(endpoint, &reason, hint)
+}
+
+fn at(endpoint: &Endpoint, reason: &DownReason, hint: &str) -> DownReason {
+    DownReason::new(reason.kind(), format!("{endpoint}: {reason}{hint}"))
 }
 
 impl fmt::Debug for Connector {

@@ -21,7 +21,7 @@ pub enum StoreError {
     /// The connection broke before the answer came. The command may have run.
     #[error("the connection broke before the answer")]
     Lost,
-    /// The server said no, so the command did nothing.
+    /// The server said no. A command did nothing then; a script may have written before its error.
     #[error("redis refused: {code} {text}")]
     Refused {
         /// The error's first word: `OOM`, `WRONGTYPE`, `NOPERM`, ..
@@ -50,13 +50,24 @@ impl StoreError {
         matches!(self, Self::Timeout | Self::Lost | Self::Unreadable { .. })
     }
 
-    /// Whether memory should answer instead: Redis is away, or gave no answer.
+    /// Whether memory should answer instead: Redis is away, gave no answer, or cannot do such a thing at
+    /// present, whoever asks (`READONLY`, `LOADING`, `OOM`, ..).
     #[must_use]
-    pub const fn is_unavailable(&self) -> bool {
-        matches!(
-            self,
-            Self::Unavailable(_) | Self::Crowded | Self::Timeout | Self::Lost
-        )
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::Crowded | Self::Timeout | Self::Lost => true,
+            Self::Refused { code, .. } => AT_PRESENT.contains(&&**code),
+            Self::Unreadable { .. } | Self::Unfit(_) => false,
+        }
+    }
+
+    /// Why there was no connection, if there was none.
+    #[cfg(feature = "redis")]
+    pub(crate) fn away(self) -> Option<DownReason> {
+        match self {
+            Self::Unavailable(reason) => Some(reason),
+            _ => None,
+        }
     }
 
     /// The first word of the server's refusal, such as `OOM`.
@@ -66,5 +77,42 @@ impl StoreError {
             Self::Refused { code, .. } => Some(code),
             _ => None,
         }
+    }
+}
+
+/// Refusals that say nothing against the command, and pass.
+const AT_PRESENT: [&str; 12] = [
+    "READONLY",
+    "MASTERDOWN",
+    "LOADING",
+    "BUSY",
+    "NOAUTH",
+    "OOM",
+    "MISCONF",
+    "NOREPLICAS",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "MOVED",
+    "ASK",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_answers_for_a_server_in_trouble_and_not_for_a_wrong_command() {
+        let refused = |code: &str| StoreError::Refused {
+            code: code.into(),
+            text: "".into(),
+        };
+        for code in AT_PRESENT {
+            assert!(refused(code).is_unavailable() && !refused(code).may_have_run());
+        }
+        for code in ["ERR", "WRONGTYPE", "NOPERM", "CROSSSLOT"] {
+            assert!(!refused(code).is_unavailable());
+        }
+        assert!(StoreError::Timeout.is_unavailable() && StoreError::Timeout.may_have_run());
+        assert!(!StoreError::Unfit("so").is_unavailable());
     }
 }

@@ -17,7 +17,7 @@ pub struct RedisFigures {
     pub under_way: u64,
     /// How long the last heartbeat took; of a cluster, the slowest node's.
     pub round_trip: Duration,
-    /// `redis 7.0.15`.
+    /// Name and version, as `redis 7.0.15`; of a cluster, one node's.
     pub server: Option<String>,
     /// Why the server takes no writes at present (`OOM`, `MISCONF`, `NOREPLICAS`), if it takes none.
     pub refuses_writes: Option<String>,
@@ -43,7 +43,9 @@ impl RedisFigures {
         if let Ok(link) = node.link() {
             let greeting = &link.greeting;
             self.server = Some(format!("{} {}", greeting.server, greeting.version));
-            self.refuses_writes = link.refuses_writes().map(|code| code.to_string());
+            // One that takes none is told, whichever of them it is.
+            let refuses = link.refuses_writes().map(|code| code.to_string());
+            self.refuses_writes = self.refuses_writes.take().or(refuses);
         }
     }
 }

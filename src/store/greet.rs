@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, RedisResult, Value};
+use redis::{Cmd, RedisError, RedisResult, Value};
 
 use crate::store::classify::{self, unreachable};
 use crate::store::reply::{Pairs, Reply};
@@ -33,7 +33,8 @@ pub(crate) async fn greet(
     key: Option<&str>,
 ) -> Result<Greeted, DownReason> {
     let mut words = redis::pipe();
-    words.cmd("HELLO");
+    // With the version, which Redis 6.0 insists on.
+    words.cmd("HELLO").arg(3);
     words.cmd("PING");
     if let Some(key) = key {
         words.add_command(probe(key));
@@ -90,11 +91,7 @@ fn introduced(answer: Option<Value>) -> Result<Greeting, DownReason> {
 
 fn alive(answer: Option<Value>) -> Result<(), DownReason> {
     match answer {
-        Some(Value::ServerError(error)) => {
-            let words = || format!("{} {}", error.code(), error.details().unwrap_or_default());
-            let unclear = || DownReason::new(DownKind::Protocol, words());
-            Err(classify::refusal(&error).trip.unwrap_or_else(unclear))
-        }
+        Some(Value::ServerError(error)) => Err(unreachable(&RedisError::from(error))),
         Some(_) => Ok(()),
         None => Err(DownReason::new(DownKind::Protocol, "PING brought nothing")),
     }

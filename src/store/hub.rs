@@ -805,12 +805,12 @@ mod tests {
                     number += 1;
                     let payload = format!("{link} {number}");
                     fine(hub, link, &message(channel, &payload));
-                    if life % 3 == 0 && number == 1 + life % 17 {
+                    if life.is_multiple_of(3) && number == 1 + life % 17 {
                         let _ = hub.deliver(link, &disconnect());
                     }
                 }
             });
-            while life % 2 == 0 && !confirmed.load(Ordering::Acquire) {
+            while life.is_multiple_of(2) && !confirmed.load(Ordering::Acquire) {
                 thread::yield_now();
             }
             for _ in 0..(life % 7) * 100 {

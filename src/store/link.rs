@@ -1,5 +1,6 @@
 //! The connection that commands take: shared by all of them, and gone for good once it is dropped.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -84,7 +85,9 @@ impl Link {
     /// One command and its answer, which may be the server's refusal.
     pub(crate) async fn raw(&self, cmd: &Cmd, limit: Duration) -> Result<Value, Failure> {
         let mut lane = self.lane.clone();
-        self.pulse.turn(limit, lane.send_packed_command(cmd)).await
+        // Pinned here: each function that it is handed through by value would hold it twice.
+        let work = pin!(lane.send_packed_command(cmd));
+        self.pulse.turn(limit, work).await
     }
 
     /// Several commands and as many answers, among which may be the server's refusals.
@@ -95,9 +98,8 @@ impl Link {
     ) -> Result<Vec<Value>, Failure> {
         let mut lane = self.lane.clone();
         let count = commands.len();
-        self.pulse
-            .turn(limit, lane.send_packed_commands(commands, 0, count))
-            .await
+        let work = pin!(lane.send_packed_commands(commands, 0, count));
+        self.pulse.turn(limit, work).await
     }
 
     /// Subscribes to one channel. The answer is the confirmation, a push that the hub has seen by now.

@@ -5,7 +5,7 @@
 //! A multiplexed connection carries any number of commands at once: a checkout per command would allow
 //! one. So all commands share one connection, and `redis.max_connections` (2 on a small host) is a hard
 //! cap, not a size. The second is the reserve: it is opened to replace the first while that one drains,
-//! and for commands with large requests or replies ([`Command::bulk`]), behind which small ones would
+//! and for commands with large requests or replies (`Command::bulk`), behind which small ones would
 //! wait; it closes after idling for five seconds. In a cluster the cap is per node.
 //!
 //! # Nobody waits for a Redis that is gone
@@ -29,7 +29,7 @@
 //! | the pool's own probe: `SET <prefix>:probe 1 PX 60000` | the same value each time, and it expires |
 //! | a whole value under its key (`SET`, `HSET` of all fields, `DEL`, `PEXPIRE`) | idempotent: repeating it leaves the same |
 //! | a value that has become old meanwhile | fenced: it carries its stamp, and readers judge by the stamp |
-//! | counting (`INCR`, tokens taken, records appended) | only inside a [`Script`] that is given an id of the attempt, or where counting one too many is the safe side |
+//! | counting (`INCR`, tokens taken, records appended) | only inside a `Script` that is given an id of the attempt, or where counting one too many is the safe side |
 //!
 //! `FUNCTION LOAD REPLACE`, `SCRIPT LOAD`, `SUBSCRIBE` and `CLIENT SETNAME` are idempotent.
 
@@ -60,6 +60,8 @@ mod farewell;
 #[cfg(feature = "redis")]
 mod figures;
 #[cfg(feature = "redis")]
+mod fitness;
+#[cfg(feature = "redis")]
 mod greet;
 #[cfg(feature = "redis")]
 mod hub;
@@ -68,6 +70,8 @@ mod library;
 #[cfg(feature = "redis")]
 mod link;
 #[cfg(feature = "redis")]
+mod load;
+#[cfg(feature = "redis")]
 mod node;
 #[cfg(feature = "redis")]
 mod pool;
@@ -75,6 +79,8 @@ mod pool;
 mod pulse;
 #[cfg(feature = "redis")]
 mod push;
+#[cfg(feature = "redis")]
+mod redirect;
 #[cfg(feature = "redis")]
 mod reply;
 #[cfg(feature = "redis")]
@@ -115,7 +121,7 @@ pub use pool::{RedisPool, StoreParts};
 #[cfg(feature = "redis")]
 pub use push::{Push, PushSink};
 #[cfg(feature = "redis")]
-pub use reply::{FromReply, List, Pairs, Reply};
+pub use reply::{FromReply, Pairs, Replies, Reply};
 #[cfg(feature = "redis")]
 pub use script::Script;
 #[cfg(feature = "redis")]

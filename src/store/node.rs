@@ -1,7 +1,7 @@
 //! One server, as its users see it: the connection there is, or the reason why there is none.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use deadpool::managed::Pool;
 use tokio::sync::{Notify, watch};
 
 use crate::store::classify::Failure;
+use crate::store::command::Manner;
 use crate::store::config::RedisConfig;
 use crate::store::connect::{Access, Connector, Held, Way};
 use crate::store::error::StoreError;
@@ -25,7 +26,6 @@ pub(crate) struct Limits {
     pub(crate) command_timeout: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) heartbeat: Duration,
-    pub(crate) bulk_bytes: usize,
     pub(crate) bulk_timeout: Duration,
 }
 
@@ -36,9 +36,20 @@ impl Limits {
             command_timeout: config.command_timeout,
             connect_timeout: config.connect_timeout,
             heartbeat: config.heartbeat,
-            bulk_bytes: usize::try_from(config.bulk_bytes).unwrap_or(usize::MAX),
             bulk_timeout: config.bulk_timeout,
         }
+    }
+}
+
+impl Limits {
+    /// How long a question may take.
+    pub(crate) fn timeout(&self, manner: Manner) -> Duration {
+        let most = if manner.bulk {
+            self.bulk_timeout
+        } else {
+            self.command_timeout
+        };
+        manner.within.map_or(most, |limit| limit.min(most))
     }
 }
 
@@ -62,6 +73,10 @@ pub(crate) struct NodeParts {
     pub(crate) told: Told,
 }
 
+/// More commands than these under way at once are refused, so that what piles up within one deadline
+/// of an outage is bounded. Counted by the holders of the connection, which costs nothing beside holding it.
+const MOST_UNDER_WAY: usize = 16_384;
+
 /// A server and its connections. Its supervisor fills it; everyone else only looks.
 #[derive(Clone)]
 pub(crate) struct Node {
@@ -82,6 +97,8 @@ struct Inner {
     /// The last heartbeat's round trip in nanoseconds.
     round_trip: AtomicU64,
     retired: watch::Sender<bool>,
+    /// Bulk questions that have a connection beside the lane, or wait for one.
+    queued: AtomicUsize,
 }
 
 impl Node {
@@ -110,6 +127,7 @@ impl Node {
                 nudge,
                 round_trip: AtomicU64::new(0),
                 retired: watch::Sender::new(false),
+                queued: AtomicUsize::new(0),
             }),
         })
     }
@@ -122,10 +140,11 @@ impl Node {
         &self.inner.parts.limits
     }
 
-    /// The command lane, or at once why there is none.
+    /// The command lane, or at once why there is none. Whoever holds it counts as a command under way.
     pub(crate) fn link(&self) -> Result<Arc<Link>, StoreError> {
         match self.inner.current.load_full() {
-            Some(link) => Ok(link),
+            Some(link) if Arc::strong_count(&link) <= MOST_UNDER_WAY => Ok(link),
+            Some(_) => Err(StoreError::Crowded),
             None => Err(StoreError::Unavailable(DownReason::clone(
                 &self.inner.reason.load(),
             ))),
@@ -147,6 +166,14 @@ impl Node {
     /// Ends a connection for all its users. Later calls for the same one change nothing.
     pub(crate) fn give_up(&self, link: &Link, reason: DownReason) {
         link.pulse.end(reason);
+        self.withdraw(link);
+        // Outside of the lock: sinks are the rooms' code.
+        self.parts().access.hub.lost(link.id);
+        // Connections that idle beside it lead to the same server.
+        self.inner.pool.retain(|_, _| false);
+    }
+
+    fn withdraw(&self, link: &Link) {
         let _changing = self.changing();
         let current = self.inner.current.load();
         if current
@@ -156,10 +183,6 @@ impl Node {
             self.inner.current.store(None);
             self.down(link.pulse.reason());
         }
-        drop(current);
-        self.parts().access.hub.lost(link.id);
-        // Connections that idle beside it lead to the same server.
-        self.inner.pool.retain(|_, _| false);
     }
 
     /// Makes a connection the command lane.
@@ -187,6 +210,18 @@ impl Node {
         changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A place in the queue for the connections beside the lane, until it is dropped. Those who wait there
+    /// hold large requests, so there are few places.
+    pub(crate) fn queue_beside(&self) -> Result<Place<'_>, StoreError> {
+        let place = Place(&self.inner.queued);
+        let before = place.0.fetch_add(1, Ordering::Relaxed);
+        if before < MOST_QUEUED {
+            Ok(place)
+        } else {
+            Err(StoreError::Crowded)
+        }
+    }
+
     /// A connection beside the command lane, unless the cap leaves none.
     pub(crate) async fn reserve(&self) -> Result<Held, StoreError> {
         let held = self.inner.pool.get().await;
@@ -211,16 +246,21 @@ impl Node {
             .retain(|_, metrics| metrics.last_used() < idle);
     }
 
+    /// Where it leads to.
+    pub(crate) fn way(&self) -> &Way {
+        &self.inner.pool.manager().way
+    }
+
     /// Where the way leads now, for a node whose address may change.
     pub(crate) async fn moved_to(&self) -> Option<String> {
-        match &self.inner.pool.manager().way {
+        match self.way() {
             Way::Fixed(_) => None,
             way @ Way::Sentinels(_) => way.endpoint().await.ok().map(|to| to.to_string()),
         }
     }
 
     pub(crate) fn has_sentinels(&self) -> bool {
-        matches!(self.inner.pool.manager().way, Way::Sentinels(_))
+        matches!(self.way(), Way::Sentinels(_))
     }
 
     pub(crate) async fn nudged(&self) {
@@ -239,8 +279,9 @@ impl Node {
 
     /// Commands under way on the lane.
     pub(crate) fn under_way(&self) -> u64 {
-        let current = self.inner.current.load();
-        current.as_ref().map_or(0, |link| link.pulse.under_way())
+        let current = self.inner.current.load_full();
+        // Those who hold it besides: this function, the node, and its supervisor.
+        current.map_or(0, |link| Arc::strong_count(&link).saturating_sub(3) as u64)
     }
 
     pub(crate) fn set_round_trip(&self, took: Duration) {
@@ -260,7 +301,7 @@ impl Node {
 
     /// The host that a fixed way leads to; in a cluster every node has one.
     pub(crate) fn host(&self) -> String {
-        match &self.inner.pool.manager().way {
+        match self.way() {
             Way::Fixed(endpoint) => endpoint.host().to_owned(),
             Way::Sentinels(_) => String::new(),
         }
@@ -280,12 +321,28 @@ impl Node {
 
     /// Ends everything; nothing connects any more.
     pub(crate) fn stop(&self) {
-        let reason = || DownReason::new(DownKind::Stopped, "the stack was shut down");
-        if let Ok(link) = self.link() {
+        let reason = || match *self.inner.retired.borrow() {
+            true => DownReason::new(DownKind::Cluster, "no master of the cluster any more"),
+            false => DownReason::new(DownKind::Stopped, "the stack was shut down"),
+        };
+        // Not through `link`, which says no while too many hold it.
+        if let Some(link) = self.inner.current.load_full() {
             self.give_up(&link, reason());
         }
         self.note(reason());
         self.inner.pool.close();
+    }
+}
+
+/// More bulk questions than these at once are refused.
+const MOST_QUEUED: usize = 256;
+
+/// A place in the queue for the connections beside the lane.
+pub(crate) struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -8,10 +8,10 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::error::{ConfigError, Faults};
 use crate::event::Events;
-use crate::store::address::Address;
+use crate::store::address::{Address, Target};
 use crate::store::ask;
 use crate::store::cluster;
-use crate::store::command::{Batch, Call, Command, Step};
+use crate::store::command::{Argument, Batch, Call, Command, Step};
 use crate::store::config::RedisConfig;
 use crate::store::connect::{Access, Way};
 use crate::store::credentials::CredentialsProvider;
@@ -21,7 +21,7 @@ use crate::store::hub::Hub;
 use crate::store::library::Library;
 use crate::store::node::{Limits, Node, NodeParts};
 use crate::store::push::PushSink;
-use crate::store::reply::{FromReply, Reply};
+use crate::store::reply::{FromReply, Replies, Reply};
 use crate::store::resolver::Resolver;
 use crate::store::script::Script;
 use crate::store::sentinel::Sentinels;
@@ -35,6 +35,28 @@ use crate::task::Spawner;
 
 /// Commands to Redis over one connection that everybody shares, and no waiting when it is gone. Cheap to
 /// clone; all clones are one pool. See the room's head for what it promises.
+///
+/// ```no_run
+/// use tower_keep::store::{Command, RedisPool, StoreError};
+///
+/// /// How often `page` was looked at; `None` while Redis is away.
+/// async fn looked_at(redis: &RedisPool, page: &str) -> Result<Option<u64>, StoreError> {
+///     let one_more = Command::new("INCR").key(redis.key(format_args!("looks:{page}")));
+///     match redis.run(&one_more).await {
+///         Ok(looks) => Ok(Some(looks)),
+///         // Nobody waited for this. Where the answer was lost, the look may have been counted.
+///         Err(error) if error.is_unavailable() => Ok(None),
+///         // Redis said no: the key holds something else, the user may not do this, ..
+///         Err(error) => Err(error),
+///     }
+/// }
+/// # use tower_keep::{Keep, Profile};
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// // In a service, `keep.redis()` is the pool.
+/// let keep = Keep::builder(Profile::azure_b1()).redis_from_env().build()?;
+/// let looks = looked_at(keep.redis(), "/contacts").await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct RedisPool {
     inner: Arc<Inner>,
@@ -91,42 +113,35 @@ impl RedisPool {
     /// # Errors
     ///
     /// Names every setting that cannot be right.
-    pub fn new(config: &RedisConfig, parts: StoreParts) -> Result<Self, ConfigError> {
+    pub fn new(config: &RedisConfig, parts: &StoreParts) -> Result<Self, ConfigError> {
         let mut faults = Faults::new();
         config.check("redis", &mut faults);
-        let target = config.target("redis", &mut faults);
         faults.into_result()?;
-        let library = Library::new(&parts.scripts)?;
+        // It was checked just now, so nothing is found any more.
+        let target = config.target("redis", &mut Faults::new());
+        let in_cluster = |target: &Target| matches!(target.address, Address::Cluster { .. });
+        let library = Library::new(&parts.scripts, target.as_ref().is_some_and(in_cluster))?;
         let Some(target) = target else {
             return Ok(Self::disabled());
         };
         let authority = config.ca_certificate.as_deref();
-        let tls = target
-            .uses_tls()
-            .then(|| Tls::new("redis.ca_certificate", authority));
-        let tls = tls.transpose()?;
+        let encrypted = target.uses_tls();
+        let tls = encrypted
+            .then(|| Tls::new("redis.ca_certificate", authority))
+            .transpose()?;
         let hub = Hub::default();
         let starting = DownReason::new(DownKind::Starting, "connecting");
         let status = watch::Sender::new(RedisStatus::Down { reason: starting });
-        let vault = parts.credentials.clone();
-        let vault =
-            vault.map(|provider| Vault::new(provider, parts.clock.clone(), parts.events.clone()));
+        let access = access(config, parts, &target, (tls.clone(), hub.clone()));
+        let (vault, resolver) = (access.vault.clone(), access.resolver.clone());
         let node_parts = NodeParts {
             limits: Limits::of(config),
             probe: Some(format!("{}:probe", config.prefix())),
-            access: Access {
-                login: target.login.clone(),
-                tls: tls.clone(),
-                vault: vault.clone(),
-                resolver: Resolver::new(parts.spawner.clone()),
-                hub: hub.clone(),
-                clock: parts.clock.clone(),
-                client_name: config.client_name.as_str().into(),
-            },
+            access,
             library: Arc::new(library),
             subscribe: "SUBSCRIBE",
             channels: Arc::new(Hub::channels),
-            told: told(status.clone(), parts.events.clone()),
+            told: told(status.clone(), parts.events.clone(), parts.clock.clone()),
         };
         let fleet = match target.address {
             Address::Single(endpoint) => single(Way::Fixed(endpoint), node_parts, &parts.spawner)?,
@@ -135,7 +150,12 @@ impl RedisPool {
                 primary,
                 login,
             } => {
-                let way = Way::Sentinels(Sentinels::new(sentinels, primary, login, tls));
+                let way = Way::Sentinels(Box::new(Sentinels::new(
+                    sentinels,
+                    primary,
+                    login,
+                    (tls, resolver),
+                )));
                 single(way, node_parts, &parts.spawner)?
             }
             Address::Cluster { seeds } => {
@@ -145,7 +165,7 @@ impl RedisPool {
                     subscribe: "SSUBSCRIBE",
                     ..node_parts
                 };
-                Fleet::Cluster(Topology::start(seeds, node_parts, parts.spawner.clone()))
+                Fleet::Cluster(Topology::start(seeds, node_parts, &parts.spawner))
             }
         };
         if let Some(vault) = vault {
@@ -176,7 +196,14 @@ impl RedisPool {
         }
     }
 
-    /// A key of this service: the configured prefix, a colon, and `rest`.
+    /// What all keys of this service begin with, without the colon.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.inner.prefix
+    }
+
+    /// A key of this service: the configured prefix, a colon, and `rest`. What stands in `rest` between
+    /// braces is its hash tag: in a cluster, keys with one tag are on one server.
     #[must_use]
     pub fn key(&self, rest: impl Display) -> String {
         format!("{}:{rest}", self.inner.prefix)
@@ -191,13 +218,16 @@ impl RedisPool {
     ///
     /// See [`StoreError`]; [`may_have_run`](StoreError::may_have_run) tells whether to expect a ghost.
     pub async fn run<T: FromReply>(&self, command: &Command) -> Result<T, StoreError> {
+        if let Some(why) = command.unfit() {
+            return Err(StoreError::Unfit(why));
+        }
+        let manner = command.manner(self.inner.bulk_bytes);
         let answer = match &self.inner.fleet {
             Fleet::None => return Err(disabled()),
-            Fleet::Single(node) => ask::run(node, command).await?,
+            Fleet::Single(node) => ask::run(node, command, manner).await?,
             Fleet::Cluster(topology) => {
-                let bulk = command.is_bulk(self.inner.bulk_bytes);
                 let step = Step::Command(command.clone());
-                cluster::run(topology, &step, bulk).await?
+                cluster::run(topology, &step, manner).await?
             }
         };
         Reply(answer).read()
@@ -210,14 +240,34 @@ impl RedisPool {
     ///
     /// As [`run`](Self::run), and [`StoreError::Unfit`] for a script that the pool was not built with.
     pub async fn call<T: FromReply>(&self, call: &Call) -> Result<T, StoreError> {
+        let manner = call.manner(self.inner.bulk_bytes);
         let answer = match &self.inner.fleet {
             Fleet::None => return Err(disabled()),
-            Fleet::Single(node) => ask::call(node, call).await?,
+            Fleet::Single(node) => ask::call(node, call, manner).await?,
             Fleet::Cluster(topology) => {
-                cluster::run(topology, &Step::Call(call.clone()), false).await?
+                cluster::run(topology, &Step::Call(call.clone()), manner).await?
             }
         };
         Reply(answer).read()
+    }
+
+    /// Publishes a message to a channel, to which sinks of all instances may be
+    /// [`subscribe`](Self::subscribe)d. Returns how many connections heard it; in a cluster, on its node.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run). Published twice, it is heard twice.
+    pub async fn publish(
+        &self,
+        channel: impl AsRef<[u8]>,
+        payload: impl Argument,
+    ) -> Result<u64, StoreError> {
+        let verb = match &self.inner.fleet {
+            Fleet::Cluster(_) => "SPUBLISH",
+            Fleet::None | Fleet::Single(_) => "PUBLISH",
+        };
+        self.run(&Command::new(verb).key(channel).arg(payload))
+            .await
     }
 
     /// Sends several commands in one round trip and returns their answers in the same order.
@@ -225,28 +275,26 @@ impl RedisPool {
     /// # Errors
     ///
     /// As [`run`](Self::run) for the batch as a whole; what the server refuses concerns only its own step.
-    pub async fn run_all(
-        &self,
-        batch: &Batch,
-    ) -> Result<Vec<Result<Reply, StoreError>>, StoreError> {
+    pub async fn run_all(&self, batch: &Batch) -> Result<Replies, StoreError> {
+        if let Some(why) = batch.unfit() {
+            return Err(StoreError::Unfit(why));
+        }
+        let manner = batch.manner(self.inner.bulk_bytes);
         let answers = match &self.inner.fleet {
             Fleet::None => return Err(disabled()),
             Fleet::Single(node) => {
                 let steps: Vec<&Step> = batch.steps().iter().collect();
-                ask::batch(node, &steps, batch.is_bulk(self.inner.bulk_bytes)).await?
+                ask::batch(node, &steps, manner).await?
             }
-            Fleet::Cluster(topology) => {
-                let bulk = batch.is_bulk(self.inner.bulk_bytes);
-                cluster::batch(topology, batch.steps(), bulk).await?
-            }
+            Fleet::Cluster(topology) => cluster::batch(topology, batch.steps(), manner).await?,
         };
-        Ok(answers
-            .into_iter()
-            .map(|answer| answer.map(Reply))
-            .collect())
+        let answers = answers.into_iter().map(|answer| answer.map(Reply));
+        Ok(Replies(answers.collect::<Vec<_>>().into_iter()))
     }
 
-    /// Hears the messages of a channel, from now on and over every reconnect; see [`PushSink`] for the
+    /// Hears the messages of a channel, for the pool's life: register a fixed number of channels, not one
+    /// for each request. In a cluster it is a sharded one (`SSUBSCRIBE`), so publish with
+    /// [`publish`](Self::publish), or in a script with its `publish`. It is heard from now on and over every reconnect; see [`PushSink`] for the
     /// order they come in.
     pub fn subscribe(&self, channel: impl AsRef<[u8]>, sink: Arc<dyn PushSink>) {
         self.inner.hub.subscribe(channel.as_ref(), sink);
@@ -282,6 +330,27 @@ impl RedisPool {
     }
 }
 
+/// What all connections have in common.
+fn access(
+    config: &RedisConfig,
+    parts: &StoreParts,
+    target: &Target,
+    (tls, hub): (Option<Tls>, Hub),
+) -> Access {
+    let (clock, events) = (parts.clock.clone(), parts.events.clone());
+    let provider = parts.credentials.clone();
+    Access {
+        login: target.login.clone(),
+        tls,
+        vault: provider.map(|provider| Vault::new(provider, clock, events)),
+        resolver: Resolver::new(parts.spawner.clone()),
+        hub,
+        clock: parts.clock.clone(),
+        client_name: config.client_name.as_str().into(),
+        patience: config.command_timeout,
+    }
+}
+
 fn single(way: Way, parts: NodeParts, spawner: &Spawner) -> Result<Fleet, ConfigError> {
     let node = Node::new(way, parts)
         .map_err(|words| ConfigError::one("redis.max_connections", "the pool", words))?;
@@ -290,7 +359,10 @@ fn single(way: Way, parts: NodeParts, spawner: &Spawner) -> Result<Fleet, Config
 }
 
 fn disabled() -> StoreError {
-    StoreError::Unavailable(DownReason::new(DownKind::Stopped, "no Redis is configured"))
+    StoreError::Unavailable(DownReason::new(
+        DownKind::Disabled,
+        "no Redis is configured",
+    ))
 }
 
 impl fmt::Debug for RedisPool {

@@ -20,11 +20,10 @@ use crate::store::window::{Verdict, Window};
 #[derive(Debug)]
 pub(crate) struct Pulse {
     clock: Clock,
-    /// Commands begun. `begun - replied - abandoned` are under way.
-    begun: AtomicU64,
+    /// A silence of this length ends the connection. A caller who waits shorter than that learns nothing.
+    patience: Duration,
+    /// How many answers have come.
     replied: AtomicU64,
-    /// Commands whose caller has gone, or whose deadline passed.
-    abandoned: AtomicU64,
     state: AtomicU8,
     why: OnceLock<DownReason>,
     window: Mutex<Window>,
@@ -39,17 +38,12 @@ const DEAD: u8 = 1;
 /// Dead, and what is read from now on may be somebody else's answer.
 const POISONED: u8 = 2;
 
-/// More commands than these under way at once are refused, so that what piles up within one deadline
-/// of an outage is bounded.
-const MOST_UNDER_WAY: u64 = 16_384;
-
 impl Pulse {
-    pub(crate) fn new(clock: Clock, over: Arc<Notify>) -> Self {
+    pub(crate) fn new(clock: Clock, patience: Duration, over: Arc<Notify>) -> Self {
         Self {
             clock,
-            begun: AtomicU64::new(0),
+            patience,
             replied: AtomicU64::new(0),
-            abandoned: AtomicU64::new(0),
             state: AtomicU8::new(ALIVE),
             why: OnceLock::new(),
             window: Mutex::default(),
@@ -69,48 +63,34 @@ impl Pulse {
         limit: Duration,
         work: impl Future<Output = RedisResult<T>>,
     ) -> Result<T, Failure> {
-        let turn = self.begin()?;
+        if self.is_dead() {
+            let reason = self.reason();
+            let trip = Some(reason.clone());
+            let error = StoreError::Unavailable(reason);
+            return Err(Failure { error, trip });
+        }
+        let before = self.replied();
         match within(limit, work).await {
             Some(Ok(value)) => {
-                turn.replied();
-                self.is_sound().then_some(value).ok_or_else(|| {
-                    Failure::lost(
-                        DownKind::Protocol,
-                        "the connection's replies lost their order",
-                    )
-                })
+                self.replied.fetch_add(1, Ordering::Relaxed);
+                self.is_sound()
+                    .then_some(value)
+                    .ok_or_else(|| Failure::lost(DownKind::Protocol, DISORDER))
             }
             // redis-rs says so only of the connection; an error of the server is a value to it.
             Some(Err(error)) => Err(broken(&error)),
-            None => Err(self.missed(&turn, limit)),
+            None => Err(self.missed(before, limit)),
         }
     }
 
-    fn begin(&self) -> Result<Turn<'_>, Failure> {
-        if self.is_dead() {
-            let reason = self.reason();
-            return Err(Failure {
-                error: StoreError::Unavailable(reason.clone()),
-                trip: Some(reason),
-            });
-        }
-        let replied = self.replied.load(Ordering::Relaxed);
-        let begun = self.begun.fetch_add(1, Ordering::Relaxed);
-        let turn = Turn {
-            pulse: self,
-            replied,
-            open: true,
-        };
-        let done = replied + self.abandoned.load(Ordering::Relaxed);
-        if begun.saturating_sub(done) >= MOST_UNDER_WAY {
-            return Err(Failure::of(StoreError::Crowded));
-        }
-        Ok(turn)
-    }
-
-    fn missed(&self, turn: &Turn<'_>, limit: Duration) -> Failure {
+    /// A deadline has passed; when the command was sent, `before` answers had come.
+    fn missed(&self, before: u64, limit: Duration) -> Failure {
         let replied = self.replied();
-        let verdict = if replied == turn.replied {
+        // A little less than all of it is what a question's second half gets.
+        let impatient = limit < self.patience - self.patience / 10;
+        let verdict = if impatient {
+            Verdict::Bearable
+        } else if replied == before {
             Verdict::Silent
         } else {
             let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,10 +98,10 @@ impl Pulse {
         };
         let trip = match verdict {
             Verdict::Bearable => None,
-            Verdict::Slow => Some(DownReason::new(
-                DownKind::Slow,
-                "half of the answers come too late",
-            )),
+            Verdict::Slow => {
+                let words = "half of the answers come too late";
+                Some(DownReason::new(DownKind::Slow, words))
+            }
             Verdict::Silent => {
                 let words = format!("nothing was answered for {} ms", limit.as_millis());
                 Some(DownReason::new(DownKind::NoProgress, words))
@@ -177,36 +157,9 @@ impl Pulse {
     pub(crate) fn replied(&self) -> u64 {
         self.replied.load(Ordering::Relaxed)
     }
-
-    /// How many commands are under way.
-    pub(crate) fn under_way(&self) -> u64 {
-        let done = self.replied() + self.abandoned.load(Ordering::Relaxed);
-        self.begun.load(Ordering::Relaxed).saturating_sub(done)
-    }
 }
 
-/// One command under way. Dropped without a reply, it counts as abandoned.
-struct Turn<'a> {
-    pulse: &'a Pulse,
-    /// How many replies had come when it was sent.
-    replied: u64,
-    open: bool,
-}
-
-impl Turn<'_> {
-    fn replied(mut self) {
-        self.open = false;
-        self.pulse.replied.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        if self.open {
-            self.pulse.abandoned.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
+const DISORDER: &str = "the connection's replies lost their order";
 
 #[cfg(test)]
 mod tests {
@@ -215,7 +168,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_millis(50);
 
     fn pulse() -> Pulse {
-        Pulse::new(Clock::system(), Arc::default())
+        Pulse::new(Clock::system(), LIMIT, Arc::default())
     }
 
     #[tokio::test(start_paused = true)]
@@ -235,20 +188,15 @@ mod tests {
         let silent = pulse.turn(LIMIT, std::future::pending::<RedisResult<()>>());
         let trip = silent.await.unwrap_err().trip.unwrap();
         assert_eq!(trip.kind(), DownKind::NoProgress);
-        assert_eq!(pulse.under_way(), 0);
     }
 
-    #[tokio::test]
-    async fn a_dropped_command_is_not_under_way_any_more() {
+    #[tokio::test(start_paused = true)]
+    async fn an_impatient_caller_ends_nothing() {
         let pulse = pulse();
-        {
-            let turn = pulse.turn(LIMIT, std::future::pending::<RedisResult<()>>());
-            let mut turn = std::pin::pin!(turn);
-            let once = tokio::time::timeout(Duration::ZERO, turn.as_mut());
-            assert!(once.await.is_err());
-            assert_eq!(pulse.under_way(), 1);
+        for _ in 0..20 {
+            let silent = pulse.turn(LIMIT / 2, std::future::pending::<RedisResult<()>>());
+            assert_eq!(silent.await.unwrap_err().trip, None);
         }
-        assert_eq!(pulse.under_way(), 0);
     }
 
     #[tokio::test]
@@ -263,14 +211,5 @@ mod tests {
         assert!(matches!(after, StoreError::Unavailable(_)), "{after:?}");
         assert!(!pulse.end(DownReason::new(DownKind::Slow, "later")));
         assert_eq!(pulse.reason().kind(), DownKind::Protocol);
-    }
-
-    #[tokio::test]
-    async fn what_is_under_way_is_bounded() {
-        let pulse = pulse();
-        pulse.begun.store(MOST_UNDER_WAY, Ordering::Relaxed);
-        let crowded = pulse.turn(LIMIT, async { Ok(7) }).await.unwrap_err();
-        assert_eq!((crowded.error, crowded.trip), (StoreError::Crowded, None));
-        assert_eq!(pulse.under_way(), MOST_UNDER_WAY);
     }
 }

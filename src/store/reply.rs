@@ -27,6 +27,45 @@ impl Reply {
     }
 }
 
+/// The answers to a [`Batch`](crate::store::Batch), in its order. Each is taken once.
+#[derive(Debug)]
+pub struct Replies(pub(crate) std::vec::IntoIter<Result<Reply, StoreError>>);
+
+impl Replies {
+    /// The next answer as a `T`.
+    ///
+    /// # Errors
+    ///
+    /// What the server refused, or [`StoreError::Unreadable`]: also when there is no further answer.
+    pub fn read<T: FromReply>(&mut self) -> Result<T, StoreError> {
+        let none = StoreError::Unreadable {
+            expected: "another answer",
+            found: "the end of the batch",
+        };
+        self.0.next().unwrap_or(Err(none))?.read()
+    }
+
+    /// How many are left.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether all were taken.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+}
+
+impl Iterator for Replies {
+    type Item = Result<Reply, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next()
+    }
+}
+
 /// Can be read from a [`Reply`].
 ///
 /// Integers may come as numbers or as digits (scripts send large ones as text), text and bytes as any
@@ -71,6 +110,7 @@ impl FromReply for u64 {
     fn from_reply(reply: Reply) -> Result<Self, StoreError> {
         let read = match &reply.0 {
             Value::Int(number) => Self::try_from(*number).ok(),
+            Value::Boolean(yes) => Some(Self::from(*yes)),
             // Above i64::MAX there is no integer reply, only digits.
             Value::BulkString(digits) => std::str::from_utf8(digits)
                 .ok()
@@ -79,6 +119,39 @@ impl FromReply for u64 {
             _ => None,
         };
         read.ok_or_else(|| reply.unreadable("an integer of at least 0"))
+    }
+}
+
+impl FromReply for u32 {
+    fn from_reply(reply: Reply) -> Result<Self, StoreError> {
+        Self::try_from(u64::from_reply(reply)?).map_err(|_| StoreError::Unreadable {
+            expected: "an integer below 2^32",
+            found: "a larger one",
+        })
+    }
+}
+
+impl FromReply for usize {
+    fn from_reply(reply: Reply) -> Result<Self, StoreError> {
+        Self::try_from(u64::from_reply(reply)?).map_err(|_| StoreError::Unreadable {
+            expected: "an integer of a size",
+            found: "a larger one",
+        })
+    }
+}
+
+impl FromReply for f64 {
+    fn from_reply(reply: Reply) -> Result<Self, StoreError> {
+        let read = match &reply.0 {
+            Value::Double(number) => Some(*number),
+            Value::Int(number) => Some(*number as Self),
+            Value::BulkString(digits) => std::str::from_utf8(digits)
+                .ok()
+                .and_then(|d| d.parse().ok()),
+            Value::SimpleString(digits) => digits.parse().ok(),
+            _ => None,
+        };
+        read.ok_or_else(|| reply.unreadable("a number"))
     }
 }
 
@@ -131,15 +204,12 @@ impl<T: FromReply> FromReply for Option<T> {
     }
 }
 
-/// A list whose items are not bytes; those are `Vec<u8>` and `Bytes`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct List<T>(pub Vec<T>);
-
-impl<T: FromReply> FromReply for List<T> {
+/// A list. Of bytes it is none: those are one string, `Vec<u8>` or `Bytes`.
+impl<T: FromReply> FromReply for Vec<T> {
     fn from_reply(reply: Reply) -> Result<Self, StoreError> {
         let items = items(reply)?;
         let read = items.into_iter().map(|item| T::from_reply(Reply(item)));
-        read.collect::<Result<_, _>>().map(Self)
+        read.collect()
     }
 }
 
@@ -152,7 +222,14 @@ impl<K: FromReply, V: FromReply> FromReply for Pairs<K, V> {
         let pairs = match reply.0 {
             Value::Map(pairs) => pairs,
             other => {
-                let mut items = items(Reply(other))?.into_iter();
+                let flat = items(Reply(other))?;
+                if flat.len() % 2 == 1 {
+                    return Err(StoreError::Unreadable {
+                        expected: "names and values by turns",
+                        found: "a name without a value",
+                    });
+                }
+                let mut items = flat.into_iter();
                 let mut pairs = Vec::with_capacity(items.len() / 2);
                 while let (Some(name), Some(value)) = (items.next(), items.next()) {
                     pairs.push((name, value));
@@ -231,6 +308,18 @@ mod tests {
         assert_eq!(Reply(text("18446744073709551615")).read(), Ok(u64::MAX));
         assert!(Reply(Value::Int(-1)).read::<u64>().is_err());
         assert!(Reply(text("1.5")).read::<i64>().is_err());
+        assert_eq!(Reply(text("1.5")).read(), Ok(1.5_f64));
+        assert_eq!(Reply(Value::Int(7)).read(), Ok(7_u32));
+        assert!(Reply(text("4294967296")).read::<u32>().is_err());
+    }
+
+    #[test]
+    fn lists_are_read_item_by_item_and_bytes_are_none() {
+        let list = || Reply(Value::Array(vec![text("1"), text("2")]));
+        assert_eq!(list().read(), Ok(vec![1_i64, 2]));
+        assert_eq!(list().read(), Ok(vec![b"1".to_vec(), b"2".to_vec()]));
+        assert!(list().read::<Vec<u8>>().is_err());
+        assert!(Reply(text("12")).read::<Vec<i64>>().is_err());
     }
 
     #[test]
@@ -263,5 +352,7 @@ mod tests {
                 Ok(Pairs(vec![("a".to_owned(), 1_i64)]))
             );
         }
+        let odd = Reply(Value::Array(vec![text("a")]));
+        assert!(odd.read::<Pairs<String, i64>>().is_err());
     }
 }

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use futures_util::future::select_ok;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisResult};
 use tokio::sync::Mutex;
 
 use crate::store::address::{Endpoint, Login};
+use crate::store::classify::unreachable;
 use crate::store::reply::Reply;
+use crate::store::resolver::Resolver;
 use crate::store::status::{DownKind, DownReason};
 use crate::store::tls::Tls;
 
@@ -19,6 +22,7 @@ pub(crate) struct Sentinels {
     primary: String,
     login: Login,
     tls: Option<Tls>,
+    resolver: Resolver,
     kept: Mutex<Option<MultiplexedConnection>>,
 }
 
@@ -30,13 +34,14 @@ impl Sentinels {
         endpoints: Vec<Endpoint>,
         primary: String,
         login: Login,
-        tls: Option<Tls>,
+        (tls, resolver): (Option<Tls>, Resolver),
     ) -> Self {
         Self {
             endpoints,
             primary,
             login,
             tls,
+            resolver,
             kept: Mutex::new(None),
         }
     }
@@ -50,27 +55,41 @@ impl Sentinels {
             *kept = Some(sentinel);
             return Ok(endpoint);
         }
-        let mut words = String::from("no Sentinel was asked");
-        for endpoint in &self.endpoints {
-            match self.connect(endpoint).await {
-                Ok(mut sentinel) => {
-                    if let Some(primary) = self.ask(&mut sentinel).await {
-                        *kept = Some(sentinel);
-                        return Ok(primary);
-                    }
-                    words = format!("Sentinel {endpoint} knows no primary `{}`", self.primary);
-                }
-                Err(error) => words = format!("Sentinel {endpoint}: {error}"),
-            }
+        if self.endpoints.is_empty() {
+            return Err(DownReason::new(DownKind::NoPrimary, "no Sentinel is named"));
         }
-        Err(DownReason::new(DownKind::NoPrimary, words))
+        // All at once: with two of three silent, one after the other would take too long.
+        let asked = self
+            .endpoints
+            .iter()
+            .map(|one| Box::pin(self.named_by(one)));
+        let (sentinel, primary) = select_ok(asked).await.map(|(first, _)| first)?;
+        *kept = Some(sentinel);
+        Ok(primary)
+    }
+
+    /// One Sentinel, and the primary that it names.
+    async fn named_by(
+        &self,
+        endpoint: &Endpoint,
+    ) -> Result<(MultiplexedConnection, Endpoint), DownReason> {
+        let trouble = |words: String| {
+            DownReason::new(DownKind::NoPrimary, format!("Sentinel {endpoint}: {words}"))
+        };
+        let connected = self.connect(endpoint).await;
+        let mut sentinel = connected.map_err(|error| trouble(unreachable(&error).to_string()))?;
+        match self.ask(&mut sentinel).await {
+            Some(primary) => Ok((sentinel, primary)),
+            None => Err(trouble(format!("knows no primary `{}`", self.primary))),
+        }
     }
 
     async fn connect(&self, endpoint: &Endpoint) -> RedisResult<MultiplexedConnection> {
         let info = endpoint.info(&self.login, self.tls.as_ref())?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE));
+            .set_response_timeout(Some(PATIENCE))
+            .set_dns_resolver(self.resolver.clone());
         let client = redis::Client::open(info)?;
         client
             .get_multiplexed_async_connection_with_config(&config)

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// The state of a [`RedisPool`](crate::store::RedisPool), readable at any time without waiting.
+/// The state of a `RedisPool`, readable at any time without waiting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisStatus {
     /// Commands are sent.
     Up,
-    /// Commands fail at once; a connection is being sought in the background.
+    /// Commands fail at once; a connection is being sought in the background. Of a cluster this is told
+    /// while any of its masters is away; commands for the slots of the others are sent all the same.
     Down {
         /// Why.
         reason: DownReason,
@@ -84,9 +85,12 @@ pub enum DownKind {
     Cluster,
     /// The stack was shut down.
     Stopped,
+    /// No Redis is configured.
+    Disabled,
 }
 
 impl DownReason {
+    #[cfg(feature = "redis")]
     pub(crate) fn new(kind: DownKind, words: impl Into<Arc<str>>) -> Self {
         Self {
             kind,

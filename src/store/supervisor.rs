@@ -2,7 +2,6 @@
 //! and begins again.
 
 use std::future::Future;
-use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,11 +9,11 @@ use std::time::Duration;
 
 use redis::Cmd;
 
-use crate::store::backoff::Backoff;
+use crate::store::backoff::{Backoff, chance};
 use crate::store::classify::Failure;
 use crate::store::greet::{greet, probe, quick};
-use crate::store::library::{Dialect, Library};
 use crate::store::link::Link;
+use crate::store::load::load;
 use crate::store::node::Node;
 use crate::store::status::{DownKind, DownReason};
 use crate::task::Spawner;
@@ -34,8 +33,9 @@ const SENTINEL_ROUND: Duration = Duration::from_secs(1);
 /// Runs until the stack is shut down. Ends the node when it is dropped.
 pub(crate) fn supervise(node: Node, spawner: &Spawner) -> bool {
     let stopped = spawner.clone();
+    // Made here, because a task that is dropped before it first runs has to end the node as well.
+    let ending = Ending(node);
     spawner.spawn(async move {
-        let ending = Ending(node);
         let node = &ending.0;
         tokio::select! {
             () = stopped.stopped() => {}
@@ -67,7 +67,7 @@ async fn run(node: &Node) {
         if clock.now().since(began) >= STEADY {
             backoff = Backoff::new();
         } else {
-            tokio::time::sleep(backoff.pause(scattered(1))).await;
+            tokio::time::sleep(backoff.pause(chance())).await;
         }
     }
 }
@@ -108,7 +108,7 @@ async fn establish(node: &Node, backoff: &mut Backoff) -> Link {
         if silent && !alone && patient.is_none() {
             patient = Some(Box::pin(attempt(node, limits.connect_timeout)));
         }
-        let pause = backoff.pause(scattered(attempts));
+        let pause = backoff.pause(chance());
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             outcome = also(&mut patient) => match outcome {
@@ -131,11 +131,6 @@ async fn also(patient: &mut Option<Attempt<'_>>) -> Result<Link, Failed> {
     }
 }
 
-/// A number that differs between the instances of a fleet.
-fn scattered(seed: u32) -> u32 {
-    (RandomState::new().hash_one(seed) & u64::from(u32::MAX)) as u32
-}
-
 async fn attempt(node: &Node, limit: Duration) -> Result<Link, Failed> {
     match tokio::time::timeout(limit, connect(node)).await {
         Ok(Ok(link)) => Ok(link),
@@ -144,7 +139,7 @@ async fn attempt(node: &Node, limit: Duration) -> Result<Link, Failed> {
             reason,
         }),
         Err(_) => {
-            let words = format!("no connection within {} ms", limit.as_millis());
+            let words = node.way().unanswered(limit);
             Err(Failed {
                 reason: DownReason::new(DownKind::NoProgress, words),
                 silent: true,
@@ -175,66 +170,38 @@ async fn connect(node: &Node) -> Result<Link, DownReason> {
     }
 }
 
-/// Loads the scripts, as functions where the server has them and lets us.
-async fn load(link: &Link, library: &Library, limit: Duration) -> Result<Dialect, DownReason> {
-    if library.is_empty() {
-        return Ok(Dialect::Functions);
-    }
-    for dialect in [Dialect::Functions, Dialect::Scripts] {
-        match load_as(link, library, dialect, limit).await? {
-            Loaded::Yes => return Ok(dialect),
-            Loaded::NotHere => {}
-        }
-    }
-    // Neither is allowed: what needs no script works all the same, and a call says why it does not.
-    Ok(Dialect::Scripts)
-}
-
-/// Whether this server takes scripts in a dialect.
-pub(crate) enum Loaded {
-    Yes,
-    NotHere,
-}
-
-/// Loads all scripts in one dialect; also when the server has lost them.
-pub(crate) async fn load_as(
-    link: &Link,
-    library: &Library,
-    dialect: Dialect,
-    limit: Duration,
-) -> Result<Loaded, DownReason> {
-    for cmd in library.load(dialect) {
-        match link.one(&cmd, limit).await {
-            Ok(_) => {}
-            Err(Failure {
-                trip: Some(reason), ..
-            }) => return Err(reason),
-            Err(Failure { error, .. }) => {
-                tracing::debug!(target: "tower_keep", ?dialect, %error, "scripts not loaded");
-                return Ok(Loaded::NotHere);
-            }
-        }
-    }
-    Ok(Loaded::Yes)
-}
-
 /// Subscribes to whatever is registered. What is subscribed already is confirmed once more, which the
 /// hub tells only those who were not told yet.
 async fn subscribe(node: &Node, link: &Link) -> Result<(), DownReason> {
     let parts = node.parts();
     let (hub, limit) = (&parts.access.hub, parts.limits.command_timeout);
     let version = hub.version();
+    let mut complete = true;
     for channel in (parts.channels)(hub) {
         let mut cmd = redis::cmd(parts.subscribe);
         cmd.arg(channel);
-        settled(link.subscribe(&cmd, limit).await)?;
+        match link.subscribe(&cmd, limit).await {
+            Ok(()) => {}
+            Err(Failure {
+                trip: Some(why), ..
+            }) => return Err(why),
+            Err(Failure { error, .. }) if error.is_unavailable() => {
+                // The slot is on its way, and so is the news of it. Its sinks wait for `Subscribed`.
+                complete = false;
+            }
+            Err(Failure { error, .. }) => {
+                tracing::warn!(target: "tower_keep", %error, "a channel is not subscribed");
+            }
+        }
     }
     let prefixes = hub.untracked(link.id);
     if !prefixes.is_empty() {
         settled(link.one(&tracking(&prefixes), limit).await)?;
         hub.tracking(link.id, &prefixes);
     }
-    link.set_subscribed(version);
+    if complete {
+        link.set_subscribed(version);
+    }
     Ok(())
 }
 
@@ -247,7 +214,7 @@ fn tracking(prefixes: &[Vec<u8>]) -> Cmd {
     cmd
 }
 
-/// Without its subscriptions a connection would lie to whoever waits for messages, so it is given up.
+/// A prefix that is wider than one already watched can only be watched on another connection.
 fn settled<T>(outcome: Result<T, Failure>) -> Result<T, DownReason> {
     outcome.map_err(|failure| {
         let words = format!("subscribing failed: {}", failure.error);
@@ -263,7 +230,8 @@ async fn watch(node: &Node, link: &Arc<Link>) -> DownReason {
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut sentinel_rounds = tokio::time::interval(SENTINEL_ROUND);
     sentinel_rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut replied = link.pulse.replied();
+    // Runs beside the rest: Sentinels that do not answer must not keep us from seeing the connection end.
+    let mut look: Option<Look<'_>> = None;
     loop {
         if link.pulse.is_dead() {
             return link.pulse.reason();
@@ -277,20 +245,16 @@ async fn watch(node: &Node, link: &Arc<Link>) -> DownReason {
             () = node.nudged() => {}
             _ = beats.tick() => {
                 node.close_idle(IDLE);
-                // Whoever is answered all the time needs no heartbeat, unless it is answered no.
-                let idle = link.pulse.replied() == replied;
-                if (idle || link.refuses_writes().is_some())
-                    && let Some(reason) = beat(node, link).await
-                {
-                    return reason;
-                }
-                replied = link.pulse.replied();
-            }
-            _ = sentinel_rounds.tick(), if node.has_sentinels() => {
-                if let Some(reason) = replaced(node, link).await {
+                if let Some(reason) = beat(node, link).await {
                     return reason;
                 }
             }
+            _ = sentinel_rounds.tick(), if node.has_sentinels() && look.is_none() => {
+                look = Some(Box::pin(replaced(node, link)));
+            }
+            outcome = seen(&mut look) => if let Some(reason) = outcome {
+                return reason;
+            },
         }
     }
 }
@@ -314,6 +278,20 @@ async fn beat(node: &Node, link: &Link) -> Option<DownReason> {
             None
         }
         Err(failure) => failure.trip,
+    }
+}
+
+type Look<'a> = Pin<Box<dyn Future<Output = Option<DownReason>> + Send + 'a>>;
+
+/// What the Sentinels say, or never where they are not being asked.
+async fn seen(look: &mut Option<Look<'_>>) -> Option<DownReason> {
+    match look {
+        Some(asking) => {
+            let outcome = asking.as_mut().await;
+            *look = None;
+            outcome
+        }
+        None => std::future::pending().await,
     }
 }
 

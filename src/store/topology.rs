@@ -1,16 +1,19 @@
 //! Which servers make up a cluster, and which of them serves which keys: kept up to date in the background.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use redis::{AsyncConnectionConfig, RedisResult, Value};
+use redis::{AsyncConnectionConfig, RedisError, RedisResult, Value};
 use tokio::sync::{Notify, watch};
 
 use crate::store::address::Endpoint;
 use crate::store::ask;
-use crate::store::command::Command;
+use crate::store::backoff::{Backoff, chance};
+use crate::store::classify::unreachable;
+use crate::store::command::{Command, Manner};
 use crate::store::connect::Way;
 use crate::store::error::StoreError;
 use crate::store::hub::Hub;
@@ -33,10 +36,16 @@ struct Inner {
     told: Told,
     spawner: Spawner,
     map: ArcSwap<Map>,
+    /// Held while the map is replaced, so that no node is started twice or forgotten.
+    adopting: Mutex<()>,
+    telling: Mutex<()>,
     /// Wakes the refresher: somebody was sent elsewhere, or a node went down.
     stale: Notify,
     /// How often the map was read.
     rounds: watch::Sender<u64>,
+    /// Whether all masters have been up at once. From then on one that has just joined is no reason to
+    /// call the cluster down.
+    begun: AtomicBool,
 }
 
 /// Slots and their masters, in the slots' order of nodes.
@@ -61,7 +70,7 @@ const PATIENCE: Duration = Duration::from_millis(400);
 
 impl Topology {
     /// Begins to look for the cluster behind `seeds`.
-    pub(crate) fn start(seeds: Vec<Endpoint>, template: NodeParts, spawner: Spawner) -> Self {
+    pub(crate) fn start(seeds: Vec<Endpoint>, template: NodeParts, spawner: &Spawner) -> Self {
         let topology = Self {
             inner: Arc::new(Inner {
                 seeds,
@@ -72,15 +81,18 @@ impl Topology {
                     slots: SlotMap::default(),
                     nodes: Vec::new(),
                 }),
+                adopting: Mutex::new(()),
+                telling: Mutex::new(()),
                 stale: Notify::new(),
                 rounds: watch::Sender::new(0),
+                begun: AtomicBool::new(false),
             }),
         };
-        let (refreshed, stopped) = (topology.clone(), spawner.clone());
+        let (refreshed, stopped) = (Ending(topology.clone()), spawner.clone());
         spawner.spawn(async move {
             tokio::select! {
                 () = stopped.stopped() => {}
-                () = refreshed.refresh() => {}
+                () = refreshed.0.refresh() => {}
             }
         });
         topology
@@ -90,10 +102,7 @@ impl Topology {
     pub(crate) fn master(&self, route: Option<&[u8]>) -> Result<Node, StoreError> {
         let map = self.inner.map.load();
         let member = match route {
-            Some(key) => map
-                .slots
-                .owner(slot_of(key))
-                .and_then(|at| map.nodes.get(at)),
+            Some(key) => map.owner(slot_of(key)),
             None => {
                 let up = map.nodes.iter().find(|member| member.node.link().is_ok());
                 up.or(map.nodes.first())
@@ -108,6 +117,12 @@ impl Topology {
         }
     }
 
+    /// The master of a slot, if it has one.
+    pub(crate) fn master_of(&self, slot: u16) -> Option<Node> {
+        let map = self.inner.map.load();
+        map.owner(slot).map(|member| member.node.clone())
+    }
+
     /// The master at this address, if the map knows it.
     pub(crate) fn at(&self, address: &NodeAddress) -> Option<Node> {
         let map = self.inner.map.load();
@@ -120,6 +135,23 @@ impl Topology {
     pub(crate) fn nodes(&self) -> Vec<Node> {
         let map = self.inner.map.load();
         map.nodes.iter().map(|member| member.node.clone()).collect()
+    }
+
+    /// A slot was said to have moved. Until the whole map is read again, this is what it looks like; for a
+    /// server that the map does not name it says nothing.
+    pub(crate) fn moved(&self, slot: u16, to: &NodeAddress) {
+        let told = |map: &Map| {
+            let known = map.nodes.iter().any(|member| member.address == *to);
+            let news = map.owner(slot).is_none_or(|member| member.address != *to);
+            (known && news).then(|| map.slots.with_moved(slot, to.clone()))
+        };
+        self.adopt(told);
+        self.inner.stale.notify_one();
+    }
+
+    /// Whether the cluster has been there as a whole, so that a master that is not there yet has joined.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.inner.begun.load(Ordering::Relaxed)
     }
 
     /// Has the map read again soon.
@@ -137,24 +169,29 @@ impl Topology {
     }
 
     async fn refresh(&self) {
+        let mut backoff = Backoff::new();
         loop {
-            match self.slots().await {
-                Ok(slots) => self.adopt(slots),
+            let news = match self.slots().await {
+                Ok(slots) => self.adopt(|old| (old.slots != slots).then_some(slots)),
                 Err(reason) => {
                     if self.inner.map.load().nodes.is_empty() {
                         (self.inner.told)(RedisStatus::Down { reason });
                     }
+                    false
                 }
-            }
-            self.inner.rounds.send_modify(|round| *round += 1);
-            let pause = if self.inner.whole().is_ok() {
-                CALM
-            } else {
-                AMISS
             };
+            self.inner.rounds.send_modify(|round| *round += 1);
+            let whole = self.inner.whole().is_ok();
+            // Where looking brought nothing new, it will not at once: however many commands ask for it.
+            if news || whole {
+                backoff = Backoff::new();
+                tokio::time::sleep(GATHER).await;
+            } else {
+                tokio::time::sleep(backoff.pause(chance())).await;
+            }
             tokio::select! {
-                () = self.inner.stale.notified() => tokio::time::sleep(GATHER).await,
-                () = tokio::time::sleep(pause) => {}
+                () = self.inner.stale.notified() => {}
+                () = tokio::time::sleep(if whole { CALM } else { AMISS }) => {}
             }
         }
     }
@@ -164,7 +201,7 @@ impl Topology {
         let question = Command::new("CLUSTER").arg("SLOTS");
         let map = self.inner.map.load_full();
         for member in &map.nodes {
-            if let Ok(answer) = ask::run(&member.node, &question).await
+            if let Ok(answer) = ask::run(&member.node, &question, Manner::default()).await
                 && let Ok(slots) = SlotMap::parse(&answer, &member.address.host)
             {
                 return Ok(slots);
@@ -172,23 +209,33 @@ impl Topology {
         }
         let mut reason = self.inner.unserved();
         for seed in &self.inner.seeds {
-            let told = match self.ask_seed(seed).await {
-                Ok(Value::ServerError(error)) => Err(format!(
-                    "{} {}",
-                    error.code(),
-                    error.details().unwrap_or_default()
-                )),
-                Ok(answer) => SlotMap::parse(&answer, seed.host()),
-                Err(error) => Err(error.to_string()),
+            let answer = match self.ask_seed(seed).await {
+                Ok(Value::ServerError(error)) => Err(unreachable(&RedisError::from(error))),
+                Ok(answer) => Ok(answer),
+                Err(error) => Err(unreachable(&error)),
             };
+            let told = answer.and_then(|answer| {
+                let malformed = |words: String| DownReason::new(DownKind::Cluster, words);
+                let parsed = SlotMap::parse(&answer, seed.host());
+                parsed.map_err(|error| malformed(error.to_string()))
+            });
             match told {
                 Ok(slots) => return Ok(slots),
-                Err(words) => {
-                    reason = DownReason::new(DownKind::Cluster, format!("{seed}: {words}"));
+                Err(why) => {
+                    self.tell_vault(&why);
+                    reason = DownReason::new(why.kind(), format!("{seed}: {why}"));
                 }
             }
         }
         Err(reason)
+    }
+
+    /// Others are fetched before the next attempt, if these were not taken.
+    fn tell_vault(&self, reason: &DownReason) {
+        let vault = &self.inner.template.access.vault;
+        if let (DownKind::Authentication, Some(vault)) = (reason.kind(), vault) {
+            vault.refused();
+        }
     }
 
     async fn ask_seed(&self, seed: &Endpoint) -> RedisResult<Value> {
@@ -210,19 +257,24 @@ impl Topology {
         seed.send_packed_command(&question).await
     }
 
-    /// Keeps the nodes that stay, starts those that are new, and lets go of the others.
-    fn adopt(&self, slots: SlotMap) {
+    /// Makes a new map of the old one, if there is news: keeps the nodes that stay, starts those that join,
+    /// and lets go of the others. Returns whether there was news.
+    fn adopt(&self, news: impl FnOnce(&Map) -> Option<SlotMap>) -> bool {
+        let adopting = &self.inner.adopting;
+        let _adopting = adopting.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.inner.map.load_full();
+        let Some(slots) = news(&old) else {
+            return false;
+        };
         let mut nodes = Vec::with_capacity(slots.nodes().len());
         for address in slots.nodes() {
             let known = old.nodes.iter().find(|member| member.address == *address);
             match known.cloned().or_else(|| self.join(address)) {
                 Some(member) => nodes.push(member),
-                // Without its pool a node cannot be; the slots keep their order all the same.
-                None => return,
+                // Without its pool a node cannot be; the settings were checked, so it can.
+                None => return false,
             }
         }
-        let changed = old.slots != slots;
         let map = Arc::new(Map { slots, nodes });
         self.inner.map.store(Arc::clone(&map));
         for gone in &old.nodes {
@@ -234,19 +286,21 @@ impl Topology {
                 gone.node.retire();
             }
         }
-        if changed {
-            // Channels live where their slot is, so every node looks for new ones.
-            self.inner.template.access.hub.touch();
+        // Channels live where their slot is, so every node looks for new ones.
+        let hub = &self.inner.template.access.hub;
+        if !hub.channels().is_empty() {
+            hub.touch();
             map.nodes.iter().for_each(|member| member.node.nudge());
         }
         self.inner.tell();
+        true
     }
 
     fn join(&self, address: &NodeAddress) -> Option<Member> {
         let template = &self.inner.template;
         let tls = self.inner.seeds.first().is_some_and(Endpoint::is_tls);
         let endpoint = Endpoint::Tcp {
-            host: address.host.clone(),
+            host: address.host.as_ref().to_owned(),
             port: address.port,
             tls,
         };
@@ -273,6 +327,16 @@ impl Topology {
     }
 }
 
+/// Before there is any node, nobody else says that it is over.
+struct Ending(Topology);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let reason = DownReason::new(DownKind::Stopped, "the stack was shut down");
+        (self.0.inner.told)(RedisStatus::Down { reason });
+    }
+}
+
 /// The channels whose slot a node serves.
 fn channels_at(inner: &Weak<Inner>, address: &NodeAddress, hub: &Hub) -> Vec<Vec<u8>> {
     let Some(inner) = inner.upgrade() else {
@@ -281,11 +345,16 @@ fn channels_at(inner: &Weak<Inner>, address: &NodeAddress, hub: &Hub) -> Vec<Vec
     let map = inner.map.load();
     let mut channels = hub.channels();
     channels.retain(|channel| {
-        let owner = map.slots.owner(slot_of(channel));
-        let owner = owner.and_then(|at| map.nodes.get(at));
+        let owner = map.owner(slot_of(channel));
         owner.is_some_and(|member| member.address == *address)
     });
     channels
+}
+
+impl Map {
+    fn owner(&self, slot: u16) -> Option<&Member> {
+        self.slots.owner(slot).and_then(|at| self.nodes.get(at))
+    }
 }
 
 impl Inner {
@@ -301,26 +370,36 @@ impl Inner {
         if map.slots.uncovered() > 0 {
             return Err(self.unserved());
         }
-        let down = map
-            .nodes
-            .iter()
-            .find_map(|member| match member.node.link() {
-                Err(StoreError::Unavailable(reason)) => Some((&member.address, reason)),
-                _ => None,
-            });
-        match down {
+        let reasons = map.nodes.iter().filter_map(|member| {
+            let reason = member.node.link().err()?.away()?;
+            Some((&member.address, reason))
+        });
+        let begun = self.begun.load(Ordering::Relaxed);
+        let amiss = reasons.filter(|(_, reason)| !(begun && reason.kind() == DownKind::Starting));
+        // One that was shut down says that all are about to be.
+        let worst = amiss.min_by_key(|(_, reason)| reason.kind() != DownKind::Stopped);
+        match worst {
             None => Ok(()),
+            Some((_, reason)) if reason.kind() == DownKind::Stopped => Err(reason),
             Some((address, reason)) => {
-                let NodeAddress { host, port } = address;
-                let words = format!("master {host}:{port} of {}: {reason}", map.nodes.len());
-                Err(DownReason::new(DownKind::Cluster, words))
+                let words = format!("master {address} of {}: {reason}", map.nodes.len());
+                let kind = match reason.kind() {
+                    DownKind::Starting => DownKind::Starting,
+                    _ => DownKind::Cluster,
+                };
+                Err(DownReason::new(kind, words))
             }
         }
     }
 
     fn tell(&self) {
+        // Looking and telling are one: else an old look could be told last.
+        let _telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
         (self.told)(match self.whole() {
-            Ok(()) => RedisStatus::Up,
+            Ok(()) => {
+                self.begun.store(true, Ordering::Relaxed);
+                RedisStatus::Up
+            }
             Err(reason) => RedisStatus::Down { reason },
         });
     }

@@ -308,6 +308,8 @@ mod tests {
             *self.asked.lock().unwrap() += 1;
             let answer = self.script.lock().unwrap().pop_front();
             Box::pin(async move {
+                // Others come in between, as they do while a token service is asked.
+                tokio::task::yield_now().await;
                 match answer {
                     Some(answer) => answer,
                     None => std::future::pending().await,
@@ -381,7 +383,8 @@ mod tests {
     type Logins = Pin<Box<dyn Stream<Item = RedisResult<BasicAuth>> + Send>>;
 
     async fn next_password(logins: &mut Logins) -> String {
-        let login = poll_fn(|cx| logins.as_mut().poll_next(cx)).await;
+        let login = poll_fn(|cx| logins.as_mut().poll_next(cx));
+        let login = tokio::time::timeout(SECOND, login).await.unwrap();
         login.unwrap().unwrap().password().to_owned()
     }
 
@@ -410,6 +413,15 @@ mod tests {
         assert_eq!(next_password(&mut early).await, "second");
         assert_eq!(next_password(&mut late).await, "second", "at once");
         assert!(!has_news(&mut late).await, "and once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_come_at_once_share_one_answer() {
+        let world = world([token("first"), token("second")]);
+        let vault = &world.vault;
+        let (one, two, three) = tokio::join!(vault.fresh(), vault.fresh(), vault.fresh());
+        assert_eq!((one, two, three), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(world.asked(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -85,14 +85,14 @@ mod tests {
     #[test]
     fn a_few_misses_among_many_replies_are_no_reason() {
         let mut window = Window::default();
-        let mut bearable = |n: u64| window.miss(at(n * 5), n * 10) == Verdict::Bearable;
+        let bearable = |n: u64| window.miss(at(n * 5), n * 10) == Verdict::Bearable;
         assert!((0..200).all(bearable));
     }
 
     #[test]
     fn old_misses_are_forgotten() {
         let mut window = Window::default();
-        let mut bearable = |n: u64| window.miss(at(n * 400), n) == Verdict::Bearable;
+        let bearable = |n: u64| window.miss(at(n * 400), n) == Verdict::Bearable;
         assert!((0..100).all(bearable));
     }
 

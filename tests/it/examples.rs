@@ -40,9 +40,15 @@ struct Answer {
 impl Example {
     /// Starts an example on a free port and waits until it says where it listens.
     fn start(name: &str) -> Self {
+        Self::start_with(name, &[])
+    }
+
+    /// The same with these variables in its environment.
+    fn start_with(name: &str, variables: &[(&str, &str)]) -> Self {
         let folder = folder();
         let mut process = command(name)
             .env("TMPDIR", &folder)
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the example starts");
@@ -226,6 +232,12 @@ fn features() -> Vec<&'static str> {
     if cfg!(feature = "axum") {
         features.push("axum");
     }
+    if cfg!(feature = "redis") {
+        features.push("redis");
+    }
+    if cfg!(feature = "redis-tls") {
+        features.push("redis-tls");
+    }
     if cfg!(feature = "sqlx-sqlite") {
         features.push("sqlx-sqlite");
     }
@@ -253,6 +265,7 @@ async fn run(name: &str, variables: &[(&str, &str)]) -> Output {
 #[cfg(all(feature = "axum", feature = "sqlx-sqlite"))]
 mod service {
     use super::*;
+    use crate::redis::TestRedis;
 
     const ADA: &str = r#"{"organization_id":299,"name":"Ada Byron","email":"ada@example.com"}"#;
 
@@ -504,6 +517,53 @@ mod service {
         assert!(counted("unmatched"), "{metrics}");
         assert!(!metrics.contains("/contacts/7"), "{metrics}");
         assert_eq!(queries(&metrics), 2, "{metrics}");
+    }
+
+    #[tokio::test]
+    async fn redis_may_come_and_go_while_it_answers() {
+        let redis = TestRedis::start();
+        let service = Example::start_with("service", &[("REDIS_URL", &redis.url())]);
+        let told = async |status: &str, words: &str| {
+            let looks = async {
+                loop {
+                    let health = service.get("/health").await;
+                    assert_eq!(health.status, StatusCode::OK);
+                    let redis = &health.json()["components"]["redis"];
+                    let detail = redis["detail"].as_str().unwrap();
+                    if redis["status"] == status && detail.starts_with(words) {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            within(looks).await;
+        };
+        let visited = async || {
+            let count = service.get("/visits").await.json();
+            let by = count["counted_by"].as_str().unwrap().to_owned();
+            (count["visits"].as_u64().unwrap(), by)
+        };
+        told("healthy", "up: redis ").await;
+        assert_eq!(visited().await, (1, "redis".to_owned()));
+        assert_eq!(visited().await, (2, "redis".to_owned()));
+        service.get("/contacts/7").await.assert_hit(false);
+
+        redis.kill();
+        told("degraded", "down: ").await;
+        assert_eq!(visited().await, (3, "this instance".to_owned()));
+        service.get("/contacts/7").await.assert_hit(true);
+        let changed = service.send(Method::PUT, "/contacts/7", ADA).await;
+        assert_eq!(changed.status, StatusCode::OK, "{changed:?}");
+        service.get("/contacts/7").await.assert_hit(false);
+        assert_eq!(service.get("/ready").await.status, StatusCode::OK);
+
+        redis.restart();
+        told("healthy", "up: redis ").await;
+        assert_eq!(visited().await, (1, "redis".to_owned()));
+        let metrics = service.get("/metrics").await.body;
+        for line in ["keep_redis_up 1", "keep_redis_connections 1"] {
+            assert!(metrics.lines().any(|found| found == line), "{metrics}");
+        }
     }
 
     #[tokio::test]

@@ -19,7 +19,14 @@ mod measure;
 mod metrics;
 mod store;
 #[path = "../../../tests/it/redis/mod.rs"]
-#[allow(dead_code, unreachable_pub, clippy::panic, clippy::expect_used, clippy::unwrap_used, reason = "the tests' helper, of which only a part is used")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::panic,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "the tests' helper, of which only a part is used"
+)]
 mod test_redis;
 mod traffic;
 
@@ -34,8 +41,11 @@ pub(crate) type Failure = Box<dyn std::error::Error>;
 type Room = (&'static str, fn(&Bench) -> Result<(), Failure>);
 
 /// What can be measured, in order. Rooms still to come: `guard`, `rate_limit`, `tiers`.
-const ROOMS: [Room; 3] =
-    [("metrics", metrics::run), ("cache", cache::run), ("store", store::run)];
+const ROOMS: [Room; 3] = [
+    ("metrics", metrics::run),
+    ("cache", cache::run),
+    ("store", store::run),
+];
 
 fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();

@@ -30,7 +30,10 @@ static READ: Script = Script::reading("read", "return redis.call('GET', keys[1])
 
 pub(crate) fn run(_: &Bench) -> Result<(), Failure> {
     let server = TestRedis::start();
-    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let stand = runtime.block_on(Stand::new(&server))?;
     for (callers, commands) in CASES {
         gets(&runtime, &stand, callers, commands);
@@ -63,7 +66,7 @@ impl Stand {
             scripts: vec![&READ],
             credentials: None,
         };
-        let ours = RedisPool::new(&config, parts)?;
+        let ours = RedisPool::new(&config, &parts)?;
         ours.watch().until_up().await;
         // RESP3, as ours; without Nagle's delay, as ours.
         let client = redis::Client::open(format!("{}?protocol=resp3", server.url()))?;
@@ -74,7 +77,11 @@ impl Stand {
         let mut checkout = deadpool_redis::Config::from_url(server.url());
         checkout.pool = Some(deadpool_redis::PoolConfig::new(2));
         let checkout = checkout.create_pool(Some(deadpool_redis::Runtime::Tokio1))?;
-        let () = redis::cmd("SET").arg("k").arg(&VALUE[..]).query_async(&mut bare).await?;
+        let () = redis::cmd("SET")
+            .arg("k")
+            .arg(&VALUE[..])
+            .query_async(&mut bare)
+            .await?;
         let mut load = redis::cmd("SCRIPT");
         load.arg("LOAD").arg("return redis.call('GET', KEYS[1])");
         let sha = load.query_async(&mut bare).await?;
@@ -102,19 +109,19 @@ struct Contender<'a> {
     turn: Box<dyn FnMut(usize, usize) -> Vec<u32> + 'a>,
 }
 
-fn contender<'a, F, W>(
+/// `caller` makes what one caller runs: so many commands, one after the other, on a handle of its own.
+fn contender<'a, W>(
     runtime: &'a Runtime,
     name: &'static str,
     share: usize,
-    caller: impl Fn() -> F + 'a,
+    caller: impl Fn(usize) -> W + 'a,
 ) -> Contender<'a>
 where
-    F: FnMut() -> W + Send + 'static,
-    W: Future<Output = usize> + Send,
+    W: Future<Output = Vec<u32>> + Send + 'static,
 {
     let turn = move |callers: usize, commands: usize| {
         let each = commands.div_ceil(callers);
-        let callers: Vec<_> = (0..callers).map(|_| runtime.spawn(call(caller(), each))).collect();
+        let callers: Vec<_> = (0..callers).map(|_| runtime.spawn(caller(each))).collect();
         let mut latencies = Vec::with_capacity(commands);
         for one in callers {
             match runtime.block_on(one) {
@@ -131,87 +138,73 @@ where
     }
 }
 
-async fn call<F, W>(mut command: F, times: usize) -> Vec<u32>
-where
-    F: FnMut() -> W + Send,
-    W: Future<Output = usize> + Send,
-{
-    let mut latencies = Vec::with_capacity(times);
-    for _ in 0..times {
-        let begun = Instant::now();
-        assert_eq!(command().await, VALUE.len(), "all must deliver the value");
-        latencies.push(u32::try_from(begun.elapsed().as_nanos()).unwrap_or(u32::MAX));
-    }
-    latencies
+/// Runs a command so many times, all of which must deliver the value.
+macro_rules! times {
+    ($each:expr, $command:expr) => {{
+        let mut latencies = Vec::with_capacity($each);
+        for _ in 0..$each {
+            let begun = Instant::now();
+            let value: Vec<u8> = $command.await.unwrap_or_default();
+            assert_eq!(value.len(), VALUE.len());
+            latencies.push(u32::try_from(begun.elapsed().as_nanos()).unwrap_or(u32::MAX));
+        }
+        latencies
+    }};
+}
+
+fn get() -> redis::Cmd {
+    let mut get = redis::cmd("GET");
+    get.arg("k");
+    get
 }
 
 fn gets(runtime: &Runtime, stand: &Stand, callers: usize, commands: usize) {
-    let ours = contender(runtime, "tower-keep", 1, || {
+    let ours = contender(runtime, "tower-keep", 1, |each| {
         let pool = stand.ours.clone();
-        move || {
-            let pool = pool.clone();
-            async move {
-                let get = Command::new("GET").key("k");
-                pool.run::<Vec<u8>>(&get).await.map_or(0, |value| value.len())
-            }
-        }
+        async move { times!(each, pool.run(&Command::new("GET").key("k"))) }
     });
-    let bare = contender(runtime, "bare", 1, || {
-        let connection = stand.bare.clone();
-        move || {
-            let mut connection = connection.clone();
-            async move {
-                let mut get = redis::cmd("GET");
-                get.arg("k");
-                let value: Vec<u8> = get.query_async(&mut connection).await.unwrap_or_default();
-                value.len()
-            }
-        }
+    let bare = contender(runtime, "bare", 1, |each| {
+        let mut connection = stand.bare.clone();
+        async move { times!(each, get().query_async(&mut connection)) }
     });
-    let checkout = contender(runtime, "deadpool-redis-2", 10, || {
+    let checkout = contender(runtime, "deadpool-redis-2", 10, |each| {
         let pool = stand.checkout.clone();
-        move || {
-            let pool = pool.clone();
-            async move {
-                let Ok(mut connection) = pool.get().await else { return 0 };
-                let mut get = redis::cmd("GET");
-                get.arg("k");
-                let value: Vec<u8> = get.query_async(&mut connection).await.unwrap_or_default();
-                value.len()
-            }
+        async move {
+            times!(each, async {
+                match pool.get().await {
+                    Ok(mut connection) => get().query_async(&mut connection).await.ok(),
+                    Err(_) => None,
+                }
+            })
         }
     });
-    compare(&format!("get-{callers}"), callers, commands, vec![ours, bare, checkout]);
+    compare(
+        &format!("get-{callers}"),
+        callers,
+        commands,
+        vec![ours, bare, checkout],
+    );
 }
 
 fn scripts(runtime: &Runtime, stand: &Stand) {
-    let ours = contender(runtime, "tower-keep", 1, || {
+    let ours = contender(runtime, "tower-keep", 1, |each| {
         let pool = stand.ours.clone();
-        move || {
-            let pool = pool.clone();
-            async move {
-                let call = Call::new(&READ).key("k");
-                pool.call::<Vec<u8>>(&call).await.map_or(0, |value| value.len())
-            }
-        }
+        async move { times!(each, pool.call(&Call::new(&READ).key("k"))) }
     });
-    let raw = |name: &'static str, words: [&str; 2]| {
-        let words = words.map(str::to_owned);
-        contender(runtime, name, 1, move || {
-            let (connection, words) = (stand.bare.clone(), words.clone());
-            move || {
-                let (mut connection, words) = (connection.clone(), words.clone());
-                async move {
-                    let mut call = redis::cmd(&words[0]);
-                    call.arg(&words[1]).arg(1).arg("k");
-                    let value: Vec<u8> = call.query_async(&mut connection).await.unwrap_or_default();
-                    value.len()
-                }
+    let raw = |name: &'static str, target: &str| {
+        let target = target.to_owned();
+        contender(runtime, name, 1, move |each| {
+            let (mut connection, target) = (stand.bare.clone(), target.clone());
+            async move {
+                times!(each, async {
+                    let mut call = redis::cmd(name);
+                    call.arg(&target).arg(1).arg("k");
+                    call.query_async(&mut connection).await.ok()
+                })
             }
         })
     };
-    let fcall = raw("FCALL", ["FCALL", "peer_read"]);
-    let evalsha = raw("EVALSHA", ["EVALSHA", &stand.sha]);
+    let (fcall, evalsha) = (raw("FCALL", "peer_read"), raw("EVALSHA", &stand.sha));
     compare("script-64", 64, 60_000, vec![ours, fcall, evalsha]);
 }
 
@@ -238,10 +231,19 @@ fn compare(case: &str, callers: usize, commands: usize, mut contenders: Vec<Cont
             }
         }
     }
-    let rows: Vec<Row> = contenders.iter().zip(&rounds).map(|(contender, rounds)| {
-        let middle = |at: usize| median(rounds.iter().map(|figures| figures[at]).collect());
-        Row { name: contender.name, each: middle(0), p50: middle(1), p99: middle(2) }
-    }).collect();
+    let rows: Vec<Row> = contenders
+        .iter()
+        .zip(&rounds)
+        .map(|(contender, rounds)| {
+            let middle = |at: usize| median(rounds.iter().map(|figures| figures[at]).collect());
+            Row {
+                name: contender.name,
+                each: middle(0),
+                p50: middle(1),
+                p99: middle(2),
+            }
+        })
+        .collect();
     print(case, callers, &rows);
 }
 
@@ -259,16 +261,27 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn print(case: &str, callers: usize, rows: &[Row]) {
     println!("store/{case} ({callers} callers, medians of {ROUNDS} rounds, wall time)");
-    println!("  {:<20}{:>14}{:>12}{:>12}{:>12}", "contender", "commands/s", "ns each", "p50 us", "p99 us");
+    println!(
+        "  {:<20}{:>14}{:>12}{:>12}{:>12}",
+        "contender", "commands/s", "ns each", "p50 us", "p99 us"
+    );
     for row in rows {
         let (rate, p50, p99) = (1e9 / row.each, row.p50 / 1e3, row.p99 / 1e3);
-        println!("  {:<20}{rate:>14.0}{:>12.0}{p50:>12.1}{p99:>12.1}", row.name, row.each);
+        println!(
+            "  {:<20}{rate:>14.0}{:>12.0}{p50:>12.1}{p99:>12.1}",
+            row.name, row.each
+        );
     }
-    let Some((ours, peers)) = rows.split_first() else { return };
+    let Some((ours, peers)) = rows.split_first() else {
+        return;
+    };
     for peer in peers {
         for (what, ours, theirs) in [("", ours.each, peer.each), ("-p99", ours.p99, peer.p99)] {
             let ratio = ours / theirs;
-            println!("RATIO store/{case}{what} ours={ours:.0} {}={theirs:.0} ratio={ratio:.3}", peer.name);
+            println!(
+                "RATIO store/{case}{what} ours={ours:.0} {}={theirs:.0} ratio={ratio:.3}",
+                peer.name
+            );
         }
     }
     println!();

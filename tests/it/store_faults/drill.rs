@@ -138,7 +138,7 @@ impl Drill {
             scripts: vec![&ECHO, &PUT, &TELL],
             credentials: None,
         };
-        let pool = RedisPool::new(config, parts).unwrap();
+        let pool = RedisPool::new(config, &parts).unwrap();
         let ears = [Arc::<Ear>::default(), Arc::<Ear>::default()];
         pool.subscribe("news", Arc::<Ear>::clone(&ears[0]));
         pool.track("watched:", Arc::<Ear>::clone(&ears[1]));

@@ -1,0 +1,93 @@
+//! Which commands must not be sent over a connection that everybody shares.
+
+use redis::Cmd;
+
+const CHANGES: &str = "the command would change the connection that everybody shares";
+const BLOCKS: &str = "the command would hold up the connection that everybody shares";
+
+/// How many of a command's first words may decide.
+pub(crate) const WORDS: usize = 8;
+
+/// Why a command of this name must not be sent, if it must not.
+pub(crate) fn of(name: &str) -> Option<&'static str> {
+    // Commands are written in capitals; who does not pays for the copy.
+    if name.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        return of(&name.to_ascii_uppercase());
+    }
+    match name {
+        "MULTI" | "EXEC" | "DISCARD" | "WATCH" | "UNWATCH" | "SELECT" | "AUTH" | "HELLO"
+        | "RESET" | "QUIT" | "MONITOR" | "SYNC" | "PSYNC" | "ASKING" | "READONLY" | "READWRITE"
+        | "SUBSCRIBE" | "UNSUBSCRIBE" | "PSUBSCRIBE" | "PUNSUBSCRIBE" | "SSUBSCRIBE"
+        | "SUNSUBSCRIBE" => Some(CHANGES),
+        "BLPOP" | "BRPOP" | "BLMOVE" | "BLMPOP" | "BRPOPLPUSH" | "BZPOPMIN" | "BZPOPMAX"
+        | "BZMPOP" | "WAIT" | "WAITAOF" => Some(BLOCKS),
+        _ => None,
+    }
+}
+
+/// Why a command must not be sent once `next` is added to it.
+pub(crate) fn with(so_far: &Cmd, next: &[u8]) -> Option<&'static str> {
+    let mut words = so_far.args_iter();
+    let Some(redis::Arg::Simple(name)) = words.next() else {
+        return None;
+    };
+    let is = |word: &[u8], known: &str| word.eq_ignore_ascii_case(known.as_bytes());
+    if is(name, "CLIENT") && words.next().is_none() {
+        let changing = [
+            "REPLY", "TRACKING", "CACHING", "SETNAME", "NO-EVICT", "NO-TOUCH", "PAUSE",
+        ];
+        return changing
+            .iter()
+            .any(|word| is(next, word))
+            .then_some(CHANGES);
+    }
+    let reads_streams = is(name, "XREAD") || is(name, "XREADGROUP");
+    (reads_streams && is(next, "BLOCK")).then_some(BLOCKS)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::command::Command;
+
+    #[test]
+    fn what_concerns_only_its_caller_may_be_sent() {
+        for command in [
+            Command::new("GET").key("MULTI"),
+            Command::new("CLIENT").arg("ID"),
+            Command::new("SET").key("CLIENT").arg("REPLY"),
+            Command::new("XREAD")
+                .arg("COUNT")
+                .arg(2_u8)
+                .arg("STREAMS")
+                .key("BLOCKS")
+                .arg(0_u8),
+        ] {
+            assert_eq!(command.unfit(), None, "{command:?}");
+        }
+    }
+
+    #[test]
+    fn what_everybody_would_feel_may_not() {
+        for command in [
+            Command::new("MULTI"),
+            Command::new("multi"),
+            Command::new("SELECT").arg(1_u8),
+            Command::new("CLIENT").arg("reply").arg("OFF"),
+            Command::new("BLPOP").key("k").arg(0_u8),
+            Command::new("XREAD")
+                .arg("COUNT")
+                .arg(2_u8)
+                .arg("BLOCK")
+                .arg(0_u8)
+                .arg("STREAMS"),
+            Command::new("XREADGROUP")
+                .arg("GROUP")
+                .arg("g")
+                .arg("c")
+                .arg("block")
+                .arg(0_u8),
+        ] {
+            assert!(command.unfit().is_some(), "{command:?}");
+        }
+    }
+}

@@ -30,6 +30,9 @@ const PAUSES: [Duration; REDIRECTS] = [
     Duration::from_millis(8),
 ];
 
+/// How often the map is read anew for a server that it does not name.
+const LOOKS: usize = 4;
+
 /// Sends one step to the master of its slot, and on to wherever that sends it.
 pub(crate) async fn run(topology: &Topology, step: &Step, manner: Manner) -> Answer {
     let node = topology.master(step.route())?;
@@ -178,12 +181,21 @@ async fn found(
     let node = match known {
         Some(node) => node,
         None => {
-            topology.refreshed().await;
-            let node = match address {
-                Some(address) => topology.at(address),
-                None => topology.master_of(slot),
-            };
-            node.ok_or_else(|| StoreError::Unavailable(unknown()))?
+            let mut looks = 0;
+            loop {
+                topology.refreshed().await;
+                let node = match address {
+                    Some(address) => topology.at(address),
+                    None => topology.master_of(slot),
+                };
+                looks += 1;
+                match node {
+                    Some(node) => break node,
+                    // The first look may have begun before we were sent here.
+                    None if looks < LOOKS => {}
+                    None => return Err(StoreError::Unavailable(unknown())),
+                }
+            }
         }
     };
     connected(node).await

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::Cmd;
 
-use crate::store::fitness;
+use crate::store::fitness::{self, Harm};
 use crate::store::script::Script;
 
 /// How a question travels.
@@ -29,8 +29,8 @@ pub struct Command {
     bytes: usize,
     bulk: bool,
     within: Option<Duration>,
-    /// Why it must not be sent.
-    unfit: Option<&'static str>,
+    /// What it would do to others.
+    harm: Option<Harm>,
 }
 
 impl Command {
@@ -38,7 +38,8 @@ impl Command {
     ///
     /// Some cannot be sent, and fail as [`StoreError::Unfit`](crate::store::StoreError::Unfit): whatever
     /// would change the connection under everybody else (`MULTI`, `SELECT`, `AUTH`, `SUBSCRIBE`, ..; a
-    /// [`Script`] is the transaction here) or hold it up (`BLPOP`, `WAIT`, `BLOCK`, ..).
+    /// [`Script`] is the transaction here), and what would hold it up (`BLPOP`, `WAIT`, `BLOCK`, ..) unless
+    /// it is [`bulk`](Self::bulk), so that it has a connection to itself.
     pub fn new(name: &'static str) -> Self {
         let mut cmd = Cmd::new();
         cmd.arg(name);
@@ -49,7 +50,7 @@ impl Command {
             bytes: name.len(),
             bulk: false,
             within: None,
-            unfit: fitness::of(name),
+            harm: fitness::of(name),
         }
     }
 
@@ -62,8 +63,8 @@ impl Command {
     /// Adds an argument: text, bytes or an integer.
     pub fn arg(mut self, arg: impl Argument) -> Self {
         arg.with(&mut |bytes| {
-            if self.args <= fitness::WORDS && self.unfit.is_none() {
-                self.unfit = fitness::with(&self.cmd, bytes);
+            if self.args <= fitness::WORDS && self.harm.is_none() {
+                self.harm = fitness::with(&self.cmd, bytes);
             }
             self.cmd.arg(bytes);
             self.bytes += bytes.len();
@@ -72,8 +73,12 @@ impl Command {
         self
     }
 
+    /// Why it must not be sent, if it must not.
     pub(crate) const fn unfit(&self) -> Option<&'static str> {
-        self.unfit
+        match self.harm {
+            Some(harm) => harm.forbids(self.bulk),
+            None => None,
+        }
     }
 
     /// Says that the reply will be large, so that it takes the reserve connection and small replies do

@@ -2,14 +2,33 @@
 
 use redis::Cmd;
 
-const CHANGES: &str = "the command would change the connection that everybody shares";
-const BLOCKS: &str = "the command would hold up the connection that everybody shares";
+/// What a command would do to the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Harm {
+    /// It would change the connection under them.
+    Changes,
+    /// It would hold them up, unless it has a connection to itself.
+    Blocks,
+}
+
+impl Harm {
+    /// Why a command must not be sent, if it must not.
+    pub(crate) const fn forbids(self, bulk: bool) -> Option<&'static str> {
+        match self {
+            Self::Changes => Some("the command would change the connection that everybody shares"),
+            Self::Blocks if bulk => None,
+            Self::Blocks => {
+                Some("the command would hold up the connection that everybody shares: say bulk()")
+            }
+        }
+    }
+}
 
 /// How many of a command's first words may decide.
 pub(crate) const WORDS: usize = 8;
 
-/// Why a command of this name must not be sent, if it must not.
-pub(crate) fn of(name: &str) -> Option<&'static str> {
+/// What a command of this name would do.
+pub(crate) fn of(name: &str) -> Option<Harm> {
     // Commands are written in capitals; who does not pays for the copy.
     if name.bytes().any(|byte| byte.is_ascii_lowercase()) {
         return of(&name.to_ascii_uppercase());
@@ -18,15 +37,15 @@ pub(crate) fn of(name: &str) -> Option<&'static str> {
         "MULTI" | "EXEC" | "DISCARD" | "WATCH" | "UNWATCH" | "SELECT" | "AUTH" | "HELLO"
         | "RESET" | "QUIT" | "MONITOR" | "SYNC" | "PSYNC" | "ASKING" | "READONLY" | "READWRITE"
         | "SUBSCRIBE" | "UNSUBSCRIBE" | "PSUBSCRIBE" | "PUNSUBSCRIBE" | "SSUBSCRIBE"
-        | "SUNSUBSCRIBE" => Some(CHANGES),
+        | "SUNSUBSCRIBE" => Some(Harm::Changes),
         "BLPOP" | "BRPOP" | "BLMOVE" | "BLMPOP" | "BRPOPLPUSH" | "BZPOPMIN" | "BZPOPMAX"
-        | "BZMPOP" | "WAIT" | "WAITAOF" => Some(BLOCKS),
+        | "BZMPOP" | "WAIT" | "WAITAOF" => Some(Harm::Blocks),
         _ => None,
     }
 }
 
-/// Why a command must not be sent once `next` is added to it.
-pub(crate) fn with(so_far: &Cmd, next: &[u8]) -> Option<&'static str> {
+/// What a command would do once `next` is added to it.
+pub(crate) fn with(so_far: &Cmd, next: &[u8]) -> Option<Harm> {
     let mut words = so_far.args_iter();
     let Some(redis::Arg::Simple(name)) = words.next() else {
         return None;
@@ -39,10 +58,10 @@ pub(crate) fn with(so_far: &Cmd, next: &[u8]) -> Option<&'static str> {
         return changing
             .iter()
             .any(|word| is(next, word))
-            .then_some(CHANGES);
+            .then_some(Harm::Changes);
     }
     let reads_streams = is(name, "XREAD") || is(name, "XREADGROUP");
-    (reads_streams && is(next, "BLOCK")).then_some(BLOCKS)
+    (reads_streams && is(next, "BLOCK")).then_some(Harm::Blocks)
 }
 
 #[cfg(test)]
@@ -89,5 +108,12 @@ mod tests {
         ] {
             assert!(command.unfit().is_some(), "{command:?}");
         }
+    }
+
+    #[test]
+    fn who_blocks_beside_the_others_may() {
+        let pop = Command::new("BLPOP").key("k").arg(0_u8);
+        assert!(pop.unfit().is_some() && pop.bulk().unfit().is_none());
+        assert!(Command::new("MULTI").bulk().unfit().is_some());
     }
 }

@@ -90,6 +90,8 @@ mod resolver;
 #[cfg(feature = "redis")]
 mod script;
 #[cfg(feature = "redis")]
+mod seeds;
+#[cfg(feature = "redis")]
 mod sentinel;
 #[cfg(feature = "redis")]
 mod slots;

@@ -141,7 +141,7 @@ impl RedisPool {
             library: Arc::new(library),
             subscribe: "SUBSCRIBE",
             channels: Arc::new(Hub::channels),
-            told: told(status.clone(), parts.events.clone(), parts.clock.clone()),
+            told: told(status.clone(), parts.events.clone()),
         };
         let fleet = match target.address {
             Address::Single(endpoint) => single(Way::Fixed(endpoint), node_parts, &parts.spawner)?,

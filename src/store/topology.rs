@@ -6,19 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use redis::{AsyncConnectionConfig, RedisError, RedisResult, Value};
 use tokio::sync::{Notify, watch};
 
 use crate::store::address::Endpoint;
 use crate::store::ask;
 use crate::store::backoff::{Backoff, chance};
-use crate::store::classify::unreachable;
 use crate::store::command::{Command, Manner};
 use crate::store::connect::Way;
 use crate::store::error::StoreError;
 use crate::store::hub::Hub;
 use crate::store::members::{Map, Member};
 use crate::store::node::{Node, NodeParts, Told};
+use crate::store::seeds::Seeds;
 use crate::store::slots::{NodeAddress, SlotMap, slot_of};
 use crate::store::status::{DownKind, DownReason, RedisStatus};
 use crate::store::supervisor::supervise;
@@ -31,7 +30,7 @@ pub(crate) struct Topology {
 }
 
 struct Inner {
-    seeds: Vec<Endpoint>,
+    seeds: Seeds,
     /// What every node is made from, but for its channels and for whom it tells.
     template: NodeParts,
     told: Told,
@@ -54,15 +53,13 @@ const CALM: Duration = Duration::from_secs(15);
 const AMISS: Duration = Duration::from_millis(100);
 /// Many are sent elsewhere at once when a slot moves; one look at the map serves all.
 const GATHER: Duration = Duration::from_millis(5);
-/// How long a server may take to be reached and to tell the map.
-const PATIENCE: Duration = Duration::from_millis(400);
 
 impl Topology {
     /// Begins to look for the cluster behind `seeds`.
     pub(crate) fn start(seeds: Vec<Endpoint>, template: NodeParts, spawner: &Spawner) -> Self {
         let topology = Self {
             inner: Arc::new(Inner {
-                seeds,
+                seeds: Seeds::new(seeds, template.access.clone()),
                 told: Arc::clone(&template.told),
                 template,
                 spawner: spawner.clone(),
@@ -202,54 +199,7 @@ impl Topology {
                 return Ok(slots);
             }
         }
-        let mut reason = map.unserved();
-        for seed in &self.inner.seeds {
-            let answer = match self.ask_seed(seed).await {
-                Ok(Value::ServerError(error)) => Err(unreachable(&RedisError::from(error))),
-                Ok(answer) => Ok(answer),
-                Err(error) => Err(unreachable(&error)),
-            };
-            let told = answer.and_then(|answer| {
-                let malformed = |words: String| DownReason::new(DownKind::Cluster, words);
-                let parsed = SlotMap::parse(&answer, seed.host());
-                parsed.map_err(|error| malformed(error.to_string()))
-            });
-            match told {
-                Ok(slots) => return Ok(slots),
-                Err(why) => {
-                    self.tell_vault(&why);
-                    reason = DownReason::new(why.kind(), format!("{seed}: {why}"));
-                }
-            }
-        }
-        Err(reason)
-    }
-
-    /// Others are fetched before the next attempt, if these were not taken.
-    fn tell_vault(&self, reason: &DownReason) {
-        let vault = &self.inner.template.access.vault;
-        if let (DownKind::Authentication, Some(vault)) = (reason.kind(), vault) {
-            vault.refused();
-        }
-    }
-
-    async fn ask_seed(&self, seed: &Endpoint) -> RedisResult<Value> {
-        let access = &self.inner.template.access;
-        let info = seed.info(&access.login, access.tls.as_ref())?;
-        let mut config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE))
-            .set_dns_resolver(access.resolver.clone());
-        if let Some(vault) = &access.vault {
-            config = config.set_credentials_provider(vault.clone());
-        }
-        let client = redis::Client::open(info)?;
-        let mut seed = client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
-        let mut question = redis::cmd("CLUSTER");
-        question.arg("SLOTS");
-        seed.send_packed_command(&question).await
+        self.inner.seeds.slots().await
     }
 
     /// Goes by other slots, if there is news: keeps the nodes that stay, starts those that join, and lets go
@@ -285,7 +235,7 @@ impl Topology {
 
     fn join(&self, address: &NodeAddress) -> Option<Member> {
         let template = &self.inner.template;
-        let tls = self.inner.seeds.first().is_some_and(Endpoint::is_tls);
+        let tls = self.inner.seeds.are_tls();
         let endpoint = Endpoint::Tcp {
             host: address.host.as_ref().to_owned(),
             port: address.port,

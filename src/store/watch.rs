@@ -1,11 +1,9 @@
 //! Follows how a pool is.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::clock::Clock;
 use crate::event::{Event, Events};
 use crate::store::node::Told;
 use crate::store::status::{DownKind, RedisStatus};
@@ -42,34 +40,28 @@ impl StatusWatch {
     }
 }
 
-/// Publishes states, and tells when one is another kind of state than before: that Redis is there, that it
-/// went away, and at times why it stays away. That the stack was shut down is no outage, and alarms nobody.
-pub(crate) fn told(status: watch::Sender<RedisStatus>, events: Events, clock: Clock) -> Told {
-    let last = Mutex::new(clock.now());
+/// Publishes states, and tells that Redis is there, that it went away, and why it stays away: each kind of
+/// reason once, for attempts fail for several by turns and many times a second. That the stack was shut
+/// down is no outage, and alarms nobody.
+pub(crate) fn told(status: watch::Sender<RedisStatus>, events: Events) -> Told {
+    let told: Mutex<Vec<DownKind>> = Mutex::default();
     Arc::new(move |new| {
         let old = status.send_replace(new.clone());
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
         let RedisStatus::Down { reason } = &new else {
+            told.clear();
             if !old.is_up() {
                 events.emit(Event::RedisUp);
             }
             return;
         };
-        let began = match &old {
-            RedisStatus::Down { reason } => reason.kind() == DownKind::Starting,
-            RedisStatus::Up | RedisStatus::Disabled => true,
-        };
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = clock.now();
-        let changed = old != new && now.since(*last) >= REMIND;
-        let no_news = matches!(reason.kind(), DownKind::Stopped | DownKind::Starting);
-        if (began || changed) && !no_news {
-            *last = now;
+        let kind = reason.kind();
+        let no_news = matches!(kind, DownKind::Stopped | DownKind::Starting);
+        if !no_news && !told.contains(&kind) {
+            told.push(kind);
             events.emit(Event::RedisDown {
                 reason: &reason.to_string(),
             });
         }
     })
 }
-
-/// Attempts fail for reasons by turns, ten times a second; who listens hears of a change this often.
-const REMIND: Duration = Duration::from_secs(10);

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tower_keep::store::{Command, RedisPool, Reply, StoreError};
+use tower_keep::store::{Command, RedisPool, StoreError};
 
-use crate::redis::{Proxy, Raw, TestRedis};
+use crate::redis::{Proxy, TestRedis};
 use crate::store::{Store, open, settings, until, until_up};
 
 const LARGE: usize = 1 << 20;
@@ -14,20 +14,34 @@ fn large() -> Command {
     Command::new("GET").key("large").bulk()
 }
 
-/// One whose answer is long in coming.
-fn waiting(store: &Store) -> JoinHandle<Result<Reply, StoreError>> {
+/// A large command.
+fn asked(store: &Store) -> JoinHandle<Result<Vec<u8>, StoreError>> {
     let pool = store.pool.clone();
     tokio::spawn(async move {
-        let pop = Command::new("BLPOP").key("nothing").arg(0);
-        pool.run::<Reply>(&pop.bulk()).await
+        let range = Command::new("GETRANGE").key("large").arg(0).arg(-1);
+        pool.run::<Vec<u8>>(&range.bulk()).await
     })
 }
 
-/// Returns when the server has it.
-async fn sent(server: &TestRedis) {
+/// A large command that the server has answered, while its answer is long in coming: returns when no
+/// more than its beginning is there, and nothing passes any more.
+async fn stuck(
+    store: &Store,
+    server: &TestRedis,
+    proxy: &Proxy,
+) -> JoinHandle<Result<Vec<u8>, StoreError>> {
     let mut raw = server.raw();
-    let blocked = |raw: &mut Raw| raw.must(&["INFO", "clients"]).line("blocked_clients");
-    until("sent", || blocked(&mut raw).as_deref() == Some("1")).await;
+    let mut answered = || {
+        let stats = raw.must(&["INFO", "commandstats"]);
+        stats.line("cmdstat_getrange")
+    };
+    let before = answered();
+    // A third of a second for all of it.
+    proxy.delay(Duration::from_millis(20));
+    let asked = asked(store);
+    until("answered", || answered() != before).await;
+    proxy.blackhole();
+    asked
 }
 
 /// A pool behind a proxy, with a large value and a connection for such.
@@ -53,11 +67,9 @@ async fn large_commands_that_hang_do_not_hold_up_the_way_back() {
     let server = TestRedis::start();
     let proxy = Proxy::to(server.port());
     let store = with_large(&proxy, Duration::from_secs(60)).await;
-    let hanging = waiting(&store);
-    sent(&server).await;
+    let hanging = stuck(&store, &server, &proxy).await;
     // These wait for the connection that the other one has.
-    let queued: Vec<_> = (0..8).map(|_| waiting(&store)).collect();
-    proxy.blackhole();
+    let queued: Vec<_> = (0..8).map(|_| asked(&store)).collect();
     trip(&store).await;
     proxy.forward();
     until_up(&store).await;
@@ -79,9 +91,7 @@ async fn a_connection_whose_large_answer_never_came_is_not_used_again() {
     let proxy = Proxy::to(server.port());
     let store = with_large(&proxy, Duration::from_millis(700)).await;
     for waits in [true, false] {
-        let caller = waiting(&store);
-        sent(&server).await;
-        proxy.blackhole();
+        let caller = stuck(&store, &server, &proxy).await;
         trip(&store).await;
         if waits {
             assert_eq!(caller.await.unwrap().unwrap_err(), StoreError::Timeout);

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tower_keep::clock::Clock;
 use tower_keep::event::{Event, Events, Recorder};
 use tower_keep::store::{
-    Call, Command, Push, PushSink, RedisConfig, RedisPool, StoreError, StoreParts,
+    Call, Command, Push, PushSink, RedisConfig, RedisPool, RedisStatus, StoreError, StoreParts,
 };
 use tower_keep::task::Tasks;
 
@@ -56,19 +56,19 @@ struct Notes {
 #[derive(Default)]
 struct Operator {
     trips: AtomicUsize,
+    told: AtomicUsize,
     up: AtomicBool,
-    words: Mutex<Vec<String>>,
 }
 
 impl Recorder for Operator {
     fn record(&self, event: &Event<'_>) {
         match event {
             Event::RedisUp => self.up.store(true, Ordering::SeqCst),
-            Event::RedisDown { reason } => {
+            Event::RedisDown { .. } => {
                 if self.up.swap(false, Ordering::SeqCst) {
                     self.trips.fetch_add(1, Ordering::SeqCst);
                 }
-                self.words.lock().unwrap().push((*reason).to_owned());
+                self.told.fetch_add(1, Ordering::SeqCst);
             }
             _ => {}
         }
@@ -143,7 +143,7 @@ impl Drill {
         pool.subscribe("news", Arc::<Ear>::clone(&ears[0]));
         pool.track("watched:", Arc::<Ear>::clone(&ears[1]));
         until_up(&pool).await;
-        operator.words.lock().unwrap().clear();
+        operator.told.store(0, Ordering::SeqCst);
         let password = config.password.as_deref();
         let observer = Observer::begin(way, servers, password);
         let record = Arc::<Record>::default();
@@ -219,22 +219,20 @@ impl Drill {
         for ear in &self.ears {
             assert_eq!(ear.subscribed(), 1, "{:?}", ear.0.lock());
         }
-        let notes = self.record.notes.lock().unwrap();
-        let mut report = notes.report.clone();
-        let (answered, success) = (self.observer.answered(), notes.success);
-        report.recovery = answered
+        let (mut report, success) = {
+            let notes = self.record.notes.lock().unwrap();
+            (notes.report.clone(), notes.success)
+        };
+        report.recovery = self
+            .observer
+            .answered()
             .zip(success)
             .map(|(answered, success)| success.saturating_duration_since(answered));
-        drop(notes);
         report.connections = self.observer.most();
         let (before, after) = *self.memory.lock().unwrap();
         report.memory_kib = i64::try_from(after).unwrap() - i64::try_from(before).unwrap();
         report.trips = self.operator.trips.load(Ordering::SeqCst);
-        let mut words = self.operator.words.lock().unwrap().clone();
-        report.told = words.len();
-        words.sort();
-        words.dedup();
-        report.words = words;
+        report.told = self.operator.told.load(Ordering::SeqCst);
         assert_eq!(self.tasks.shutdown(Duration::from_secs(5)).await, 0);
         report
     }
@@ -246,10 +244,10 @@ async fn call_on(pool: RedisPool, record: Arc<Record>, number: usize) {
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !record.over.load(Ordering::Relaxed) {
         beat.tick().await;
-        let down = !pool.status().is_up();
+        let status = pool.status();
         let begun = Instant::now();
         let outcome = ask(&pool, number).await;
-        record.note(begun, down, outcome);
+        record.note(begun, &status, outcome);
     }
 }
 
@@ -277,7 +275,7 @@ async fn ask(pool: &RedisPool, number: usize) -> Result<(), StoreError> {
 }
 
 impl Record {
-    fn note(&self, begun: Instant, down: bool, outcome: Result<(), StoreError>) {
+    fn note(&self, begun: Instant, status: &RedisStatus, outcome: Result<(), StoreError>) {
         let now = Instant::now();
         let waited = now - begun;
         let mut notes = self.notes.lock().unwrap();
@@ -305,7 +303,8 @@ impl Record {
                 let name = format!("{error:?}");
                 let name = name.split(['(', ' ']).next().unwrap_or_default().to_owned();
                 *report.errors.entry(name).or_default() += 1;
-                if down {
+                if let RedisStatus::Down { reason } = status {
+                    report.words.insert(reason.to_string());
                     report.down += 1;
                     report.longest_down = report.longest_down.max(waited);
                     report.down_late += usize::from(waited > NOTICED);

@@ -1,6 +1,6 @@
 //! What a drill comes to: the figures of one fault, and a table's line of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -29,9 +29,9 @@ pub(super) struct Report {
     pub(super) over: usize,
     /// How often the connection was given up.
     pub(super) trips: usize,
-    /// How often the operator was told, and what, without repetitions.
+    /// How often events told of it, and in which words the status did.
     pub(super) told: usize,
-    pub(super) words: Vec<String>,
+    pub(super) words: BTreeSet<String>,
     /// How many more commands were tried beside the drill's own.
     pub(super) commands: u32,
     pub(super) errors: BTreeMap<String, usize>,

@@ -177,6 +177,8 @@ fn record_one_of_each(metrics: &Metrics) {
             slow: true,
         },
         Event::ProgressPublished,
+        Event::RedisUp,
+        Event::RedisDown { reason: "gone" },
         Event::Warning { text: "odd" },
     ] {
         metrics.record(&event);

@@ -1,5 +1,7 @@
 //! What Redis answered, and how it becomes a value: in one place, so that no room reads raw replies.
 
+use std::str::FromStr;
+
 use bytes::Bytes;
 use redis::Value;
 
@@ -91,16 +93,21 @@ impl FromReply for () {
     }
 }
 
+/// A number that was sent as text: by scripts, and by most commands.
+fn digits<T: FromStr>(value: &Value) -> Option<T> {
+    match value {
+        Value::BulkString(digits) => std::str::from_utf8(digits).ok()?.parse().ok(),
+        Value::SimpleString(digits) => digits.parse().ok(),
+        _ => None,
+    }
+}
+
 impl FromReply for i64 {
     fn from_reply(reply: Reply) -> Result<Self, StoreError> {
         let read = match &reply.0 {
             Value::Int(number) => Some(*number),
             Value::Boolean(yes) => Some(Self::from(*yes)),
-            Value::BulkString(digits) => std::str::from_utf8(digits)
-                .ok()
-                .and_then(|d| d.parse().ok()),
-            Value::SimpleString(digits) => digits.parse().ok(),
-            _ => None,
+            text => digits(text),
         };
         read.ok_or_else(|| reply.unreadable("an integer"))
     }
@@ -112,11 +119,7 @@ impl FromReply for u64 {
             Value::Int(number) => Self::try_from(*number).ok(),
             Value::Boolean(yes) => Some(Self::from(*yes)),
             // Above i64::MAX there is no integer reply, only digits.
-            Value::BulkString(digits) => std::str::from_utf8(digits)
-                .ok()
-                .and_then(|d| d.parse().ok()),
-            Value::SimpleString(digits) => digits.parse().ok(),
-            _ => None,
+            text => digits(text),
         };
         read.ok_or_else(|| reply.unreadable("an integer of at least 0"))
     }
@@ -145,11 +148,7 @@ impl FromReply for f64 {
         let read = match &reply.0 {
             Value::Double(number) => Some(*number),
             Value::Int(number) => Some(*number as Self),
-            Value::BulkString(digits) => std::str::from_utf8(digits)
-                .ok()
-                .and_then(|d| d.parse().ok()),
-            Value::SimpleString(digits) => digits.parse().ok(),
-            _ => None,
+            text => digits(text),
         };
         read.ok_or_else(|| reply.unreadable("a number"))
     }

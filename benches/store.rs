@@ -20,8 +20,6 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use redis::aio::MultiplexedConnection;
 use tokio::runtime::{Builder, Runtime};
-use tower_keep::clock::Clock;
-use tower_keep::event::Events;
 use tower_keep::store::{Call, Command, RedisConfig, RedisPool, Script, StoreParts};
 use tower_keep::task::Tasks;
 
@@ -52,11 +50,8 @@ fn stand() -> Stand {
             ..RedisConfig::default()
         };
         let parts = StoreParts {
-            clock: Clock::system(),
-            events: Events::none(),
-            spawner: tasks.spawner(),
             scripts: vec![&READ],
-            credentials: None,
+            ..StoreParts::new(tasks.spawner())
         };
         let pool = RedisPool::new(&config, &parts).expect("settings");
         assert!(pool.watch().until_up().await, "{}", pool.status());
@@ -192,13 +187,7 @@ fn away(c: &mut Criterion) {
             url: Some("redis://127.0.0.1:1".to_owned()),
             ..RedisConfig::default()
         };
-        let parts = StoreParts {
-            clock: Clock::system(),
-            events: Events::none(),
-            spawner: tasks.spawner(),
-            scripts: Vec::new(),
-            credentials: None,
-        };
+        let parts = StoreParts::new(tasks.spawner());
         // Its owner goes, and with it the supervisor: nothing comes between.
         RedisPool::new(&config, &parts).expect("settings")
     });

@@ -16,6 +16,22 @@ pub(crate) struct Manner {
     pub(crate) within: Option<Duration>,
 }
 
+impl Manner {
+    /// On the command lane, with the pool's deadline.
+    const PLAIN: Self = Self {
+        bulk: false,
+        within: None,
+    };
+
+    /// The same for a question of so many bytes: a large one goes beside by itself.
+    const fn of_size(self, bytes: usize, threshold: usize) -> Self {
+        Self {
+            bulk: self.bulk || bytes >= threshold,
+            within: self.within,
+        }
+    }
+}
+
 /// One command: `Command::new("SET").key("a").arg("1").arg("PX").arg(60_000)`.
 ///
 /// Arguments are binary-safe. Name the key with [`key`](Self::key): a cluster finds its way by it.
@@ -27,8 +43,7 @@ pub struct Command {
     key: Option<usize>,
     args: usize,
     bytes: usize,
-    bulk: bool,
-    within: Option<Duration>,
+    manner: Manner,
     /// What it would do to others.
     harm: Option<Harm>,
 }
@@ -48,8 +63,7 @@ impl Command {
             key: None,
             args: 1,
             bytes: name.len(),
-            bulk: false,
-            within: None,
+            manner: Manner::PLAIN,
             harm: fitness::of(name),
         }
     }
@@ -76,7 +90,7 @@ impl Command {
     /// Why it must not be sent, if it must not.
     pub(crate) const fn unfit(&self) -> Option<&'static str> {
         match self.harm {
-            Some(harm) => harm.forbids(self.bulk),
+            Some(harm) => harm.forbids(self.manner.bulk),
             None => None,
         }
     }
@@ -84,14 +98,14 @@ impl Command {
     /// Says that the reply will be large, so that it takes the reserve connection and small replies do
     /// not queue behind it. Large requests do so by themselves.
     pub fn bulk(mut self) -> Self {
-        self.bulk = true;
+        self.manner.bulk = true;
         self
     }
 
     /// Gives it a deadline of its own, if that is shorter than `redis.command_timeout` (a bulk one's:
     /// `redis.bulk_timeout`). Passing it says nothing against the connection.
     pub fn within(mut self, limit: Duration) -> Self {
-        self.within = Some(limit);
+        self.manner.within = Some(limit);
         self
     }
 
@@ -100,10 +114,7 @@ impl Command {
     }
 
     pub(crate) const fn manner(&self, threshold: usize) -> Manner {
-        Manner {
-            bulk: self.bulk || self.bytes >= threshold,
-            within: self.within,
-        }
+        self.manner.of_size(self.bytes, threshold)
     }
 
     /// The first key, by which a cluster is asked.
@@ -122,8 +133,7 @@ pub struct Call {
     script: &'static Script,
     keys: Words,
     args: Words,
-    bulk: bool,
-    within: Option<Duration>,
+    manner: Manner,
 }
 
 impl Call {
@@ -133,8 +143,7 @@ impl Call {
             script,
             keys: Words::new(),
             args: Words::new(),
-            bulk: false,
-            within: None,
+            manner: Manner::PLAIN,
         }
     }
 
@@ -152,14 +161,14 @@ impl Call {
 
     /// Says that the reply will be large, as [`Command::bulk`].
     pub fn bulk(mut self) -> Self {
-        self.bulk = true;
+        self.manner.bulk = true;
         self
     }
 
     /// Gives it a deadline of its own, if that is shorter than `redis.command_timeout` (a bulk one's:
     /// `redis.bulk_timeout`). Passing it says nothing against the connection.
     pub fn within(mut self, limit: Duration) -> Self {
-        self.within = Some(limit);
+        self.manner.within = Some(limit);
         self
     }
 
@@ -176,10 +185,7 @@ impl Call {
     }
 
     pub(crate) const fn manner(&self, threshold: usize) -> Manner {
-        Manner {
-            bulk: self.bulk || self.bytes() >= threshold,
-            within: self.within,
-        }
+        self.manner.of_size(self.bytes(), threshold)
     }
 
     const fn bytes(&self) -> usize {
@@ -229,8 +235,7 @@ impl Words {
 #[must_use]
 pub struct Batch {
     steps: Vec<Step>,
-    bulk: bool,
-    within: Option<Duration>,
+    manner: Manner,
 }
 
 /// One step of a [`Batch`].
@@ -271,28 +276,28 @@ impl Batch {
 
     /// Adds a command.
     pub fn command(mut self, command: Command) -> Self {
-        self.bulk |= command.bulk;
+        self.manner.bulk |= command.manner.bulk;
         self.steps.push(Step::Command(command));
         self
     }
 
     /// Adds a script's call.
     pub fn call(mut self, call: Call) -> Self {
-        self.bulk |= call.bulk;
+        self.manner.bulk |= call.manner.bulk;
         self.steps.push(Step::Call(call));
         self
     }
 
     /// Says that the replies will be large, as [`Command::bulk`].
     pub fn bulk(mut self) -> Self {
-        self.bulk = true;
+        self.manner.bulk = true;
         self
     }
 
     /// Gives it a deadline of its own, if that is shorter than `redis.command_timeout` (a bulk one's:
     /// `redis.bulk_timeout`). Passing it says nothing against the connection.
     pub fn within(mut self, limit: Duration) -> Self {
-        self.within = Some(limit);
+        self.manner.within = Some(limit);
         self
     }
 
@@ -319,10 +324,7 @@ impl Batch {
 
     pub(crate) fn manner(&self, threshold: usize) -> Manner {
         let bytes: usize = self.steps.iter().map(Step::bytes).sum();
-        Manner {
-            bulk: self.bulk || bytes >= threshold,
-            within: self.within,
-        }
+        self.manner.of_size(bytes, threshold)
     }
 }
 

@@ -80,6 +80,15 @@ pub(crate) struct Access {
     pub(crate) patience: Duration,
 }
 
+impl Access {
+    /// Has other credentials fetched before the next attempt, where a server did not take these.
+    pub(crate) fn note(&self, reason: &DownReason) {
+        if let (DownKind::Authentication, Some(vault)) = (reason.kind(), &self.vault) {
+            vault.refused();
+        }
+    }
+}
+
 /// The factory behind a pool: connects, signs in, and sees to it that pushes are heard in read order.
 pub(crate) struct Connector {
     pub(crate) way: Way,
@@ -144,16 +153,12 @@ impl managed::Manager for Connector {
 impl Connector {
     /// Why a server did not let us in, if it says more than that.
     async fn turned_away(&self, endpoint: &Endpoint, reason: DownReason) -> DownReason {
-        match (reason.kind(), &self.access.vault) {
-            // Others are fetched before the next attempt, as these were not taken.
-            (DownKind::Authentication, Some(vault)) => vault.refused(),
-            (DownKind::Disconnected, _) => {
-                let said = farewell(endpoint, &self.access.resolver).await;
-                return said.map_or(reason, |said| at(endpoint, &said, ""));
-            }
-            _ => {}
+        self.access.note(&reason);
+        if reason.kind() != DownKind::Disconnected {
+            return reason;
         }
-        reason
+        let said = farewell(endpoint, &self.access.resolver).await;
+        said.map_or(reason, |said| at(endpoint, &said, ""))
     }
 
     fn config(&self, id: u64, pulse: &Arc<Pulse>) -> AsyncConnectionConfig {

@@ -39,9 +39,7 @@ impl Limits {
             bulk_timeout: config.bulk_timeout,
         }
     }
-}
 
-impl Limits {
     /// How long a question may take.
     pub(crate) fn timeout(&self, manner: Manner) -> Duration {
         let most = if manner.bulk {

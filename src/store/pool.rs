@@ -92,6 +92,20 @@ pub struct StoreParts {
     pub credentials: Option<Arc<dyn CredentialsProvider>>,
 }
 
+impl StoreParts {
+    /// The machine's clock; nobody listens, no scripts, and the login of the settings.
+    #[must_use]
+    pub fn new(spawner: Spawner) -> Self {
+        Self {
+            clock: Clock::system(),
+            events: Events::none(),
+            spawner,
+            scripts: Vec::new(),
+            credentials: None,
+        }
+    }
+}
+
 impl RedisPool {
     /// A pool without a Redis: its status is `Disabled`, and every command fails at once.
     #[must_use]
@@ -292,10 +306,10 @@ impl RedisPool {
         Ok(Replies(answers.collect::<Vec<_>>().into_iter()))
     }
 
-    /// Hears the messages of a channel, for the pool's life: register a fixed number of channels, not one
-    /// for each request. In a cluster it is a sharded one (`SSUBSCRIBE`), so publish with
-    /// [`publish`](Self::publish), or in a script with its `publish`. It is heard from now on and over every reconnect; see [`PushSink`] for the
-    /// order they come in.
+    /// Hears the messages of a channel, from now on and over every reconnect; see [`PushSink`] for the
+    /// order they come in. It is for the pool's life: register a fixed number of channels, not one for
+    /// each request. In a cluster the channel is a sharded one (`SSUBSCRIBE`), so publish with
+    /// [`publish`](Self::publish), or in a script with its `publish`.
     pub fn subscribe(&self, channel: impl AsRef<[u8]>, sink: Arc<dyn PushSink>) {
         self.inner.hub.subscribe(channel.as_ref(), sink);
         self.nudge();

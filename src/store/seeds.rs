@@ -38,12 +38,7 @@ impl Seeds {
             match self.told_by(seed).await {
                 Ok(slots) => return Ok(slots),
                 Err(why) => {
-                    if let (DownKind::Authentication, Some(vault)) =
-                        (why.kind(), &self.access.vault)
-                    {
-                        // Others are fetched before the next attempt, as these were not taken.
-                        vault.refused();
-                    }
+                    self.access.note(&why);
                     reason = DownReason::new(why.kind(), format!("{seed}: {why}"));
                 }
             }

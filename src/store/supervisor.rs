@@ -79,7 +79,8 @@ struct Failed {
     silent: bool,
 }
 
-type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Link, Failed>> + Send + 'a>>;
+/// Goes on from turn to turn of a loop, beside what else the loop waits for.
+type Beside<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Tries until a connection stands.
 ///
@@ -87,7 +88,7 @@ type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Link, Failed>> + Send + 'a
 /// a slow line only the patient one can succeed, over a line that was cut only a new one.
 async fn establish(node: &Node, backoff: &mut Backoff) -> Link {
     let limits = node.limits();
-    let mut patient: Option<Attempt<'_>> = None;
+    let mut patient: Option<Beside<'_, Result<Link, Failed>>> = None;
     let (mut silent, mut attempts) = (false, 0_u32);
     loop {
         attempts = attempts.wrapping_add(1);
@@ -97,7 +98,7 @@ async fn establish(node: &Node, backoff: &mut Backoff) -> Link {
         let limit = if long { limits.connect_timeout } else { quick };
         let outcome = tokio::select! {
             outcome = attempt(node, limit) => outcome,
-            outcome = also(&mut patient) => outcome,
+            outcome = finished(&mut patient) => outcome,
         };
         let failed = match outcome {
             Ok(link) => return link,
@@ -111,7 +112,7 @@ async fn establish(node: &Node, backoff: &mut Backoff) -> Link {
         let pause = backoff.pause(chance());
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            outcome = also(&mut patient) => match outcome {
+            outcome = finished(&mut patient) => match outcome {
                 Ok(link) => return link,
                 Err(failed) => node.note(failed.reason),
             },
@@ -119,12 +120,12 @@ async fn establish(node: &Node, backoff: &mut Backoff) -> Link {
     }
 }
 
-/// The patient attempt's outcome, or never where there is none.
-async fn also(patient: &mut Option<Attempt<'_>>) -> Result<Link, Failed> {
-    match patient {
-        Some(attempt) => {
-            let outcome = attempt.as_mut().await;
-            *patient = None;
+/// What something that goes on beside the rest comes to, or never where nothing does.
+async fn finished<T>(beside: &mut Option<Beside<'_, T>>) -> T {
+    match beside {
+        Some(work) => {
+            let outcome = work.as_mut().await;
+            *beside = None;
             outcome
         }
         None => std::future::pending().await,
@@ -231,7 +232,7 @@ async fn watch(node: &Node, link: &Arc<Link>) -> DownReason {
     let mut sentinel_rounds = tokio::time::interval(SENTINEL_ROUND);
     sentinel_rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // Runs beside the rest: Sentinels that do not answer must not keep us from seeing the connection end.
-    let mut look: Option<Look<'_>> = None;
+    let mut look: Option<Beside<'_, Option<DownReason>>> = None;
     loop {
         if link.pulse.is_dead() {
             return link.pulse.reason();
@@ -252,7 +253,7 @@ async fn watch(node: &Node, link: &Arc<Link>) -> DownReason {
             _ = sentinel_rounds.tick(), if node.has_sentinels() && look.is_none() => {
                 look = Some(Box::pin(replaced(node, link)));
             }
-            outcome = seen(&mut look) => if let Some(reason) = outcome {
+            outcome = finished(&mut look) => if let Some(reason) = outcome {
                 return reason;
             },
         }
@@ -278,20 +279,6 @@ async fn beat(node: &Node, link: &Link) -> Option<DownReason> {
             None
         }
         Err(failure) => failure.trip,
-    }
-}
-
-type Look<'a> = Pin<Box<dyn Future<Output = Option<DownReason>> + Send + 'a>>;
-
-/// What the Sentinels say, or never where they are not being asked.
-async fn seen(look: &mut Option<Look<'_>>) -> Option<DownReason> {
-    match look {
-        Some(asking) => {
-            let outcome = asking.as_mut().await;
-            *look = None;
-            outcome
-        }
-        None => std::future::pending().await,
     }
 }
 

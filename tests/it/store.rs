@@ -3,8 +3,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tower_keep::clock::Clock;
-use tower_keep::event::Events;
 use tower_keep::store::{
     Batch, Call, Command, DownKind, Push, PushSink, RedisConfig, RedisPool, RedisStatus, Script,
     StoreError, StoreParts,
@@ -55,11 +53,8 @@ pub fn patient(url: &str) -> RedisConfig {
 pub fn open(config: &RedisConfig) -> Store {
     let tasks = Tasks::new().unwrap();
     let parts = StoreParts {
-        clock: Clock::system(),
-        events: Events::none(),
-        spawner: tasks.spawner(),
         scripts: vec![&ECHO, &PUT, &TELL],
-        credentials: None,
+        ..StoreParts::new(tasks.spawner())
     };
     Store {
         pool: RedisPool::new(config, &parts).unwrap(),
@@ -310,13 +305,7 @@ async fn a_lost_connection_is_told_once_and_the_channel_comes_back() {
 #[tokio::test]
 async fn without_a_url_everything_fails_at_once() {
     let tasks = Tasks::new().unwrap();
-    let parts = StoreParts {
-        clock: Clock::system(),
-        events: Events::none(),
-        spawner: tasks.spawner(),
-        scripts: Vec::new(),
-        credentials: None,
-    };
+    let parts = StoreParts::new(tasks.spawner());
     let pool = RedisPool::new(&RedisConfig::default(), &parts).unwrap();
     assert_eq!(pool.status(), RedisStatus::Disabled);
     let error = pool.run::<()>(&get("a")).await.unwrap_err();

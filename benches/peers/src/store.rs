@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use tokio::runtime::{Builder, Runtime};
-use tower_keep::clock::Clock;
-use tower_keep::event::Events;
 use tower_keep::store::{Call, Command, RedisConfig, RedisPool, Script, StoreParts};
 use tower_keep::task::Tasks;
 
@@ -60,11 +58,8 @@ impl Stand {
             ..RedisConfig::default()
         };
         let parts = StoreParts {
-            clock: Clock::system(),
-            events: Events::none(),
-            spawner: tasks.spawner(),
             scripts: vec![&READ],
-            credentials: None,
+            ..StoreParts::new(tasks.spawner())
         };
         let ours = RedisPool::new(&config, &parts)?;
         ours.watch().until_up().await;

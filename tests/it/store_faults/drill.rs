@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
-use tower_keep::clock::Clock;
 use tower_keep::event::{Event, Events, Recorder};
 use tower_keep::store::{
     Call, Command, Push, PushSink, RedisConfig, RedisPool, RedisStatus, StoreError, StoreParts,
@@ -132,11 +131,9 @@ impl Drill {
         let tasks = Tasks::new().unwrap();
         let operator = Arc::<Operator>::default();
         let parts = StoreParts {
-            clock: Clock::system(),
             events: Events::to(vec![Arc::<Operator>::clone(&operator)]),
-            spawner: tasks.spawner(),
             scripts: vec![&ECHO, &PUT, &TELL],
-            credentials: None,
+            ..StoreParts::new(tasks.spawner())
         };
         let pool = RedisPool::new(config, &parts).unwrap();
         let ears = [Arc::<Ear>::default(), Arc::<Ear>::default()];

@@ -231,6 +231,7 @@ impl Words {
 
 /// Several commands in one round trip. They are answered one by one: one that fails does not hold up the
 /// others, and other callers' commands may run between them.
+/// Its deadline is its own: those of its commands do not count.
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Batch {

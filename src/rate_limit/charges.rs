@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::rate_limit::gcra::Verdict;
+use crate::rate_limit::gcra::{Limit, Verdict};
 use crate::rate_limit::table::Table;
 use crate::rate_limit::terms::Terms;
 
@@ -11,6 +11,10 @@ use crate::rate_limit::terms::Terms;
 pub(crate) struct Charge<'a> {
     pub(crate) key: u64,
     pub(crate) terms: &'a Arc<Terms>,
+    /// The terms' limit as it stands now.
+    pub(crate) limit: Limit,
+    /// How many tokens it takes.
+    pub(crate) cost: u32,
     /// Whether the rule only watches.
     pub(crate) shadow: bool,
 }
@@ -65,22 +69,28 @@ pub(crate) fn take_all<'c, 'a: 'c>(
     let mut ahead = charges.clone();
     let only = ahead.next()?;
     if ahead.next().is_none() {
-        return Some((only, table.charge(only.key, now, only.terms.limit)));
+        let verdict = table.charge(only.key, now, only.limit, only.cost);
+        return Some((only, verdict));
     }
     let denied = charges
         .clone()
-        .map(|charge| (charge, table.peek(charge.key, now, charge.terms.limit)))
+        .map(|charge| {
+            (
+                charge,
+                table.peek(charge.key, now, charge.limit, charge.cost),
+            )
+        })
         .filter(|(_, verdict)| !verdict.is_allow())
-        .max_by_key(|(charge, verdict)| charge.terms.limit.wait(verdict.ahead()));
+        .max_by_key(|(charge, verdict)| charge.limit.wait(verdict.ahead(), charge.cost));
     if denied.is_some() {
         return denied;
     }
     let mut nearest: Option<(&Charge<'a>, Verdict)> = None;
     for (taken, charge) in charges.clone().enumerate() {
-        let verdict = table.charge(charge.key, now, charge.terms.limit);
+        let verdict = table.charge(charge.key, now, charge.limit, charge.cost);
         if !verdict.is_allow() {
             for given in charges.take(taken) {
-                table.refund(given.key, now, given.terms.limit);
+                table.refund(given.key, now, given.limit, given.cost);
             }
             return Some((charge, verdict));
         }
@@ -93,8 +103,8 @@ pub(crate) fn take_all<'c, 'a: 'c>(
 
 /// Whether a greater part of `left`'s burst is used up than of `right`'s.
 fn nearer(left: &(&Charge<'_>, Verdict), right: &(&Charge<'_>, Verdict)) -> bool {
-    let used = |of: &(&Charge<'_>, Verdict)| u128::from(of.1.ahead());
-    let fill = |of: &(&Charge<'_>, Verdict)| u128::from(of.0.terms.limit.fill());
+    let used = |of: &(&Charge<'_>, Verdict)| u128::from(of.0.limit.used(of.1.ahead()));
+    let fill = |of: &(&Charge<'_>, Verdict)| u128::from(of.0.limit.fill());
     used(left) * fill(right) > used(right) * fill(left)
 }
 
@@ -115,6 +125,8 @@ mod tests {
         Charge {
             key: key << 45 | key,
             terms,
+            limit: terms.limit,
+            cost: 1,
             shadow: false,
         }
     }
@@ -123,7 +135,7 @@ mod tests {
     fn a_denial_charges_nothing_in_whatever_order_the_rules_stand() {
         let (wide, narrow) = (terms("wide", 10), terms("narrow", 2));
         for flip in [false, true] {
-            let table = Table::new(64, 0);
+            let table = Table::new(64, true, 0);
             let mut both = [charge(1, &wide), charge(2, &narrow)];
             if flip {
                 both.reverse();
@@ -145,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_rule_nearest_to_its_end_speaks_and_the_longest_denial() {
-        let table = Table::new(64, 0);
+        let table = Table::new(64, true, 0);
         let (ten, four, two) = (terms("ten", 10), terms("four", 4), terms("two", 2));
         let all = [charge(1, &ten), charge(2, &two), charge(3, &four)];
         let spoke = |at: u64| {
@@ -156,7 +168,7 @@ mod tests {
         assert_eq!(spoke(0), ("two".to_owned(), true));
         assert_eq!(spoke(0), ("two".to_owned(), false));
         for _ in 0..2 {
-            table.charge(all[2].key, 0, four.limit);
+            table.charge(all[2].key, 0, four.limit, 1);
         }
         // 15 s until four lets one more through, 30 s until two does.
         assert_eq!(spoke(0), ("two".to_owned(), false));
@@ -178,7 +190,7 @@ mod tests {
             (charges.enforced().count(), charges.watching().count()),
             (6, 3)
         );
-        let table = Table::new(64, 0);
+        let table = Table::new(64, true, 0);
         assert!(
             take_all(&table, 0, charges.enforced())
                 .unwrap()
@@ -186,7 +198,7 @@ mod tests {
                 .is_allow()
         );
         for charge in charges.enforced() {
-            assert!(!table.peek(charge.key, 0, one.limit).is_allow());
+            assert!(!table.peek(charge.key, 0, one.limit, 1).is_allow());
         }
     }
 
@@ -195,7 +207,7 @@ mod tests {
     fn in_a_race_for_two_buckets_both_count_exactly_what_passed() {
         for _ in 0..200 {
             let (left, right) = (terms("left", 50), terms("right", 60));
-            let table = Table::new(64, 0);
+            let table = Table::new(64, true, 0);
             let there = [charge(1, &left), charge(2, &right)];
             let back = [charge(2, &right), charge(1, &left)];
             let passed = AtomicU32::new(0);
@@ -215,7 +227,7 @@ mod tests {
             assert!(passed <= 50);
             let (key, limit) = (there[1].key, right.limit);
             let rest = (0..100)
-                .filter(|_| table.charge(key, 0, limit).is_allow())
+                .filter(|_| table.charge(key, 0, limit, 1).is_allow())
                 .count();
             assert_eq!(u32::try_from(rest).unwrap(), 60 - passed);
         }

@@ -161,11 +161,8 @@ impl RateLimitConfig {
     }
 
     fn default_quota(&self) -> Quota {
-        Quota {
-            requests: self.requests_max,
-            per: self.window,
-            burst: self.burst,
-        }
+        let quota = Quota::requests(self.requests_max).per(self.window);
+        self.burst.map_or(quota, |burst| quota.burst(burst))
     }
 }
 

@@ -69,15 +69,21 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::rate_limit::charges::Charge;
     use crate::rate_limit::gcra::Verdict;
     use crate::rate_limit::quota::Quota;
     use crate::rate_limit::terms::Terms;
 
     fn standing(name: &str, quota: Quota, verdict: Verdict) -> Standing {
-        Standing::of(
-            &Arc::new(Terms::new(&name.into(), &quota).unwrap()),
-            verdict,
-        )
+        let terms = Arc::new(Terms::new(&name.into(), &quota).unwrap());
+        let charge = Charge {
+            key: 1,
+            terms: &terms,
+            limit: terms.limit,
+            cost: 1,
+            shadow: false,
+        };
+        Standing::of(&charge, verdict.ahead())
     }
 
     fn text(headers: &HeaderMap) -> Vec<String> {

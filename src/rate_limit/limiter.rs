@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::Hasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,13 +13,16 @@ use crate::clock::Clock;
 use crate::error::{ConfigError, Faults};
 use crate::event::{Event, Events};
 use crate::identity::{CallerResolver, ProxyHeader, RequestView, masked};
+use crate::rate_limit::calendar::Calendar;
 use crate::rate_limit::charges::{Charge, Charges, take_all};
 use crate::rate_limit::compiled::CompiledRule;
 use crate::rate_limit::config::RateLimitConfig;
 use crate::rate_limit::decision::{Decision, Standing};
+use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::scope::Scope;
 use crate::rate_limit::subject::{Origin, Owner, Subject};
 use crate::rate_limit::table::Table;
+use crate::rate_limit::terms::Terms;
 
 /// Decides whether requests may pass. Cheap to clone; all clones count together.
 #[derive(Clone)]
@@ -37,6 +41,7 @@ struct Engine {
     rules: Box<[CompiledRule]>,
     origin: Origin,
     table: Table,
+    calendar: Calendar,
     clock: Clock,
     events: Events,
     legacy_headers: bool,
@@ -94,7 +99,8 @@ impl RateLimiter {
                 proxies,
                 ipv6_prefix: config.ipv6_prefix,
             },
-            table: Table::new(keys_max, ticks(&clock)),
+            table: Table::new(keys_max, true, ticks(&clock)),
+            calendar: Calendar::new(),
             clock,
             events,
             legacy_headers: config.legacy_headers,
@@ -142,7 +148,14 @@ impl RateLimiter {
                 let owner = subject.owner(&rule.scope);
                 let key = owner.key(rule, tier, engine.table.hasher());
                 let shadow = rule.shadow;
-                charges.push(Charge { key, terms, shadow });
+                let (key, limit) = engine.current(key, terms);
+                charges.push(Charge {
+                    key,
+                    terms,
+                    limit,
+                    cost: 1,
+                    shadow,
+                });
             }
         }
         engine.warn(request, &subject);
@@ -175,9 +188,12 @@ impl RateLimiter {
         let (tier, terms) = rule.terms(None);
         let key = owner.key(rule, tier, engine.table.hasher());
         let mut charges = Charges::default();
+        let (key, limit) = engine.current(key, terms);
         charges.push(Charge {
             key,
             terms,
+            limit,
+            cost: 1,
             shadow: false,
         });
         engine.decide(&charges)
@@ -218,7 +234,7 @@ impl Engine {
                 rule: &charge.terms.rule,
                 shadow: false,
             });
-            return Some(Decision::Deny(Standing::of(charge.terms, verdict)));
+            return Some(Decision::Deny(Standing::of(charge, verdict.ahead())));
         }
         for charge in charges.enforced() {
             let rule = &*charge.terms.rule;
@@ -227,13 +243,29 @@ impl Engine {
         // Rules that watch see only what the others let through, as they would if enforced.
         for charge in charges.watching() {
             let rule = &*charge.terms.rule;
-            let verdict = self.table.charge(charge.key, now, charge.terms.limit);
+            let verdict = self
+                .table
+                .charge(charge.key, now, charge.limit, charge.cost);
             self.events.emit(match verdict.is_allow() {
                 true => Event::RateLimitAllowed { rule },
                 false => Event::RateLimitDenied { rule, shadow: true },
             });
         }
-        taken.map(|(charge, verdict)| Decision::Allow(Standing::of(charge.terms, verdict)))
+        taken.map(|(charge, verdict)| Decision::Allow(Standing::of(charge, verdict.ahead())))
+    }
+
+    /// The bucket and the limit as they stand now: those that go by the calendar have another one in each
+    /// window.
+    fn current(&self, key: u64, terms: &Terms) -> (u64, Limit) {
+        let Some(period) = terms.period else {
+            return (key, terms.limit);
+        };
+        let now = ticks(&self.clock);
+        let end = self.calendar.end(period, now, &self.clock);
+        let mut hasher = self.table.hasher();
+        hasher.write_u64(key);
+        hasher.write_u64(end);
+        (hasher.finish(), terms.limit.ending(end - now))
     }
 
     /// Tells what makes clients indistinguishable.

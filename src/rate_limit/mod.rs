@@ -55,6 +55,7 @@
 //!
 //! **Without HTTP**, [`RateLimiter::check_key`] counts anything that has a name.
 
+mod calendar;
 mod charges;
 mod compiled;
 mod config;

@@ -1,0 +1,289 @@
+//! Counting together with other instances through Redis.
+//!
+//! The local table holds what Redis last said about each bucket. It is never ahead of Redis, but for tokens
+//! given back by others, so that what it denies Redis would deny: such a request costs Redis nothing. All
+//! others are asked for, unless a lease holds tokens for them. Requests for the same buckets that come
+//! while a question about them is under way go together with the next one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::rate_limit::flights::{Boarding, Flights};
+use crate::rate_limit::gcra::Limit;
+use crate::rate_limit::leases::{Landed, Leases, Taken};
+use crate::rate_limit::outage::Outage;
+use crate::rate_limit::shared::{Answer, Ask, Part, Shared};
+use crate::rate_limit::table::{Table, ticks};
+use crate::task::Spawner;
+
+/// The instance's part in the fleet. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Fleet {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Shared,
+    spawner: Spawner,
+    clock: Clock,
+    table: Arc<Table>,
+    leases: Leases,
+    flights: Flights<Landing>,
+    outage: Arc<Outage>,
+}
+
+/// A bucket that Redis is asked about.
+#[derive(Clone, Debug)]
+pub(crate) struct Stop {
+    pub(crate) key: u64,
+    /// As it stood at `Route::at`.
+    pub(crate) limit: Limit,
+    pub(crate) leased: bool,
+    pub(crate) part: Part,
+}
+
+/// The buckets of a decision.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) stops: Vec<Stop>,
+    /// When the limits were looked at, in ticks.
+    pub(crate) at: u64,
+    /// Whose ban is looked up along with them.
+    pub(crate) client: Option<Arc<str>>,
+}
+
+/// What Redis said about a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Landing {
+    pub(crate) granted: bool,
+    /// How far ahead each bucket's time lies, from `at`.
+    pub(crate) ahead: Arc<[u64]>,
+    pub(crate) at: u64,
+    /// How long the client is banned, if it is.
+    pub(crate) banned: Option<Duration>,
+}
+
+impl Fleet {
+    pub(crate) fn new(
+        shared: Shared,
+        table: Arc<Table>,
+        outage: Arc<Outage>,
+        parts: (Spawner, Clock),
+    ) -> Self {
+        let (spawner, clock) = parts;
+        Self {
+            inner: Arc::new(Inner {
+                leases: Leases::new(LEASES_MAX),
+                flights: Flights::new(),
+                shared,
+                spawner,
+                clock,
+                table,
+                outage,
+            }),
+        }
+    }
+
+    /// Takes tokens that are held for the bucket, and sees to it that there will be more.
+    pub(crate) fn take_held(&self, key: u64, now: u64, cost: u32, stop: impl FnOnce() -> Stop) -> Option<u32> {
+        match self.inner.leases.take(key, now, cost) {
+            Taken::Held { left } => Some(left),
+            Taken::Low { left } => {
+                let route = Route {
+                    stops: vec![stop()],
+                    at: now,
+                    client: None,
+                };
+                self.refill(route);
+                Some(left)
+            }
+            Taken::Missing => None,
+        }
+    }
+
+    /// Puts tokens back that [`take_held`](Self::take_held) has taken.
+    pub(crate) fn put_back(&self, key: u64, cost: u32) {
+        self.inner.leases.put_back(key, cost);
+    }
+
+    /// Asks Redis about one request. The answer's channel ends without one where Redis cannot be asked.
+    pub(crate) fn ask(&self, route: Route) -> Option<oneshot::Receiver<Landing>> {
+        let key = route.key();
+        match self.inner.flights.board(key) {
+            Boarding::Lead(seats, receiver) => {
+                self.take_off(key, route, seats);
+                Some(receiver)
+            }
+            Boarding::Join(receiver) => Some(receiver),
+            Boarding::Full => None,
+        }
+    }
+
+    /// Gives tokens back that the answer has shown not to count.
+    pub(crate) fn give_back(&self, stop: Stop) {
+        let cost = stop.part.cost;
+        if stop.leased {
+            self.inner.leases.put_back(stop.key, cost);
+        }
+        let shared = self.inner.shared.clone();
+        if !stop.leased {
+            // Whoever does not hear of it goes without a token, which nobody gets too much by.
+            self.inner.spawner.spawn(async move {
+                let _ = shared.give_back(&[stop.part], &[cost]).await;
+            });
+        }
+    }
+
+    /// Charges tokens that were only known after the answer.
+    pub(crate) fn debit(&self, part: Part, tokens: u32) {
+        let shared = self.inner.shared.clone();
+        self.inner.spawner.spawn(async move {
+            let _ = shared.debit(&[part], &[tokens]).await;
+        });
+    }
+
+    /// Gives back what nobody has used for a while.
+    pub(crate) async fn sweep(&self) {
+        let idle = self.inner.leases.sweep(ticks(&self.inner.clock));
+        for chunk in idle.chunks(GIVE_BACK_MAX) {
+            let parts: Vec<Part> = chunk.iter().map(|idle| (*idle.part).clone()).collect();
+            let tokens: Vec<u32> = chunk.iter().map(|idle| idle.tokens).collect();
+            // Where it fails they are lost to everybody until they have grown back.
+            let _ = self.inner.shared.give_back(&parts, &tokens).await;
+        }
+    }
+
+    fn refill(&self, route: Route) {
+        let key = route.key();
+        if self.inner.flights.lead(key) {
+            self.take_off(key, route, Vec::new());
+        }
+    }
+
+    fn take_off(&self, key: u64, route: Route, seats: Vec<oneshot::Sender<Landing>>) {
+        let row = Row {
+            key,
+            fleet: self.clone(),
+        };
+        // After shutdown nothing is spawned: the row ends with the task that was refused.
+        self.inner.spawner.spawn(row.fly(route, seats));
+    }
+}
+
+/// Keys that hold leases at a time.
+const LEASES_MAX: usize = 8192;
+
+/// Buckets that are given back to in one call.
+const GIVE_BACK_MAX: usize = 64;
+
+impl Route {
+    /// What tells these buckets, at these costs, from all others.
+    fn key(&self) -> u64 {
+        let fold = |all: u64, stop: &Stop| {
+            let one = stop.key.rotate_left(stop.part.cost % 63);
+            (all.rotate_left(7) ^ one).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        };
+        self.stops.iter().fold(0, fold)
+    }
+}
+
+/// Questions about the same buckets, one after the other. Dropped, it ends: nobody waits for an answer
+/// that no task will bring.
+struct Row {
+    key: u64,
+    fleet: Fleet,
+}
+
+impl Drop for Row {
+    fn drop(&mut self) {
+        self.fleet.inner.flights.end(self.key);
+    }
+}
+
+impl Row {
+    async fn fly(self, route: Route, first: Vec<oneshot::Sender<Landing>>) {
+        let inner = &*self.fleet.inner;
+        let mut seats = first;
+        loop {
+            let (ask, debts) = inner.prepare(&route, seats.len());
+            let answer = inner.shared.take(&ask, route.client.as_deref()).await;
+            let Ok(answer) = answer else {
+                inner.call_off(&route, &debts);
+                return;
+            };
+            inner.land(&route, &ask, &answer, seats);
+            let Some(next) = inner.flights.next(self.key) else {
+                return;
+            };
+            seats = next;
+        }
+    }
+}
+
+impl Inner {
+    /// The question for so many requests, and what of it has to be kept in mind if nobody answers.
+    fn prepare(&self, route: &Route, requests: usize) -> (Ask, Vec<u64>) {
+        let now = ticks(&self.clock);
+        let mut debts = Vec::new();
+        let parts = route.stops.iter().map(|stop| {
+            let limit = stop.limit.after(now.saturating_sub(route.at));
+            let mut part = stop.part.clone();
+            let known = self.table.ahead(stop.key, now);
+            let memory = self.outage.remember(&self.table, (stop.key, limit), now);
+            (part.hint, part.debt) = (memory.hint, memory.debt);
+            debts.push(memory.taken);
+            if stop.leased {
+                let fair = limit.remaining(known) / (2 * self.outage.instances());
+                part.lease = self.leases.want(stop.key, now).min(fair);
+            }
+            part
+        });
+        let parts = parts.collect();
+        let requests = u32::try_from(requests).unwrap_or(u32::MAX);
+        (Ask { requests, parts }, debts)
+    }
+
+    /// Notes the answer, and tells everybody who waits.
+    fn land(&self, route: &Route, ask: &Ask, answer: &Answer, seats: Vec<oneshot::Sender<Landing>>) {
+        let now = ticks(&self.clock);
+        let stops = route.stops.iter().zip(&ask.parts).zip(&answer.told);
+        let ahead = stops.map(|((stop, part), told)| {
+            let limit = stop.limit.after(now.saturating_sub(route.at));
+            let ahead = limit.ahead_of(told.ahead);
+            self.table.put(stop.key, now, ahead);
+            if stop.leased {
+                let landed = Landed {
+                    part,
+                    ahead,
+                    interval: limit.interval(),
+                    tokens: told.leased,
+                };
+                self.leases.land(stop.key, now, landed);
+            }
+            ahead
+        });
+        let ahead: Arc<[u64]> = ahead.collect();
+        for (place, seat) in seats.into_iter().enumerate() {
+            let landing = Landing {
+                granted: (place as u64) < u64::from(answer.granted),
+                ahead: Arc::clone(&ahead),
+                at: now,
+                banned: answer.banned,
+            };
+            // Who has gone away meanwhile stays counted.
+            let _ = seat.send(landing);
+        }
+    }
+
+    fn call_off(&self, route: &Route, debts: &[u64]) {
+        let now = ticks(&self.clock);
+        for (stop, taken) in route.stops.iter().zip(debts) {
+            self.outage.restore(&self.table, stop.key, *taken, now);
+            self.leases.fail(stop.key);
+        }
+    }
+}

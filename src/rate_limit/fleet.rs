@@ -11,12 +11,14 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
+use crate::rate_limit::ask::{Answer, Ask, Part};
 use crate::rate_limit::flights::{Boarding, Flights};
 use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::leases::{Landed, Leases, Taken};
 use crate::rate_limit::outage::Outage;
-use crate::rate_limit::shared::{Answer, Ask, Part, Shared};
-use crate::rate_limit::table::{Table, ticks};
+use crate::rate_limit::shared::Shared;
+use crate::rate_limit::table::Table;
+use crate::rate_limit::ticks::ticks;
 use crate::task::Spawner;
 
 /// The instance's part in the fleet. Cheap to clone.
@@ -89,7 +91,13 @@ impl Fleet {
     }
 
     /// Takes tokens that are held for the bucket, and sees to it that there will be more.
-    pub(crate) fn take_held(&self, key: u64, now: u64, cost: u32, stop: impl FnOnce() -> Stop) -> Option<u32> {
+    pub(crate) fn take_held(
+        &self,
+        key: u64,
+        now: u64,
+        cost: u32,
+        stop: impl FnOnce() -> Stop,
+    ) -> Option<u32> {
         match self.inner.leases.take(key, now, cost) {
             Taken::Held { left } => Some(left),
             Taken::Low { left } => {
@@ -146,15 +154,9 @@ impl Fleet {
         });
     }
 
-    /// Gives back what nobody has used for a while.
-    pub(crate) async fn sweep(&self) {
-        let idle = self.inner.leases.sweep(ticks(&self.inner.clock));
-        for chunk in idle.chunks(GIVE_BACK_MAX) {
-            let parts: Vec<Part> = chunk.iter().map(|idle| (*idle.part).clone()).collect();
-            let tokens: Vec<u32> = chunk.iter().map(|idle| idle.tokens).collect();
-            // Where it fails they are lost to everybody until they have grown back.
-            let _ = self.inner.shared.give_back(&parts, &tokens).await;
-        }
+    /// Forgets what nobody has used for a while.
+    pub(crate) fn sweep(&self) {
+        self.inner.leases.sweep(ticks(&self.inner.clock));
     }
 
     fn refill(&self, route: Route) {
@@ -176,9 +178,6 @@ impl Fleet {
 
 /// Keys that hold leases at a time.
 const LEASES_MAX: usize = 8192;
-
-/// Buckets that are given back to in one call.
-const GIVE_BACK_MAX: usize = 64;
 
 impl Route {
     /// What tells these buckets, at these costs, from all others.
@@ -209,13 +208,13 @@ impl Row {
         let inner = &*self.fleet.inner;
         let mut seats = first;
         loop {
-            let (ask, debts) = inner.prepare(&route, seats.len());
-            let answer = inner.shared.take(&ask, route.client.as_deref()).await;
+            let asked = inner.prepare(&route, seats.len());
+            let answer = inner.shared.take(&asked.ask, route.client.as_deref()).await;
             let Ok(answer) = answer else {
-                inner.call_off(&route, &debts);
+                inner.call_off(&route, &asked);
                 return;
             };
-            inner.land(&route, &ask, &answer, seats);
+            inner.land(&route, &asked, &answer, seats);
             let Some(next) = inner.flights.next(self.key) else {
                 return;
             };
@@ -224,43 +223,66 @@ impl Row {
     }
 }
 
+/// A question under way.
+struct Asked {
+    ask: Ask,
+    /// When it was asked, in ticks.
+    at: u64,
+    /// What it told of the instance's own shares, to be put back if nobody answers.
+    taken: Vec<u64>,
+}
+
 impl Inner {
-    /// The question for so many requests, and what of it has to be kept in mind if nobody answers.
-    fn prepare(&self, route: &Route, requests: usize) -> (Ask, Vec<u64>) {
+    /// The question for so many requests.
+    fn prepare(&self, route: &Route, requests: usize) -> Asked {
         let now = ticks(&self.clock);
-        let mut debts = Vec::new();
+        let mut taken = Vec::with_capacity(route.stops.len());
         let parts = route.stops.iter().map(|stop| {
             let limit = stop.limit.after(now.saturating_sub(route.at));
-            let mut part = stop.part.clone();
-            let known = self.table.ahead(stop.key, now);
             let memory = self.outage.remember(&self.table, (stop.key, limit), now);
+            taken.push(memory.taken);
+            let mut part = stop.part.clone();
             (part.hint, part.debt) = (memory.hint, memory.debt);
-            debts.push(memory.taken);
             if stop.leased {
-                let fair = limit.remaining(known) / (2 * self.outage.instances());
+                let remaining = limit.remaining(self.table.ahead(stop.key, now));
+                let fair = remaining / (2 * self.outage.instances());
                 part.lease = self.leases.want(stop.key, now).min(fair);
             }
             part
         });
         let parts = parts.collect();
         let requests = u32::try_from(requests).unwrap_or(u32::MAX);
-        (Ask { requests, parts }, debts)
+        Asked {
+            ask: Ask { requests, parts },
+            at: now,
+            taken,
+        }
     }
 
     /// Notes the answer, and tells everybody who waits.
-    fn land(&self, route: &Route, ask: &Ask, answer: &Answer, seats: Vec<oneshot::Sender<Landing>>) {
+    fn land(
+        &self,
+        route: &Route,
+        asked: &Asked,
+        answer: &Answer,
+        seats: Vec<oneshot::Sender<Landing>>,
+    ) {
         let now = ticks(&self.clock);
-        let stops = route.stops.iter().zip(&ask.parts).zip(&answer.told);
+        let stops = route.stops.iter().zip(&asked.ask.parts).zip(&answer.told);
         let ahead = stops.map(|((stop, part), told)| {
             let limit = stop.limit.after(now.saturating_sub(route.at));
             let ahead = limit.ahead_of(told.ahead);
-            self.table.put(stop.key, now, ahead);
+            // Around midnight the server's window may be another one than ours.
+            let same = told.window == part.window;
+            if same {
+                self.table.put(stop.key, now, ahead);
+            }
             if stop.leased {
                 let landed = Landed {
-                    part,
+                    asked_at: asked.at,
                     ahead,
                     interval: limit.interval(),
-                    tokens: told.leased,
+                    tokens: if same { told.leased } else { 0 },
                 };
                 self.leases.land(stop.key, now, landed);
             }
@@ -279,9 +301,9 @@ impl Inner {
         }
     }
 
-    fn call_off(&self, route: &Route, debts: &[u64]) {
+    fn call_off(&self, route: &Route, asked: &Asked) {
         let now = ticks(&self.clock);
-        for (stop, taken) in route.stops.iter().zip(debts) {
+        for (stop, taken) in route.stops.iter().zip(&asked.taken) {
             self.outage.restore(&self.table, stop.key, *taken, now);
             self.leases.fail(stop.key);
         }

@@ -49,6 +49,7 @@ impl<A> Flights<A> {
     /// Waits for an answer about `key`.
     pub(crate) fn board(&self, key: u64) -> Boarding<A> {
         let mut gathering = lock(&self.gathering);
+        let gathering = &mut *gathering;
         let (sender, receiver) = oneshot::channel();
         if let Some(others) = gathering.by_key.get_mut(&key) {
             if gathering.waiting >= WAITING_MAX {
@@ -79,6 +80,7 @@ impl<A> Flights<A> {
     /// ends the row of questions about `key`.
     pub(crate) fn next(&self, key: u64) -> Option<Vec<oneshot::Sender<A>>> {
         let mut gathering = lock(&self.gathering);
+        let gathering = &mut *gathering;
         let mut gathered = std::mem::take(gathering.by_key.get_mut(&key)?);
         gathering.waiting -= gathered.len();
         gathered.retain(|waiter| !waiter.is_closed());

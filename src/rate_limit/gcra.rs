@@ -144,7 +144,10 @@ impl Limit {
     /// How many ticks until a request of this cost fits; 0 if it does now.
     pub(crate) const fn wait(self, ahead: u64, cost: u32) -> u64 {
         let least = if cost == 0 { 1 } else { self.worth(cost) };
-        let wait = self.used(ahead).saturating_add(least).saturating_sub(self.fill);
+        let wait = self
+            .used(ahead)
+            .saturating_add(least)
+            .saturating_sub(self.fill);
         if wait > 0 && self.base > 0 {
             self.base
         } else {

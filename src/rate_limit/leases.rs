@@ -1,25 +1,17 @@
 //! Tokens taken from Redis in advance, and used up here without asking.
 //!
-//! A lease never lets more through than the quota: what is held was charged in Redis before, and it lapses
-//! as the bucket there grows full. `usable = min(left, ahead / interval)`, where `ahead` is how far the
-//! bucket's time lay ahead when the tokens were taken, less the time since. Why that is enough: let the
-//! instances have taken their tokens one after the other. The first may use no more than the bucket then
-//! lacked of being full; and if those before it may use no more than the bucket lacked, then so may they and
-//! the next one together, because its own tokens were charged on top. So the tokens in the bucket and all
-//! those held are never more than it holds when it is full, which is what a bucket without leases has to
-//! give at that moment. (Where Redis loses its data, what is held stays charged nowhere; see `hint`.)
+//! Each lease has its own end, as `shared.rs` tells: a token of it may be used while there are as many of
+//! its intervals left before that end. So a lease lapses as the bucket grows full, and what is held never
+//! adds up with what the bucket holds to more than the quota lets through at that moment.
 //!
-//! How many are taken follows how fast they go: as many as were used in a second, never more than what
-//! remains divided by twice the number of instances, and none for a key that is asked for seldom. A lease
-//! that nobody has used for a while is given back.
+//! How many tokens are taken follows how fast they go: as many as were used in a second, never more than
+//! what remains divided by twice the number of instances, and none for a key that is asked for seldom.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
-
-use crate::rate_limit::shared::Part;
 
 /// Locks; enough that threads hardly ever meet at one.
 const SHARDS: usize = 16;
@@ -40,17 +32,17 @@ pub(crate) struct Leases {
     keys_max: usize,
 }
 
-type Shard = HashMap<u64, Lease, RandomState>;
+type Shard = HashMap<u64, Held, RandomState>;
 
+/// Leases of one bucket that are not used up, at most; they are asked for one after the other.
+const LEASES_MAX: usize = 4;
+
+/// What is held of one bucket.
 #[derive(Debug, Default)]
-struct Lease {
-    left: u32,
-    /// How many were there when it was last filled up.
+struct Held {
+    leases: Vec<Lease>,
+    /// How many tokens there were when more came the last time.
     full: u32,
-    /// The bucket's time when the tokens were taken, in ticks.
-    tat: u64,
-    /// In what time one token lapses, in ticks.
-    interval: u64,
     /// How many tokens were asked for since `since`, by which the next lease is measured.
     used: u64,
     since: u64,
@@ -60,7 +52,17 @@ struct Lease {
     asking: bool,
     /// Whether nobody has come since the last look.
     idle: bool,
-    part: Option<Arc<Part>>,
+}
+
+/// Tokens that were taken together.
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    taken: u32,
+    left: u32,
+    /// When the last of them lapses, in ticks.
+    end: u64,
+    /// In what time one of them lapses, in ticks.
+    interval: u64,
 }
 
 /// What became of asking for tokens.
@@ -74,17 +76,12 @@ pub(crate) enum Taken {
     Missing,
 }
 
-/// Tokens that nobody uses.
-#[derive(Debug)]
-pub(crate) struct Idle {
-    pub(crate) part: Arc<Part>,
-    pub(crate) tokens: u32,
-}
-
 impl Leases {
     pub(crate) fn new(keys_max: usize) -> Self {
         Self {
-            shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
+            shards: std::iter::repeat_with(Mutex::default)
+                .take(SHARDS)
+                .collect(),
             keys_max: keys_max.div_ceil(SHARDS).max(1),
         }
     }
@@ -95,67 +92,47 @@ impl Leases {
             return Taken::Missing;
         };
         let full = shard.len() >= self.keys_max;
-        let lease = match shard.entry(key) {
+        let held = match shard.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(_) if full => return Taken::Missing,
-            Entry::Vacant(entry) => entry.insert(Lease {
+            Entry::Vacant(entry) => entry.insert(Held {
                 since: now,
-                ..Lease::default()
+                ..Held::default()
             }),
         };
-        lease.take(now, cost)
+        held.take(now, cost)
     }
 
     /// How many tokens should be taken in advance when Redis is asked about the bucket.
     pub(crate) fn want(&self, key: u64, now: u64) -> u32 {
         let shard = self.shard(key);
-        let lease = shard.as_ref().and_then(|shard| shard.get(&key));
-        lease.map_or(0, |lease| lease.want(now))
+        let held = shard.as_ref().and_then(|shard| shard.get(&key));
+        held.map_or(0, |held| held.want(now))
     }
 
-    /// Puts tokens back that were taken for a request which another rule has refused.
+    /// Puts tokens back that were taken for a request which did not pass, or does not count.
     pub(crate) fn put_back(&self, key: u64, cost: u32) {
-        self.with(key, |lease| lease.left = lease.left.saturating_add(cost));
+        self.with(key, |held| held.put_back(cost));
     }
 
-    /// Notes what Redis has answered: the bucket's time lies `ahead` ticks ahead, and `tokens` are ours.
-    pub(crate) fn land(&self, key: u64, now: u64, landed: Landed<'_>) {
-        self.with(key, |lease| {
-            lease.asking = false;
-            let held = lease.usable(now);
-            lease.left = held.saturating_add(landed.tokens);
-            lease.full = lease.left;
-            lease.tat = now.saturating_add(landed.ahead);
-            lease.interval = landed.interval;
-            lease.measure(now);
-            if lease.part.is_none() {
-                lease.part = Some(Arc::new(landed.part.clone()));
-            }
-        });
+    /// Notes what Redis has answered.
+    pub(crate) fn land(&self, key: u64, now: u64, landed: Landed) {
+        self.with(key, |held| held.land(now, landed));
     }
 
     /// Notes that Redis did not answer.
     pub(crate) fn fail(&self, key: u64) {
-        self.with(key, |lease| lease.asking = false);
+        self.with(key, |held| held.asking = false);
     }
 
-    /// Forgets what nobody has used since the last time, and hands out the tokens that are left of it.
-    pub(crate) fn sweep(&self, now: u64) -> Vec<Idle> {
-        let mut idle = Vec::new();
+    /// Forgets the buckets that nobody has asked for since the last time and of which nothing is held.
+    pub(crate) fn sweep(&self, now: u64) {
         for shard in &self.shards {
-            lock(shard).retain(|_, lease| {
-                if !lease.idle || lease.asking {
-                    lease.idle = true;
-                    return true;
-                }
-                let tokens = lease.usable(now);
-                if let (Some(part), 1..) = (lease.part.take(), tokens) {
-                    idle.push(Idle { part, tokens });
-                }
-                false
+            lock(shard).retain(|_, held| {
+                let idle = std::mem::replace(&mut held.idle, true);
+                !idle || held.asking || held.usable(now) > 0
             });
         }
-        idle
     }
 
     fn shard(&self, key: u64) -> Option<MutexGuard<'_, Shard>> {
@@ -163,35 +140,41 @@ impl Leases {
         self.shards.get(at).map(lock)
     }
 
-    fn with(&self, key: u64, change: impl FnOnce(&mut Lease)) {
+    fn with(&self, key: u64, change: impl FnOnce(&mut Held)) {
         if let Some(mut shard) = self.shard(key)
-            && let Some(lease) = shard.get_mut(&key)
+            && let Some(held) = shard.get_mut(&key)
         {
-            change(lease);
+            change(held);
         }
     }
 }
 
 /// What Redis has answered about a bucket.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Landed<'a> {
-    pub(crate) part: &'a Part,
+pub(crate) struct Landed {
+    /// When it was asked, in ticks. Times count from then, so that the way back shortens them.
+    pub(crate) asked_at: u64,
+    /// How far ahead the bucket's time lay.
     pub(crate) ahead: u64,
     /// In what time one token grows back, in ticks; 1 of a calendar's, none of which lapse before its end.
     pub(crate) interval: u64,
     pub(crate) tokens: u32,
 }
 
-impl Lease {
+impl Held {
     fn take(&mut self, now: u64, cost: u32) -> Taken {
         self.idle = false;
         self.used = self.used.saturating_add(u64::from(cost));
-        let usable = self.usable(now);
-        let Some(left) = usable.checked_sub(cost) else {
-            self.left = usable;
+        let Some(left) = self.usable(now).checked_sub(cost) else {
             return Taken::Missing;
         };
-        self.left = left;
+        // From the one that ends first.
+        let mut due = cost;
+        for lease in &mut self.leases {
+            let taken = lease.usable(now).min(due);
+            lease.left = lease.usable(now) - taken;
+            due -= taken;
+        }
         if left >= self.full.div_ceil(2) || self.asking {
             return Taken::Held { left };
         }
@@ -199,38 +182,67 @@ impl Lease {
         Taken::Low { left }
     }
 
+    fn put_back(&mut self, cost: u32) {
+        let mut due = cost;
+        for lease in self.leases.iter_mut().rev() {
+            // No lease holds more than were taken with it, or they would lapse too late.
+            let back = (lease.taken - lease.left).min(due);
+            lease.left += back;
+            due -= back;
+        }
+    }
+
+    fn land(&mut self, now: u64, landed: Landed) {
+        self.asking = false;
+        self.leases.retain(|lease| lease.usable(now) > 0);
+        if landed.tokens > 0 {
+            if self.leases.len() >= LEASES_MAX {
+                self.leases.remove(0);
+            }
+            self.leases.push(Lease {
+                taken: landed.tokens,
+                left: landed.tokens,
+                end: landed.asked_at.saturating_add(landed.ahead),
+                interval: landed.interval.max(1),
+            });
+        }
+        self.full = self.usable(now);
+        if now.saturating_sub(self.since) >= SHORTEST {
+            self.pace = u64::midpoint(self.pace, self.rate(now));
+            self.used = 0;
+            self.since = now;
+        }
+    }
+
     /// How many tokens have not lapsed.
     fn usable(&self, now: u64) -> u32 {
-        if self.left == 0 {
-            return 0;
-        }
-        let ahead = self.tat.saturating_sub(now);
-        let lasting = ahead / self.interval.max(1);
-        self.left.min(u32::try_from(lasting).unwrap_or(u32::MAX))
+        let usable = self.leases.iter().map(|lease| lease.usable(now));
+        usable.fold(0, u32::saturating_add)
     }
 
     /// As many as go in a `SPAN`; none before that can be told.
     fn want(&self, now: u64) -> u32 {
-        let now = self.rate(now).max(self.pace / 2).min(TOKENS_MAX);
+        let want = self.rate(now).max(self.pace / 2).min(TOKENS_MAX);
         // One alone would save nothing.
-        u32::try_from(now).ok().filter(|want| *want > 1).unwrap_or(0)
+        u32::try_from(want)
+            .ok()
+            .filter(|want| *want > 1)
+            .unwrap_or(0)
     }
 
     fn rate(&self, now: u64) -> u64 {
-        let took = now.saturating_sub(self.since).max(SHORTEST);
         if self.used <= 1 {
             return 0;
         }
+        let took = now.saturating_sub(self.since).max(SHORTEST);
         self.used.saturating_mul(SPAN) / took
     }
+}
 
-    fn measure(&mut self, now: u64) {
-        if now.saturating_sub(self.since) < SHORTEST {
-            return;
-        }
-        self.pace = u64::midpoint(self.pace, self.rate(now));
-        self.used = 0;
-        self.since = now;
+impl Lease {
+    fn usable(&self, now: u64) -> u32 {
+        let lasting = self.end.saturating_sub(now) / self.interval;
+        self.left.min(u32::try_from(lasting).unwrap_or(u32::MAX))
     }
 }
 
@@ -242,29 +254,12 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rate_limit::shared::Meter;
 
     const SECOND: u64 = 1_000_000;
 
-    fn part() -> Part {
-        Part {
-            owner: "caller:a".into(),
-            bucket: "r".into(),
-            meter: Meter::Rolling {
-                interval: 1000,
-                fill: 1_000_000,
-            },
-            cost: 1,
-            lease: 0,
-            hint: 0,
-            debt: 0,
-        }
-    }
-
     fn land(leases: &Leases, now: u64, ahead: u64, tokens: u32) {
-        let part = part();
         let landed = Landed {
-            part: &part,
+            asked_at: now,
             ahead,
             interval: 1000,
             tokens,
@@ -287,10 +282,13 @@ mod tests {
         land(&leases, 40_000, 900_000, 10);
         let taken: Vec<Taken> = (0..11).map(|_| leases.take(7, 41_000, 1)).collect();
         let held = |left| Taken::Held { left };
-        assert_eq!(taken[..6], [9, 8, 7, 6, 5, 4].map(|left| match left {
-            4 => Taken::Low { left },
-            left => held(left),
-        }));
+        assert_eq!(
+            taken[..6],
+            [9, 8, 7, 6, 5, 4].map(|left| match left {
+                4 => Taken::Low { left },
+                left => held(left),
+            })
+        );
         assert_eq!(taken[6..10], [3, 2, 1, 0].map(held));
         assert_eq!(taken[10], Taken::Missing);
         assert!(leases.want(7, 41_000) >= 512);
@@ -322,18 +320,44 @@ mod tests {
         }
     }
 
+    /// Two instances: what each holds lapses so that all together never hold more than the bucket lacks.
     #[test]
-    fn what_nobody_uses_is_handed_out_to_be_given_back() {
+    fn tokens_lapse_by_the_lease_that_they_came_with() {
+        let (here, there) = (Leases::new(16), Leases::new(16));
+        let _ = (here.take(7, 0, 1), there.take(7, 0, 1));
+        land(&here, 0, 10_000, 10);
+        land(&there, 0, 20_000, 10);
+        land(&here, 0, 30_000, 10);
+        let rest = |leases: &Leases, now| {
+            let taken = (0..).take_while(|_| leases.take(7, now, 1) != Taken::Missing);
+            taken.count()
+        };
+        // After 15 ms the bucket lacks 15 tokens.
+        assert_eq!((rest(&here, 15_000), rest(&there, 15_000)), (10, 5));
+    }
+
+    #[test]
+    fn what_is_put_back_goes_where_it_came_from() {
+        let leases = Leases::new(16);
+        let _ = leases.take(7, 0, 1);
+        land(&leases, 0, 8000, 8);
+        leases.put_back(7, 5);
+        assert_eq!(leases.take(7, 0, 3), Taken::Held { left: 5 });
+        leases.put_back(7, 9);
+        assert_eq!(leases.take(7, 0, 1), Taken::Held { left: 7 });
+    }
+
+    #[test]
+    fn what_nobody_uses_is_kept_until_it_has_lapsed() {
         let leases = Leases::new(16);
         let _ = leases.take(7, 0, 1);
         land(&leases, 0, 100_000, 50);
-        assert!(leases.sweep(1000).is_empty());
-        assert_eq!(leases.take(7, 1000, 1), Taken::Held { left: 49 });
-        assert!(leases.sweep(2000).is_empty(), "used since the last time");
-        let idle = leases.sweep(3000);
-        assert_eq!((idle.len(), idle[0].tokens), (1, 49));
-        assert_eq!(&*idle[0].part.owner, "caller:a");
-        assert_eq!(leases.take(7, 3000, 1), Taken::Missing);
+        leases.sweep(1000);
+        leases.sweep(2000);
+        assert_eq!(leases.take(7, 2000, 1), Taken::Held { left: 49 });
+        leases.sweep(200_000);
+        leases.sweep(200_000);
+        assert!(leases.shards.iter().all(|shard| lock(shard).is_empty()));
     }
 
     #[test]

@@ -56,18 +56,28 @@
 //! **Without HTTP**, [`RateLimiter::check_key`] counts anything that has a name.
 
 #[cfg(feature = "redis")]
-#[cfg_attr(not(test), expect(dead_code, reason = "the limiter asks it soon"))]
 mod ask;
 mod calendar;
 mod charges;
 mod compiled;
 mod config;
 mod decision;
+#[cfg(feature = "redis")]
+mod fleet;
+#[cfg(feature = "redis")]
+mod flights;
 mod gcra;
 mod headers;
 mod layer;
+#[cfg(feature = "redis")]
+mod leases;
 mod limiter;
+#[cfg(feature = "redis")]
+mod outage;
+mod penalty;
 mod period;
+#[cfg(feature = "redis")]
+mod presence;
 mod quota;
 mod rule;
 mod scope;
@@ -75,7 +85,6 @@ mod scope;
 mod script;
 mod service;
 #[cfg(feature = "redis")]
-#[cfg_attr(not(test), expect(dead_code, reason = "the limiter asks it soon"))]
 mod shared;
 mod slot;
 mod subject;
@@ -84,6 +93,8 @@ mod terms;
 #[cfg(all(test, feature = "redis"))]
 #[path = "../../tests/it/redis/mod.rs"]
 mod test_redis;
+mod ticks;
+mod top;
 
 pub use config::RateLimitConfig;
 pub use decision::{Decision, Standing};
@@ -94,3 +105,4 @@ pub use quota::{Quota, Requests};
 pub use rule::Rule;
 pub use scope::{CustomScope, Scope};
 pub use service::{RateLimitFuture, RateLimitService};
+pub use top::TopEntry;

@@ -81,7 +81,10 @@ impl Outage {
         if known > 0 {
             table.raise(key ^ SHARE, now, known);
         }
-        (key ^ SHARE, limit.share(self.shares.load(Ordering::Relaxed)))
+        (
+            key ^ SHARE,
+            limit.share(self.shares.load(Ordering::Relaxed)),
+        )
     }
 
     /// What to tell Redis of a bucket: something only for as long after it came back as what was known before
@@ -151,7 +154,11 @@ mod tests {
         // It was not answered after all.
         outage.restore(&table, KEY, memory.taken, 100);
         let later = outage.remember(&table, (KEY, limit), 200);
-        assert_eq!((later.hint, later.debt), (300, 75), "restored as if it had not drained for 100");
+        assert_eq!(
+            (later.hint, later.debt),
+            (300, 75),
+            "restored as if it had not drained for 100"
+        );
         // What was known before has drained long since.
         let long_after = outage.remember(&table, (KEY, limit), 5000);
         assert_eq!(long_after, Memory::default());

@@ -106,6 +106,9 @@ mod tests {
 
     const SECOND: u64 = 1_000_000;
 
+    /// A hash, as clients are known by.
+    const SHE: u64 = 0x3c6e_f372_fe94_f82b;
+
     fn penalties() -> PenaltyBox {
         let terms = PenaltyTerms {
             strikes: 3,
@@ -127,41 +130,41 @@ mod tests {
         let mut now = 0;
         for lasts in [60, 120, 200, 200] {
             for _ in 0..3 {
-                assert_eq!(penalties.strike(7, now), None);
-                assert_eq!(penalties.banned(7, now), None);
+                assert_eq!(penalties.strike(SHE, now), None);
+                assert_eq!(penalties.banned(SHE, now), None);
             }
-            assert_eq!(penalties.strike(7, now), secs(lasts));
-            assert_eq!(penalties.banned(7, now), secs(lasts));
-            assert_eq!(penalties.banned(8, now), None, "others are not");
+            assert_eq!(penalties.strike(SHE, now), secs(lasts));
+            assert_eq!(penalties.banned(SHE, now), secs(lasts));
+            assert_eq!(penalties.banned(SHE.rotate_left(9), now), None, "others are not");
             now += lasts * SECOND - 1;
-            assert!(penalties.banned(7, now).is_some());
+            assert!(penalties.banned(SHE, now).is_some());
             now += 1;
-            assert_eq!(penalties.banned(7, now), None);
+            assert_eq!(penalties.banned(SHE, now), None);
         }
         // Long afterwards all is forgotten.
         now += 5 * 3600 * SECOND;
         for _ in 0..3 {
-            assert_eq!(penalties.strike(7, now), None);
+            assert_eq!(penalties.strike(SHE, now), None);
         }
-        assert_eq!(penalties.strike(7, now), secs(60));
+        assert_eq!(penalties.strike(SHE, now), secs(60));
     }
 
     #[test]
     fn who_is_refused_now_and_then_is_never_banned() {
         let penalties = penalties();
         for round in 0..1000 {
-            assert_eq!(penalties.strike(7, round * 10 * SECOND), None);
+            assert_eq!(penalties.strike(SHE, round * 10 * SECOND), None);
         }
     }
 
     #[test]
     fn a_pardon_ends_the_ban_and_its_history() {
         let penalties = penalties();
-        penalties.ban(7, Duration::from_secs(3600), 0);
-        assert_eq!(penalties.banned(7, 0), secs(3600));
-        assert!(penalties.pardon(7, 0));
-        assert!(!penalties.pardon(7, 0));
-        assert_eq!(penalties.banned(7, 0), None);
+        penalties.ban(SHE, Duration::from_secs(3600), 0);
+        assert_eq!(penalties.banned(SHE, 0), secs(3600));
+        assert!(penalties.pardon(SHE, 0));
+        assert!(!penalties.pardon(SHE, 0));
+        assert_eq!(penalties.banned(SHE, 0), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::rate_limit::fleet::Fleet;
 use crate::rate_limit::outage::Outage;
 use crate::rate_limit::shared::Shared;
-use crate::rate_limit::table::ticks;
+use crate::rate_limit::ticks::ticks;
 use crate::store::StatusWatch;
 use crate::task::Spawner;
 
@@ -77,9 +77,7 @@ impl Presence {
                     false
                 }
                 _ = sweeping.tick() => {
-                    if up {
-                        self.fleet.sweep().await;
-                    }
+                    self.fleet.sweep();
                     false
                 }
             };

@@ -147,7 +147,9 @@ mod tests {
     use super::*;
 
     fn note(top: &TopList, key: u64, refused: bool, now: u64) {
-        top.note(key, refused, now, || ("r".into(), format!("caller:{key}").into()));
+        top.note(key, refused, now, || {
+            ("r".into(), format!("caller:{key}").into())
+        });
     }
 
     #[test]
@@ -162,11 +164,14 @@ mod tests {
             // A new one each time.
             note(&top, 1000 + round, true, 0);
         }
-        let first = top.first(3, 5_000_000);
+        let first = top.first(2, 5_000_000);
         let who: Vec<&str> = first.iter().map(|entry| &*entry.who).collect();
-        assert_eq!(who, ["caller:1", "caller:2", "caller:3"]);
-        assert_eq!((first[0].refused, first[2].near), (10_000, 10_000));
+        assert_eq!(who, ["caller:1", "caller:2"]);
+        assert_eq!((first[0].refused, first[1].refused), (10_000, 5000));
         assert_eq!(first[0].seen, Duration::from_secs(5));
+        let all = top.first(1000, 0);
+        let near = all.iter().find(|entry| &*entry.who == "caller:3").unwrap();
+        assert_eq!((near.refused, near.near), (0, 10_000));
         assert_eq!(top.first(1000, 0).len(), ENTRIES_MAX);
     }
 

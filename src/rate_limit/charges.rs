@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::rate_limit::compiled::{CompiledRule, Plan};
 use crate::rate_limit::gcra::{Limit, Verdict};
 use crate::rate_limit::table::Table;
 use crate::rate_limit::terms::Terms;
@@ -10,13 +11,21 @@ use crate::rate_limit::terms::Terms;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Charge<'a> {
     pub(crate) key: u64,
-    pub(crate) terms: &'a Arc<Terms>,
-    /// The terms' limit as it stands now.
+    pub(crate) rule: &'a Arc<CompiledRule>,
+    pub(crate) plan: &'a Arc<Plan>,
+    /// The plan's limit as it stands now.
     pub(crate) limit: Limit,
     /// How many tokens it takes.
     pub(crate) cost: u32,
-    /// Whether the rule only watches.
-    pub(crate) shadow: bool,
+    /// What Redis calls the bucket.
+    pub(crate) bucket: &'a Arc<str>,
+}
+
+impl<'a> Charge<'a> {
+    /// What is said of the quota.
+    pub(crate) fn terms(&self) -> &'a Arc<Terms> {
+        &self.plan.terms
+    }
 }
 
 /// As many charges as a request usually meets.
@@ -41,12 +50,12 @@ impl<'a> Charges<'a> {
 
     /// Those whose verdict counts.
     pub(crate) fn enforced(&self) -> impl Iterator<Item = &Charge<'a>> + Clone {
-        self.all().filter(|charge| !charge.shadow)
+        self.all().filter(|charge| !charge.rule.shadow)
     }
 
     /// Those that only watch.
     pub(crate) fn watching(&self) -> impl Iterator<Item = &Charge<'a>> + Clone {
-        self.all().filter(|charge| charge.shadow)
+        self.all().filter(|charge| charge.rule.shadow)
     }
 
     fn all(&self) -> impl Iterator<Item = &Charge<'a>> + Clone {
@@ -85,7 +94,7 @@ pub(crate) fn take_all<'c, 'a: 'c>(
     if denied.is_some() {
         return denied;
     }
-    let mut nearest: Option<(&Charge<'a>, Verdict)> = None;
+    let mut spoken: Option<(&Charge<'a>, u64)> = None;
     for (taken, charge) in charges.clone().enumerate() {
         let verdict = table.charge(charge.key, now, charge.limit, charge.cost);
         if !verdict.is_allow() {
@@ -94,18 +103,21 @@ pub(crate) fn take_all<'c, 'a: 'c>(
             }
             return Some((charge, verdict));
         }
-        if nearest.is_none_or(|known| nearer(&(charge, verdict), &known)) {
-            nearest = Some((charge, verdict));
-        }
+        spoken = nearest(spoken.into_iter().chain([(charge, verdict.ahead())]));
     }
-    nearest
+    spoken.map(|(charge, ahead)| (charge, Verdict::Allow { ahead }))
 }
 
-/// Whether a greater part of `left`'s burst is used up than of `right`'s.
-fn nearer(left: &(&Charge<'_>, Verdict), right: &(&Charge<'_>, Verdict)) -> bool {
-    let used = |of: &(&Charge<'_>, Verdict)| u128::from(of.0.limit.used(of.1.ahead()));
-    let fill = |of: &(&Charge<'_>, Verdict)| u128::from(of.0.limit.fill());
-    used(left) * fill(right) > used(right) * fill(left)
+/// The charge of whose burst the greatest part is used up; the first of several.
+pub(crate) fn nearest<'c, 'a: 'c>(
+    charges: impl Iterator<Item = (&'c Charge<'a>, u64)>,
+) -> Option<(&'c Charge<'a>, u64)> {
+    let used = |of: &(&Charge<'_>, u64)| u128::from(of.0.limit.used(of.1));
+    let fill = |of: &(&Charge<'_>, u64)| u128::from(of.0.limit.fill());
+    charges.reduce(|known, other| {
+        let nearer = used(&other) * fill(&known) > used(&known) * fill(&other);
+        if nearer { other } else { known }
+    })
 }
 
 #[cfg(test)]

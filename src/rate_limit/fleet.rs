@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::rate_limit::ask::{Answer, Ask, Part};
+use crate::rate_limit::ban_talk::{ban_message, pardon_message};
 use crate::rate_limit::flights::{Boarding, Flights};
 use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::leases::{Landed, Leases, Taken};
@@ -113,6 +114,18 @@ impl Fleet {
         }
     }
 
+    /// Takes tokens that are held for the bucket, without asking for more.
+    pub(crate) fn take_last(&self, key: u64, now: u64, cost: u32) -> bool {
+        match self.inner.leases.take(key, now, cost) {
+            Taken::Held { .. } => true,
+            Taken::Low { .. } => {
+                self.inner.leases.fail(key);
+                true
+            }
+            Taken::Missing => false,
+        }
+    }
+
     /// Puts tokens back that [`take_held`](Self::take_held) has taken.
     pub(crate) fn put_back(&self, key: u64, cost: u32) {
         self.inner.leases.put_back(key, cost);
@@ -132,18 +145,35 @@ impl Fleet {
     }
 
     /// Gives tokens back that the answer has shown not to count.
-    pub(crate) fn give_back(&self, stop: Stop) {
-        let cost = stop.part.cost;
+    pub(crate) fn give_back(&self, stop: Stop, tokens: u32) {
         if stop.leased {
-            self.inner.leases.put_back(stop.key, cost);
+            self.inner.leases.put_back(stop.key, tokens);
+            return;
         }
+        // Where Redis does not hear of it somebody goes without, and nobody gets too much.
         let shared = self.inner.shared.clone();
-        if !stop.leased {
-            // Whoever does not hear of it goes without a token, which nobody gets too much by.
-            self.inner.spawner.spawn(async move {
-                let _ = shared.give_back(&[stop.part], &[cost]).await;
-            });
-        }
+        self.inner.spawner.spawn(async move {
+            let _ = shared.give_back(&[stop.part], &[tokens]).await;
+        });
+    }
+
+    /// Tells everybody of a ban.
+    pub(crate) fn ban(&self, who: &str, lasts: Duration) {
+        let (shared, who) = (self.inner.shared.clone(), who.to_owned());
+        self.inner.spawner.spawn(async move {
+            // Whoever does not hear of it meets the client's key in Redis, or bans it by its own count.
+            let _ = shared.ban(&who, lasts).await;
+            let _ = shared.say(ban_message(&who, lasts)).await;
+        });
+    }
+
+    /// Tells everybody that a ban has ended.
+    pub(crate) fn pardon(&self, who: &str) {
+        let (shared, who) = (self.inner.shared.clone(), who.to_owned());
+        self.inner.spawner.spawn(async move {
+            let _ = shared.unban(&who).await;
+            let _ = shared.say(pardon_message(&who)).await;
+        });
     }
 
     /// Charges tokens that were only known after the answer.

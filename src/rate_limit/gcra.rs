@@ -170,6 +170,11 @@ impl Limit {
         self.fill
     }
 
+    /// Whether less than a fifth of it is left.
+    pub(crate) const fn is_near(self, ahead: u64) -> bool {
+        self.used(ahead).saturating_mul(5) > self.fill.saturating_mul(4)
+    }
+
     /// The time after which nothing that is known of a bucket today can still hold.
     pub(crate) const fn lasts(self) -> u64 {
         if self.base > self.fill {
@@ -177,6 +182,11 @@ impl Limit {
         } else {
             self.fill
         }
+    }
+
+    /// How far ahead the end of the calendar window lies; 0 for a quota that grows back.
+    pub(crate) const fn ends_in(self) -> u64 {
+        self.base
     }
 
     /// The time in which one token grows back.

@@ -10,7 +10,7 @@ use crate::config::KeepConfig;
 use crate::error::{ConfigError, Faults};
 use crate::event::Events;
 use crate::guard::Guard;
-use crate::identity::CallerResolver;
+use crate::identity::{ApiKeyResolver, CallerResolver};
 use crate::invalidation::Invalidator;
 use crate::journal::Journal;
 use crate::progress::ProgressHub;
@@ -59,7 +59,8 @@ impl Engines {
     /// Builds them all, or none and notes why. Every one is tried, so that every fault is found.
     pub(crate) fn new(
         ground: &Ground,
-        callers: Option<CallerResolver>,
+        callers: CallerResolver,
+        api_keys: ApiKeyResolver,
         faults: &mut Faults,
     ) -> Option<Self> {
         let config = &ground.config;
@@ -72,10 +73,8 @@ impl Engines {
         let redis = connected(ground, tasks.as_ref()?, faults);
         let guard = noted(Guard::new(&config.guard, clock(), events()), faults);
         let limiter = RateLimiter::new(&config.rate_limit, &config.routes, clock(), events());
-        let limiter = noted(limiter, faults).map(|limiter| match callers {
-            Some(callers) => limiter.callers(callers),
-            None => limiter,
-        });
+        let limiter =
+            noted(limiter, faults).map(|limiter| limiter.callers(callers).api_keys(api_keys));
         let progress = noted(
             ProgressHub::new(&config.progress, clock(), events()),
             faults,

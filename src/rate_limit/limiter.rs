@@ -1,6 +1,5 @@
 //! The limiter: rules, table and identity put together.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,13 +10,13 @@ use http::{Method, header};
 use crate::clock::Clock;
 use crate::error::{ConfigError, Faults};
 use crate::event::{Event, Events};
-use crate::identity::{CallerResolver, ProxyHeader, RequestView, masked};
+use crate::identity::{ApiKeyResolver, CallerResolver, ProxyHeader, RequestView};
 use crate::rate_limit::charges::{Charge, Charges, take_all};
 use crate::rate_limit::compiled::CompiledRule;
 use crate::rate_limit::config::RateLimitConfig;
 use crate::rate_limit::decision::{Decision, Standing};
-use crate::rate_limit::scope::Scope;
-use crate::rate_limit::subject::{Origin, Owner, Subject};
+use crate::rate_limit::owner::Owner;
+use crate::rate_limit::subject::{Origin, Resolvers, Subject};
 use crate::rate_limit::table::Table;
 
 /// Decides whether requests may pass. Cheap to clone; all clones count together.
@@ -27,7 +26,7 @@ pub struct RateLimiter {
 }
 
 struct Inner {
-    callers: CallerResolver,
+    resolvers: Resolvers,
     engine: Arc<Engine>,
 }
 
@@ -77,10 +76,9 @@ impl RateLimiter {
         // Checked above; the faults would be found a second time.
         let proxies = config.proxies(room, &mut Faults::new());
         let rules = config.all_rules();
-        let rules = rules.iter().zip(0..).map(|(rule, number)| {
-            CompiledRule::new(rule, number).map_err(|wrong| {
-                ConfigError::one(format!("{room}.rules"), &rule.name, wrong.to_string())
-            })
+        let rules = rules.iter().map(|rule| {
+            CompiledRule::new(rule, config.mode)
+                .map_err(|wrong| ConfigError::one(format!("{room}.rules"), &rule.name, wrong))
         });
         let keys_max = if config.enabled {
             config.keys_max
@@ -104,7 +102,7 @@ impl RateLimiter {
         };
         Ok(Self {
             inner: Arc::new(Inner {
-                callers: CallerResolver::none(),
+                resolvers: Resolvers::default(),
                 engine: Arc::new(engine),
             }),
         })
@@ -113,9 +111,26 @@ impl RateLimiter {
     /// The same limiter, which asks `callers` who has signed in. Counts together with this one.
     #[must_use]
     pub fn callers(&self, callers: CallerResolver) -> Self {
+        self.asking(Resolvers {
+            callers,
+            ..self.inner.resolvers.clone()
+        })
+    }
+
+    /// The same limiter, which asks `api_keys` for the key that a request was let in with. Counts together
+    /// with this one.
+    #[must_use]
+    pub fn api_keys(&self, api_keys: ApiKeyResolver) -> Self {
+        self.asking(Resolvers {
+            api_keys,
+            ..self.inner.resolvers.clone()
+        })
+    }
+
+    fn asking(&self, resolvers: Resolvers) -> Self {
         Self {
             inner: Arc::new(Inner {
-                callers,
+                resolvers,
                 engine: Arc::clone(&self.inner.engine),
             }),
         }
@@ -132,17 +147,20 @@ impl RateLimiter {
         if !engine.enabled || (!engine.preflight && is_preflight(request)) {
             return None;
         }
-        let subject = Subject::of(*request, &self.inner.callers, &engine.origin);
+        let subject = Subject::of(*request, &self.inner.resolvers, &engine.origin);
         let matched = request.matched_template();
         let mut charges = Charges::default();
         for rule in &engine.rules {
             if rule.speaks_of(request, matched) {
                 let tier = rule.has_tiers().then(|| subject.tier());
-                let (tier, terms) = rule.terms(tier);
+                let plan = rule.plan(tier);
                 let owner = subject.owner(&rule.scope);
-                let key = owner.key(rule, tier, engine.table.hasher());
-                let shadow = rule.shadow;
-                charges.push(Charge { key, terms, shadow });
+                let key = owner.key(rule, plan, engine.table.hasher());
+                charges.push(Charge {
+                    key,
+                    terms: &plan.terms,
+                    shadow: rule.shadow,
+                });
             }
         }
         engine.warn(request, &subject);
@@ -163,21 +181,13 @@ impl RateLimiter {
         if !engine.enabled {
             return None;
         }
-        let owner = match &rule.scope {
-            Scope::Caller => Owner::Caller(key),
-            Scope::Tenant => Owner::Tenant(key),
-            Scope::Global => Owner::Everybody,
-            Scope::Custom(_) => Owner::Named(Cow::Borrowed(key)),
-            Scope::Ip => key.parse().map_or(Owner::Named(Cow::Borrowed(key)), |ip| {
-                Owner::Ip(masked(ip, engine.origin.ipv6_prefix))
-            }),
-        };
-        let (tier, terms) = rule.terms(None);
-        let key = owner.key(rule, tier, engine.table.hasher());
+        let owner = Owner::of_key(&rule.scope, key, engine.origin.ipv6_prefix);
+        let plan = rule.plan(None);
+        let key = owner.key(rule, plan, engine.table.hasher());
         let mut charges = Charges::default();
         charges.push(Charge {
             key,
-            terms,
+            terms: &plan.terms,
             shadow: false,
         });
         engine.decide(&charges)
@@ -297,6 +307,7 @@ impl fmt::Debug for RateLimiter {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
     use std::net::SocketAddr;
     use std::sync::Mutex;
     use std::time::Duration;
@@ -309,6 +320,7 @@ mod tests {
     use crate::identity::{Caller, PeerAddr};
     use crate::rate_limit::quota::Quota;
     use crate::rate_limit::rule::Rule;
+    use crate::rate_limit::scope::Scope;
 
     const MINUTE: Duration = Duration::from_secs(60);
 

@@ -1,5 +1,6 @@
 //! How many requests in how much time.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -122,6 +123,18 @@ impl Quota {
             let allowed = "would take more than 62 days to grow back";
             faults.add(fields.burst, self.at_once(), allowed);
         }
+    }
+
+    /// The time in which all of it comes back.
+    pub(crate) const fn span(&self) -> Duration {
+        self.per
+    }
+
+    /// Orders quotas by how many requests they let through in the long run, and then at once.
+    pub(crate) fn cmp_size(&self, other: &Self) -> Ordering {
+        let in_both = |of: &Self, span: Duration| u128::from(of.requests) * span.as_micros();
+        let rates = in_both(self, other.span()).cmp(&in_both(other, self.span()));
+        rates.then_with(|| self.limit().fill().cmp(&other.limit().fill()))
     }
 
     /// How many may come at once.

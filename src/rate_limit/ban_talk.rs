@@ -49,7 +49,14 @@ mod tests {
         let pardon = pardon_message("ip:203.0.113.7");
         let who = "ip:203.0.113.7";
         assert_eq!(understand(pardon.as_bytes()), Some(Said::Pardon { who }));
-        for other in [&b""[..], b"ban", b"ban 5", b"ban x alice", b"BAN 5 alice", b"\xff"] {
+        for other in [
+            &b""[..],
+            b"ban",
+            b"ban 5",
+            b"ban x alice",
+            b"BAN 5 alice",
+            b"\xff",
+        ] {
             assert_eq!(understand(other), None);
         }
     }

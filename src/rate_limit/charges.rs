@@ -126,26 +126,30 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::rate_limit::mode::Mode;
     use crate::rate_limit::quota::Quota;
+    use crate::rate_limit::rule::Rule;
 
-    fn terms(name: &str, requests: u32) -> Arc<Terms> {
+    fn rule(name: &str, requests: u32) -> Arc<CompiledRule> {
         let quota = Quota::requests(requests).per(Duration::from_secs(60));
-        Arc::new(Terms::new(&name.into(), &quota).unwrap())
+        let rule = Rule::new(name, quota);
+        Arc::new(CompiledRule::new(&rule, Mode::Exact).unwrap())
     }
 
-    fn charge(key: u64, terms: &Arc<Terms>) -> Charge<'_> {
+    fn charge(key: u64, rule: &Arc<CompiledRule>) -> Charge<'_> {
         Charge {
             key: key << 45 | key,
-            terms,
-            limit: terms.limit,
+            rule,
+            plan: &rule.base,
+            limit: rule.base.terms.limit,
             cost: 1,
-            shadow: false,
+            bucket: &rule.base.bucket,
         }
     }
 
     #[test]
     fn a_denial_charges_nothing_in_whatever_order_the_rules_stand() {
-        let (wide, narrow) = (terms("wide", 10), terms("narrow", 2));
+        let (wide, narrow) = (rule("wide", 10), rule("narrow", 2));
         for flip in [false, true] {
             let table = Table::new(64, true, 0);
             let mut both = [charge(1, &wide), charge(2, &narrow)];
@@ -157,7 +161,7 @@ mod tests {
             }
             for _ in 0..5 {
                 let (by, verdict) = take_all(&table, 0, both.iter()).unwrap();
-                assert_eq!((&*by.terms.rule, verdict.is_allow()), ("narrow", false));
+                assert_eq!((&*by.terms().rule, verdict.is_allow()), ("narrow", false));
             }
             let alone = [charge(1, &wide)];
             let left = (0..20)
@@ -170,17 +174,17 @@ mod tests {
     #[test]
     fn the_rule_nearest_to_its_end_speaks_and_the_longest_denial() {
         let table = Table::new(64, true, 0);
-        let (ten, four, two) = (terms("ten", 10), terms("four", 4), terms("two", 2));
+        let (ten, four, two) = (rule("ten", 10), rule("four", 4), rule("two", 2));
         let all = [charge(1, &ten), charge(2, &two), charge(3, &four)];
         let spoke = |at: u64| {
             let (by, verdict) = take_all(&table, at, all.iter()).unwrap();
-            (by.terms.rule.to_string(), verdict.is_allow())
+            (by.terms().rule.to_string(), verdict.is_allow())
         };
         assert_eq!(spoke(0), ("two".to_owned(), true));
         assert_eq!(spoke(0), ("two".to_owned(), true));
         assert_eq!(spoke(0), ("two".to_owned(), false));
         for _ in 0..2 {
-            table.charge(all[2].key, 0, four.limit, 1);
+            table.charge(all[2].key, 0, four.base.terms.limit, 1);
         }
         // 15 s until four lets one more through, 30 s until two does.
         assert_eq!(spoke(0), ("two".to_owned(), false));
@@ -189,14 +193,14 @@ mod tests {
 
     #[test]
     fn more_charges_than_a_few_are_all_taken() {
-        let one = terms("one", 1);
+        let one = rule("one", 1);
+        let quota = Quota::requests(1).per(Duration::from_secs(60));
+        let watching = Rule::new("watching", quota).shadow(true);
+        let watching = Arc::new(CompiledRule::new(&watching, Mode::Exact).unwrap());
         let mut charges = Charges::default();
         for key in 1..=9 {
-            let shadow = key % 3 == 0;
-            charges.push(Charge {
-                shadow,
-                ..charge(key, &one)
-            });
+            let rule = if key % 3 == 0 { &watching } else { &one };
+            charges.push(charge(key, rule));
         }
         assert_eq!(
             (charges.enforced().count(), charges.watching().count()),
@@ -210,7 +214,11 @@ mod tests {
                 .is_allow()
         );
         for charge in charges.enforced() {
-            assert!(!table.peek(charge.key, 0, one.limit, 1).is_allow());
+            assert!(
+                !table
+                    .peek(charge.key, 0, one.base.terms.limit, 1)
+                    .is_allow()
+            );
         }
     }
 
@@ -218,7 +226,7 @@ mod tests {
     #[test]
     fn in_a_race_for_two_buckets_both_count_exactly_what_passed() {
         for _ in 0..200 {
-            let (left, right) = (terms("left", 50), terms("right", 60));
+            let (left, right) = (rule("left", 50), rule("right", 60));
             let table = Table::new(64, true, 0);
             let there = [charge(1, &left), charge(2, &right)];
             let back = [charge(2, &right), charge(1, &left)];
@@ -237,7 +245,7 @@ mod tests {
             });
             let passed = passed.into_inner();
             assert!(passed <= 50);
-            let (key, limit) = (there[1].key, right.limit);
+            let (key, limit) = (there[1].key, right.base.terms.limit);
             let rest = (0..100)
                 .filter(|_| table.charge(key, 0, limit, 1).is_allow())
                 .count();

@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use http::{Method, header};
 
+use crate::error::{ConfigError, Faults};
 use crate::event::Event;
 use crate::identity::{ProxyHeader, RequestView};
 use crate::rate_limit::charges::{Charge, Charges};
+use crate::rate_limit::config::RateLimitConfig;
 use crate::rate_limit::decision::Decision;
 use crate::rate_limit::here::{self, Outcome};
 use crate::rate_limit::ledger::Ledger;
@@ -28,9 +30,28 @@ pub(crate) struct Engine {
     pub(crate) enabled: bool,
     pub(crate) rules: ArcSwap<Rules>,
     pub(crate) origin: Origin,
+    pub(crate) fixed: Fixed,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) told_peer: AtomicBool,
     pub(crate) told_proxy: AtomicBool,
+}
+
+/// The settings that cannot be changed while a limiter runs, as they would be written.
+pub(crate) struct Fixed([(&'static str, String); 8]);
+
+impl Fixed {
+    pub(crate) fn of(config: &RateLimitConfig) -> Self {
+        Self([
+            ("enabled", config.enabled.to_string()),
+            ("keys_max", config.keys_max.to_string()),
+            ("deny_when_full", config.deny_when_full.to_string()),
+            ("trusted_proxies", format!("{:?}", config.trusted_proxies)),
+            ("trusted_hops", format!("{:?}", config.trusted_hops)),
+            ("proxy_header", format!("{:?}", config.proxy_header)),
+            ("ipv6_prefix", config.ipv6_prefix.to_string()),
+            ("penalty", format!("{:?}", config.penalty)),
+        ])
+    }
 }
 
 /// What became of a request so far.
@@ -91,8 +112,29 @@ impl Engine {
         self.decide(&charges, &who, now)
     }
 
+    /// Notes which settings would have to be others than those that the limiter was built with.
+    pub(crate) fn check_unchanged(
+        &self,
+        config: &RateLimitConfig,
+        room: &str,
+    ) -> Result<(), ConfigError> {
+        let mut faults = Faults::new();
+        let fixed = Fixed::of(config);
+        for ((name, new), (_, old)) in fixed.0.iter().zip(&self.fixed.0) {
+            if new != old {
+                let allowed = format!("cannot be changed while the limiter runs: is {old}");
+                faults.add(format!("{room}.{name}"), new, allowed);
+            }
+        }
+        faults.into_result()
+    }
+
     /// How a request stands with the rules that speak of it, nearest to its end first; charges nothing.
-    pub(crate) fn peek(&self, request: &RequestView<'_>, resolvers: &Resolvers) -> Option<Decision> {
+    pub(crate) fn peek(
+        &self,
+        request: &RequestView<'_>,
+        resolvers: &Resolvers,
+    ) -> Option<Decision> {
         let rules = self.rules.load();
         let subject = Subject::of(*request, resolvers, &self.origin);
         let now = self.ledger.now();
@@ -114,28 +156,20 @@ impl Engine {
                 Together::Now(alone)
             };
             return match decided {
-                Together::Now(outcome) => {
-                    self.watch(charges, &outcome, now);
-                    self.done(outcome)
-                }
+                Together::Now(outcome) => self.done(charges, outcome, now),
                 Together::Later(asking) => Begun::Asking(asking),
             };
         }
         let outcome = here::decide(&self.ledger, charges.enforced(), who, now);
-        self.watch(charges, &outcome, now);
-        self.done(outcome)
+        self.done(charges, outcome, now)
     }
 
-    /// What was decided, with what waits for the answer.
-    pub(crate) fn done(&self, outcome: Outcome) -> Begun {
-        let allowed = outcome.decision.as_ref().is_some_and(Decision::is_allow);
-        let settlement = (allowed && !outcome.items.is_empty()).then(|| {
-            Box::new(Settlement {
-                ledger: Arc::clone(&self.ledger),
-                items: outcome.items,
-            })
-        });
-        Begun::Done(outcome.decision, settlement)
+    fn done(&self, charges: &Charges<'_>, outcome: Outcome, now: u64) -> Begun {
+        if outcome.passes() {
+            here::watch(&self.ledger, charges.watching(), now);
+        }
+        let (decision, settlement) = outcome.finish(&self.ledger);
+        Begun::Done(decision, settlement)
     }
 
     /// The charges of a request with all rules that speak of it.
@@ -187,23 +221,6 @@ impl Engine {
             limit,
             cost,
             bucket: owner.bucket(rule, plan),
-        }
-    }
-
-    /// Rules that watch see only what the others let through, as they would if enforced. In a fleet each
-    /// instance watches by itself.
-    fn watch(&self, charges: &Charges<'_>, outcome: &Outcome, now: u64) {
-        if outcome.decision.as_ref().is_some_and(|decision| !decision.is_allow()) {
-            return;
-        }
-        for charge in charges.watching() {
-            let rule = &*charge.terms().rule;
-            let table = &self.ledger.table;
-            let verdict = table.charge(charge.key, now, charge.limit, charge.cost);
-            self.ledger.events.emit(match verdict.is_allow() {
-                true => Event::RateLimitAllowed { rule },
-                false => Event::RateLimitDenied { rule, shadow: true },
-            });
         }
     }
 

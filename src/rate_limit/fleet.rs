@@ -30,13 +30,19 @@ pub(crate) struct Fleet {
 
 #[derive(Debug)]
 struct Inner {
-    shared: Shared,
-    spawner: Spawner,
-    clock: Clock,
-    table: Arc<Table>,
+    parts: FleetParts,
     leases: Leases,
     flights: Flights<Landing>,
-    outage: Arc<Outage>,
+}
+
+/// What a fleet goes by.
+#[derive(Debug)]
+pub(crate) struct FleetParts {
+    pub(crate) shared: Shared,
+    pub(crate) spawner: Spawner,
+    pub(crate) clock: Clock,
+    pub(crate) table: Arc<Table>,
+    pub(crate) outage: Arc<Outage>,
 }
 
 /// A bucket that Redis is asked about.
@@ -71,22 +77,12 @@ pub(crate) struct Landing {
 }
 
 impl Fleet {
-    pub(crate) fn new(
-        shared: Shared,
-        table: Arc<Table>,
-        outage: Arc<Outage>,
-        parts: (Spawner, Clock),
-    ) -> Self {
-        let (spawner, clock) = parts;
+    pub(crate) fn new(parts: FleetParts) -> Self {
         Self {
             inner: Arc::new(Inner {
+                parts,
                 leases: Leases::new(LEASES_MAX),
                 flights: Flights::new(),
-                shared,
-                spawner,
-                clock,
-                table,
-                outage,
             }),
         }
     }
@@ -151,16 +147,16 @@ impl Fleet {
             return;
         }
         // Where Redis does not hear of it somebody goes without, and nobody gets too much.
-        let shared = self.inner.shared.clone();
-        self.inner.spawner.spawn(async move {
+        let shared = self.inner.parts.shared.clone();
+        self.inner.parts.spawner.spawn(async move {
             let _ = shared.give_back(&[stop.part], &[tokens]).await;
         });
     }
 
     /// Tells everybody of a ban.
     pub(crate) fn ban(&self, who: &str, lasts: Duration) {
-        let (shared, who) = (self.inner.shared.clone(), who.to_owned());
-        self.inner.spawner.spawn(async move {
+        let (shared, who) = (self.inner.parts.shared.clone(), who.to_owned());
+        self.inner.parts.spawner.spawn(async move {
             // Whoever does not hear of it meets the client's key in Redis, or bans it by its own count.
             let _ = shared.ban(&who, lasts).await;
             let _ = shared.say(ban_message(&who, lasts)).await;
@@ -169,8 +165,8 @@ impl Fleet {
 
     /// Tells everybody that a ban has ended.
     pub(crate) fn pardon(&self, who: &str) {
-        let (shared, who) = (self.inner.shared.clone(), who.to_owned());
-        self.inner.spawner.spawn(async move {
+        let (shared, who) = (self.inner.parts.shared.clone(), who.to_owned());
+        self.inner.parts.spawner.spawn(async move {
             let _ = shared.unban(&who).await;
             let _ = shared.say(pardon_message(&who)).await;
         });
@@ -178,15 +174,15 @@ impl Fleet {
 
     /// Charges tokens that were only known after the answer.
     pub(crate) fn debit(&self, part: Part, tokens: u32) {
-        let shared = self.inner.shared.clone();
-        self.inner.spawner.spawn(async move {
+        let shared = self.inner.parts.shared.clone();
+        self.inner.parts.spawner.spawn(async move {
             let _ = shared.debit(&[part], &[tokens]).await;
         });
     }
 
     /// Forgets what nobody has used for a while.
     pub(crate) fn sweep(&self) {
-        self.inner.leases.sweep(ticks(&self.inner.clock));
+        self.inner.leases.sweep(ticks(&self.inner.parts.clock));
     }
 
     fn refill(&self, route: Route) {
@@ -202,7 +198,7 @@ impl Fleet {
             fleet: self.clone(),
         };
         // After shutdown nothing is spawned: the row ends with the task that was refused.
-        self.inner.spawner.spawn(row.fly(route, seats));
+        self.inner.parts.spawner.spawn(row.fly(route, seats));
     }
 }
 
@@ -239,7 +235,11 @@ impl Row {
         let mut seats = first;
         loop {
             let asked = inner.prepare(&route, seats.len());
-            let answer = inner.shared.take(&asked.ask, route.client.as_deref()).await;
+            let answer = inner
+                .parts
+                .shared
+                .take(&asked.ask, route.client.as_deref())
+                .await;
             let Ok(answer) = answer else {
                 inner.call_off(&route, &asked);
                 return;
@@ -265,17 +265,20 @@ struct Asked {
 impl Inner {
     /// The question for so many requests.
     fn prepare(&self, route: &Route, requests: usize) -> Asked {
-        let now = ticks(&self.clock);
+        let now = ticks(&self.parts.clock);
         let mut taken = Vec::with_capacity(route.stops.len());
         let parts = route.stops.iter().map(|stop| {
             let limit = stop.limit.after(now.saturating_sub(route.at));
-            let memory = self.outage.remember(&self.table, (stop.key, limit), now);
+            let memory = self
+                .parts
+                .outage
+                .remember(&self.parts.table, (stop.key, limit), now);
             taken.push(memory.taken);
             let mut part = stop.part.clone();
             (part.hint, part.debt) = (memory.hint, memory.debt);
             if stop.leased {
-                let remaining = limit.remaining(self.table.ahead(stop.key, now));
-                let fair = remaining / (2 * self.outage.instances());
+                let remaining = limit.remaining(self.parts.table.ahead(stop.key, now));
+                let fair = remaining / (2 * self.parts.outage.instances());
                 part.lease = self.leases.want(stop.key, now).min(fair);
             }
             part
@@ -297,7 +300,7 @@ impl Inner {
         answer: &Answer,
         seats: Vec<oneshot::Sender<Landing>>,
     ) {
-        let now = ticks(&self.clock);
+        let now = ticks(&self.parts.clock);
         let stops = route.stops.iter().zip(&asked.ask.parts).zip(&answer.told);
         let ahead = stops.map(|((stop, part), told)| {
             let limit = stop.limit.after(now.saturating_sub(route.at));
@@ -305,7 +308,7 @@ impl Inner {
             // Around midnight the server's window may be another one than ours.
             let same = told.window == part.window;
             if same {
-                self.table.put(stop.key, now, ahead);
+                self.parts.table.put(stop.key, now, ahead);
             }
             if stop.leased {
                 let landed = Landed {
@@ -332,9 +335,11 @@ impl Inner {
     }
 
     fn call_off(&self, route: &Route, asked: &Asked) {
-        let now = ticks(&self.clock);
+        let now = ticks(&self.parts.clock);
         for (stop, taken) in route.stops.iter().zip(&asked.taken) {
-            self.outage.restore(&self.table, stop.key, *taken, now);
+            self.parts
+                .outage
+                .restore(&self.parts.table, stop.key, *taken, now);
             self.leases.fail(stop.key);
         }
     }

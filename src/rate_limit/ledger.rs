@@ -27,8 +27,6 @@ pub(crate) struct Ledger {
     pub(crate) top: TopList,
     pub(crate) clock: Clock,
     pub(crate) events: Events,
-    /// How many bits of an IPv6 address stand for one client, in texts.
-    pub(crate) ipv6_prefix: u8,
     #[cfg(feature = "redis")]
     pub(crate) shared: Option<SharedLedger>,
 }
@@ -60,7 +58,7 @@ impl Ledger {
     }
 
     /// Tells that a request was let through, by all these rules.
-    pub(crate) fn tell_allowed<'c, 'a: 'c>(&self, charges: impl Iterator<Item = &'c Charge<'a>>) {
+    pub(crate) fn tell_allowed<'c>(&self, charges: impl Iterator<Item = &'c Charge<'c>>) {
         for charge in charges {
             let rule = &*charge.terms().rule;
             self.events.emit(Event::RateLimitAllowed { rule });
@@ -95,12 +93,14 @@ impl Ledger {
         hasher.finish()
     }
 
-    /// Bans a client here and everywhere.
-    pub(crate) fn ban(&self, who: &str, lasts: Duration) {
-        if let Some(penalties) = &self.penalties {
-            penalties.ban(self.client(who), lasts, self.now());
-            self.tell_ban(who, lasts);
-        }
+    /// Bans a client here and everywhere. Says whether anybody can be banned at all.
+    pub(crate) fn ban(&self, who: &str, lasts: Duration) -> bool {
+        let Some(penalties) = &self.penalties else {
+            return false;
+        };
+        penalties.ban(self.client(who), lasts, self.now());
+        self.tell_ban(who, lasts);
+        true
     }
 
     /// Ends a ban here and everywhere. Says whether it was one here.

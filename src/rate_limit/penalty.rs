@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::rate_limit::gcra::Limit;
+use crate::rate_limit::slot::FILL_MAX;
 use crate::rate_limit::table::Table;
 
 /// What tells a client's three buckets apart; odd numbers without pattern.
@@ -51,11 +52,13 @@ impl PenaltyBox {
         }
     }
 
+    /// Whether anybody is banned.
+    pub(crate) fn bans_anybody(&self, now: u64) -> bool {
+        now < self.last_end.load(Ordering::Relaxed)
+    }
+
     /// How long the client is still banned.
     pub(crate) fn banned(&self, client: u64, now: u64) -> Option<Duration> {
-        if now >= self.last_end.load(Ordering::Relaxed) {
-            return None;
-        }
         let left = self.table.ahead(client ^ BAN, now);
         (left > 0).then(|| Duration::from_micros(left))
     }
@@ -71,7 +74,9 @@ impl PenaltyBox {
         if self.table.take(client ^ STRIKES, now) == 0 {
             return None;
         }
-        let relapses = Limit::new(self.terms.relapse_fades, DOUBLINGS_MAX);
+        // As many as the table can remember.
+        let most = (FILL_MAX / self.terms.relapse_fades.max(1)).clamp(1, DOUBLINGS_MAX.into());
+        let relapses = Limit::new(self.terms.relapse_fades.min(FILL_MAX), most as u32);
         let before = self.table.ahead(client ^ RELAPSES, now);
         let doublings = before
             .div_ceil(self.terms.relapse_fades.max(1))
@@ -86,7 +91,7 @@ impl PenaltyBox {
     /// Bans the client for so long, whatever ban it is serving.
     pub(crate) fn ban(&self, client: u64, lasts: Duration, now: u64) {
         let ticks = u64::try_from(lasts.as_micros()).unwrap_or(u64::MAX);
-        let ticks = ticks.min(crate::rate_limit::slot::FILL_MAX);
+        let ticks = ticks.min(FILL_MAX);
         self.table.put(client ^ BAN, now, ticks);
         self.last_end
             .fetch_max(now.saturating_add(ticks), Ordering::Relaxed);
@@ -135,7 +140,11 @@ mod tests {
             }
             assert_eq!(penalties.strike(SHE, now), secs(lasts));
             assert_eq!(penalties.banned(SHE, now), secs(lasts));
-            assert_eq!(penalties.banned(SHE.rotate_left(9), now), None, "others are not");
+            assert_eq!(
+                penalties.banned(SHE.rotate_left(9), now),
+                None,
+                "others are not"
+            );
             now += lasts * SECOND - 1;
             assert!(penalties.banned(SHE, now).is_some());
             now += 1;

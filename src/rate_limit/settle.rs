@@ -8,9 +8,9 @@ use http::Response;
 use crate::rate_limit::compiled::CompiledRule;
 use crate::rate_limit::cost::{Cost, RequestCost};
 use crate::rate_limit::count::ResponseView;
-use crate::rate_limit::gcra::Limit;
 #[cfg(feature = "redis")]
 use crate::rate_limit::fleet::Stop;
+use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::ledger::Ledger;
 
 /// The buckets of a request that wait for its answer. Dropped without one, all stays as it was charged.

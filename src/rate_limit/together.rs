@@ -72,6 +72,7 @@ pub(crate) fn decide(
         ledger: Arc::clone(ledger),
         asked: asked.iter().map(bought).collect(),
         held: held.iter().map(|(charge, _)| bought(charge)).collect(),
+        watching: charges.watching().map(|charge| bought(&charge)).collect(),
         client: ledger.penalties.is_some().then(|| who.client()),
         at: now,
     };
@@ -132,7 +133,7 @@ fn all_held(ledger: &Ledger, held: &[(&Charge<'_>, u32)], who: &impl Who, now: u
     }
 }
 
-fn put_back<'c, 'a: 'c>(shared: &SharedLedger, held: impl Iterator<Item = &'c Charge<'a>>) {
+fn put_back<'c>(shared: &SharedLedger, held: impl Iterator<Item = &'c Charge<'c>>) {
     for charge in held {
         shared.fleet.put_back(charge.key, charge.cost);
     }
@@ -215,6 +216,8 @@ pub(crate) struct Asking {
     ledger: Arc<Ledger>,
     asked: Vec<Bought>,
     held: Vec<Bought>,
+    /// The rules that only watch.
+    watching: Vec<Bought>,
     client: Option<Arc<str>>,
     at: u64,
 }
@@ -222,7 +225,11 @@ pub(crate) struct Asking {
 impl Asking {
     fn take_off(mut self, shared: &SharedLedger) -> Together {
         let route = Route {
-            stops: self.asked.iter().map(|bought| bought.stop.clone()).collect(),
+            stops: self
+                .asked
+                .iter()
+                .map(|bought| bought.stop.clone())
+                .collect(),
             at: self.at,
             client: self.client.clone(),
         };
@@ -239,7 +246,11 @@ impl Asking {
             return Outcome::default();
         };
         let later = now.saturating_sub(self.at);
-        let charges: Vec<Charge<'_>> = self.asked.iter().map(|bought| bought.after(later)).collect();
+        let charges: Vec<Charge<'_>> = self
+            .asked
+            .iter()
+            .map(|bought| bought.after(later))
+            .collect();
         let outcome = decide_alone(shared, &self.ledger, &charges, self, now);
         if !outcome.decision.as_ref().is_some_and(Decision::is_allow) {
             self.put_back(shared, later);
@@ -250,7 +261,11 @@ impl Asking {
     fn land(&self, landing: &Landing) -> Outcome {
         let (now, ledger) = (landing.at, &*self.ledger);
         let later = now.saturating_sub(self.at);
-        let asked: Vec<Charge<'_>> = self.asked.iter().map(|bought| bought.after(later)).collect();
+        let asked: Vec<Charge<'_>> = self
+            .asked
+            .iter()
+            .map(|bought| bought.after(later))
+            .collect();
         let held: Vec<Charge<'_>> = self.held.iter().map(|bought| bought.after(later)).collect();
         if !landing.granted
             && let Some(shared) = &ledger.shared
@@ -262,13 +277,16 @@ impl Asking {
         }
         let known = asked.iter().zip(landing.ahead.iter().copied());
         if !landing.granted {
-            let longest = known.max_by_key(|(charge, ahead)| charge.limit.wait(*ahead, charge.cost));
+            let longest =
+                known.max_by_key(|(charge, ahead)| charge.limit.wait(*ahead, charge.cost));
             let decision = longest
                 .map(|(charge, ahead)| here::spoken(ledger, charge, (false, ahead), self, now));
             let items = Vec::new();
             return Outcome { decision, items };
         }
-        let here = held.iter().map(|charge| (charge, ledger.table.ahead(charge.key, now)));
+        let here = held
+            .iter()
+            .map(|charge| (charge, ledger.table.ahead(charge.key, now)));
         let decision = nearest(known.chain(here))
             .map(|(charge, ahead)| here::spoken(ledger, charge, (true, ahead), self, now));
         ledger.tell_allowed(asked.iter().chain(&held));
@@ -291,6 +309,11 @@ impl Asking {
             decision: Some(Decision::Banned { retry_after: left }),
             items: Vec::new(),
         }
+    }
+
+    /// The books that were asked for.
+    pub(crate) const fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     fn put_back(&self, shared: &SharedLedger, later: u64) {
@@ -321,9 +344,16 @@ impl Future for Asking {
         };
         let answer = ready!(Pin::new(receiver).poll(cx));
         this.receiver = None;
-        Poll::Ready(match answer {
+        let outcome = match answer {
             Ok(landing) => this.land(&landing),
             Err(_) => this.alone(this.ledger.now()),
-        })
+        };
+        if outcome.passes() {
+            let now = this.ledger.now();
+            let later = now.saturating_sub(this.at);
+            let watching = this.watching.iter().map(|bought| bought.after(later));
+            here::watch(&this.ledger, watching.collect::<Vec<_>>().iter(), now);
+        }
+        Poll::Ready(outcome)
     }
 }

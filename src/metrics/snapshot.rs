@@ -341,6 +341,11 @@ mod tests {
                 rule: "all",
                 shadow: true,
             },
+            Event::ClientBanned {
+                who: "caller:a",
+                lasts: took,
+            },
+            Event::ClientShutOut { why: "banned" },
             Event::PeerUnknown,
             Event::GuardAdmitted { waited: took },
             Event::GuardRefused { why: "overloaded" },
@@ -401,7 +406,8 @@ mod tests {
             },
             "invalidations": 1, "invalidation_markers": 3,
             "queries": {"count": 2}, "queries_slow": 1,
-            "progress_events": 1, "redis_downs": 1, "warnings": 1, "peers_unknown": 1
+            "progress_events": 1, "redis_downs": 1, "warnings": 1, "peers_unknown": 1,
+            "bans": 1, "shut_out": {"banned": 1}
         })
     }
 

@@ -84,6 +84,8 @@ mod terms;
 #[cfg(all(test, feature = "redis"))]
 #[path = "../../tests/it/redis/mod.rs"]
 mod test_redis;
+#[cfg(all(test, feature = "redis"))]
+mod twin;
 
 pub use config::RateLimitConfig;
 pub use decision::{Decision, Standing};

@@ -523,9 +523,10 @@ mod tests {
             clients.push(Arc::new(client(&server.url()).await));
         }
         let began = time(&server);
-        let tasks = (0..8).map(|task| {
+        let mut tasks = tokio::task::JoinSet::new();
+        for task in 0..8 {
             let client = Arc::clone(&clients[task % 4]);
-            tokio::spawn(async move {
+            tasks.spawn(async move {
                 let (mut tokens, mut denied) = (0, 0);
                 for turn in 0..400 {
                     let mut part = part("caller:alice", "default", meter);
@@ -536,11 +537,10 @@ mod tests {
                     denied += wanted - answer.granted;
                 }
                 (tokens, denied)
-            })
-        });
+            });
+        }
         let (mut tokens, mut denied) = (0, 0);
-        for task in tasks.collect::<Vec<_>>() {
-            let (took, missed) = task.await.unwrap();
+        for (took, missed) in tasks.join_all().await {
             tokens += took;
             denied += missed;
         }

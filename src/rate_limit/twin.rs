@@ -2,6 +2,7 @@
 //!
 //! Written from the rules and not from the scripts, in integers that nothing overflows. Beside it stands
 //! how tests reach a server of their own.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::collections::HashMap;
 use std::time::Duration;

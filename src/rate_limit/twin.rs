@@ -162,7 +162,7 @@ impl Twin {
                 open.used = part_of(ahead(full));
                 open.reach = part_of(ahead(reach));
                 let stored = u128::from(full.saturating_sub(self.now));
-                open.changed = stored != open.used || (old != new && open.used > 0);
+                open.changed = stored != open.used;
             }
             (Meter::Calendar { .. }, Some(&Stored::Window { end, count })) if end == window => {
                 open.used = u128::from(count).min(most(part.meter));
@@ -301,11 +301,11 @@ mod tests {
         "junk",
         "r12",
         "r12 ",
-        "r1790000000000000 0",
+        "r9000000000000000 0",
         "w1790000000",
         "r-5 100",
         "r1.5 100",
-        "r1790000000000000 99999999999999",
+        "r9000000000000000 99999999999999",
         "w1790000000 5 x",
         "\0",
         "r1111111111111111111111111111111111111111111111111111111111111111 100",

@@ -92,6 +92,8 @@ local function look(key, at)
     reach = math.max(0, math.min((tonumber(reach) or 0) - now, used))
     if of ~= fill and used > 0 then
         used, reach = carried(used, of, fill), carried(reach, of, fill)
+        -- The same number would mean something else there.
+        bucket.stored = -1
     end
     bucket.used, bucket.reach = math.min(used, most), math.min(reach, most)
     return bucket

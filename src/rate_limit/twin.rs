@@ -162,7 +162,7 @@ impl Twin {
                 open.used = part_of(ahead(full));
                 open.reach = part_of(ahead(reach));
                 let stored = u128::from(full.saturating_sub(self.now));
-                open.changed = stored != open.used;
+                open.changed = stored != open.used || (old != new && open.used > 0);
             }
             (Meter::Calendar { .. }, Some(&Stored::Window { end, count })) if end == window => {
                 open.used = u128::from(count).min(most(part.meter));
@@ -503,40 +503,80 @@ mod tests {
         }
     }
 
-    /// Some thousand deeds over both; `options` are the server's.
-    fn memory_and_redis_agree(options: &[&str]) {
-        let server = TestRedis::with(options);
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let (take, settle) = (on_our_clock(&TAKE), on_our_clock(&SETTLE));
-        let opened = runtime.block_on(open(&server.url(), &[take, settle, &BAN]));
-        let seen = std::cell::RefCell::new(HashSet::new());
-        let begin = 1_790_000_000 * SECOND..4_200_000_000 * SECOND;
-        let deeds = (begin, proptest::collection::vec(deed(), 1..120));
-        let mut runner = TestRunner::new(Config::with_cases(64));
-        let outcome = runner.run(&deeds, |(now, deeds)| {
-            server.raw().must(&["FLUSHALL"]);
+    /// A server whose buckets go by our clock.
+    struct Arena {
+        server: TestRedis,
+        runtime: tokio::runtime::Runtime,
+        opened: Opened,
+        take: &'static Script,
+        settle: &'static Script,
+    }
+
+    impl Arena {
+        fn new(options: &[&str]) -> Self {
+            let server = TestRedis::with(options);
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let (take, settle) = (on_our_clock(&TAKE), on_our_clock(&SETTLE));
+            let opened = runtime.block_on(open(&server.url(), &[take, settle, &BAN]));
+            Self {
+                server,
+                runtime,
+                opened,
+                take,
+                settle,
+            }
+        }
+
+        /// Does everything twice, beginning with nothing, and compares. Returns what was seen.
+        fn run(&self, now: u64, deeds: Vec<Deed>) -> Result<HashSet<&'static str>, TestCaseError> {
+            self.server.raw().must(&["FLUSHALL"]);
             let twin = Twin {
                 now,
                 ..Twin::default()
             };
             let mut pair = Pair {
-                pool: opened.pool.clone(),
-                take,
-                settle,
+                pool: self.opened.pool.clone(),
+                take: self.take,
+                settle: self.settle,
                 twin,
                 seen: HashSet::new(),
             };
-            runtime.block_on(async {
+            self.runtime.block_on(async {
                 for deed in deeds {
                     pair.run(deed).await?;
                 }
-                Ok::<(), TestCaseError>(())
-            })?;
-            seen.borrow_mut().extend(pair.seen);
+                Ok(pair.seen)
+            })
+        }
+    }
+
+    /// Some thousand deeds over both; `options` are the server's.
+    fn memory_and_redis_agree(options: &[&str]) {
+        let arena = Arena::new(options);
+        let seen = std::cell::RefCell::new(HashSet::new());
+        let begin = 1_790_000_000 * SECOND..4_200_000_000 * SECOND;
+        let deeds = (begin, proptest::collection::vec(deed(), 1..120));
+        let outcome = TestRunner::new(Config::with_cases(64)).run(&deeds, |(now, deeds)| {
+            seen.borrow_mut().extend(arena.run(now, deeds)?);
             Ok(())
         });
         outcome.unwrap();
         assert_eq!(seen.borrow().len(), 4, "{:?}", seen.borrow());
+    }
+
+    #[test]
+    fn a_number_is_written_anew_where_another_quota_gives_it_another_meaning() {
+        let mut part = shared_by_all(3).parts.remove(0);
+        (part.meter, part.cost) = (rolling(1_000, 10_000), 2);
+        let ask = Ask {
+            requests: 1,
+            parts: vec![part.clone()],
+        };
+        // Half of it is used. Under the other quota that is 1250 µs, and with the debit 5000 again.
+        part.meter = rolling(1_000, 2_500);
+        let debit = Deed::Settle(Settle::Debit, vec![(part, 4)]);
+        let deeds = vec![Deed::Take(ask, None), debit];
+        Arena::new(&[]).run(1_790_000_000 * SECOND, deeds).unwrap();
     }
 
     #[test]

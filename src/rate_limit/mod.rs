@@ -122,6 +122,8 @@ mod ticks;
 #[cfg(feature = "redis")]
 mod together;
 mod top;
+#[cfg(all(test, feature = "redis"))]
+mod twin;
 mod who;
 
 pub use body::RateLimitBody;

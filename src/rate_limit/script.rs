@@ -77,8 +77,8 @@ local function look(key, at)
         bucket.window = ending(kind)
         local window, count = string.match(value, '^w(%d+) (%d+)$')
         if tonumber(window) == bucket.window then
-            bucket.used = math.min(tonumber(count), most)
-            bucket.stored = bucket.used
+            bucket.stored = tonumber(count)
+            bucket.used = math.min(bucket.stored, most)
         end
         return bucket
     end
@@ -87,18 +87,19 @@ local function look(key, at)
     if of < 1 or of > 2 ^ 43 then
         return bucket
     end
-    local used = math.max(0, math.min(tonumber(full) - now, 2 * of))
+    bucket.stored = math.max(0, tonumber(full) - now)
+    local used = math.min(bucket.stored, 2 * of)
     reach = math.max(0, math.min((tonumber(reach) or 0) - now, used))
-    bucket.stored = used
     if of ~= fill and used > 0 then
         used, reach = carried(used, of, fill), carried(reach, of, fill)
+        -- The same number would mean something else there.
         bucket.stored = -1
     end
     bucket.used, bucket.reach = math.min(used, most), math.min(reach, most)
     return bucket
 end
 
--- Stores a bucket, unless it is as it was.
+-- Stores a bucket, unless that is what is stored.
 local function keep(bucket)
     if bucket.used == bucket.stored then
         return

@@ -45,7 +45,7 @@ pub(crate) struct Plan {
     /// The bucket's part of its key in Redis: `login`, or `login@premium`. Escaped, so that the `@` is the
     /// only one.
     #[cfg_attr(
-        not(any(test, feature = "redis")),
+        not(feature = "redis"),
         expect(dead_code, reason = "only Redis knows buckets by name")
     )]
     pub(crate) bucket: Arc<str>,

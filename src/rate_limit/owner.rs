@@ -82,7 +82,7 @@ impl<'a> Owner<'a> {
 
     /// What Redis calls the bucket that [`key`](Self::key) is the hash of, beside its owner.
     #[cfg_attr(
-        not(any(test, feature = "redis")),
+        not(feature = "redis"),
         expect(dead_code, reason = "only Redis knows buckets by name")
     )]
     pub(crate) fn bucket<'r>(&self, rule: &'r CompiledRule, plan: &'r Plan) -> &'r Arc<str> {

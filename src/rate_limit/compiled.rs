@@ -146,3 +146,67 @@ impl Plan {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn compiled(rule: &Rule) -> CompiledRule {
+        CompiledRule::new(rule, Mode::Exact).unwrap()
+    }
+
+    #[test]
+    fn a_tier_without_a_quota_gets_that_of_all_others_or_the_smallest() {
+        let (small, large) = (
+            Quota::requests(5).per(MINUTE),
+            Quota::requests(400).per(60 * MINUTE),
+        );
+        let requests = |rule: &CompiledRule, tier| rule.plan(tier).terms.requests;
+        let by_tier = compiled(&Rule::by_tier("r", [("a", large), ("b", small)]));
+        let with_base = compiled(&Rule::new("r", large).tier("b", small));
+        for (tier, alone, based) in [
+            (None, 5, 400),
+            (Some("a"), 400, 400),
+            (Some("b"), 5, 5),
+            (Some("unheard of"), 5, 400),
+            (Some(""), 5, 400),
+        ] {
+            assert_eq!(requests(&by_tier, tier), alone, "{tier:?}");
+            assert_eq!(requests(&with_base, tier), based, "{tier:?}");
+        }
+        let none = compiled(&Rule::by_tier("r", [("a", small); 0]));
+        assert_eq!(requests(&none, Some("a")), 1);
+    }
+
+    #[test]
+    fn the_mode_is_the_rules_own_or_that_of_all() {
+        let rule = Rule::new("r", Quota::requests(5).per(MINUTE));
+        for (own, all, mode) in [
+            (None, Mode::Leased, Mode::Leased),
+            (Some(Mode::Exact), Mode::Leased, Mode::Exact),
+            (Some(Mode::Leased), Mode::Exact, Mode::Leased),
+        ] {
+            let rule = Rule {
+                mode: own,
+                ..rule.clone()
+            };
+            assert_eq!(CompiledRule::new(&rule, all).unwrap().mode, mode);
+        }
+    }
+
+    /// A rule may be called like another one's tier.
+    #[test]
+    fn buckets_are_named_without_a_doubt() {
+        let quota = Quota::requests(5).per(MINUTE);
+        let rule = compiled(&Rule::new("log in", quota).tier("pro", quota));
+        let twin = compiled(&Rule::new("log in@pro", quota));
+        assert_eq!(&*rule.base.bucket, "log%20in");
+        assert_eq!(&*rule.plan(Some("pro")).bucket, "log%20in@pro");
+        assert_eq!(&*twin.base.bucket, "log%20in%40pro");
+        assert_ne!(rule.plan(Some("pro")).salt, twin.base.salt);
+    }
+}

@@ -294,6 +294,15 @@ mod tests {
             trusted_proxies: vec!["::/0".to_owned()],
             trusted_hops: Some(1),
             ipv6_prefix: 8,
+            known_tiers: ["free", " ", "free"].map(str::to_owned).to_vec(),
+            admin_bypass: true,
+            allow: ["10.0.0.1", "0.0.0.0/0"].map(str::to_owned).to_vec(),
+            deny: ["::/0", "10.0.0.1"].map(str::to_owned).to_vec(),
+            penalty: Some(PenaltyConfig {
+                strikes: 0,
+                ..PenaltyConfig::default()
+            }),
+            instances: Some(0),
             ..RateLimitConfig::default()
         };
         assert_eq!(
@@ -303,12 +312,78 @@ mod tests {
                 "rate_limit.ipv6_prefix",
                 "rate_limit.trusted_proxies[0]",
                 "rate_limit.trusted_hops",
+                "rate_limit.allow[1]",
+                "rate_limit.deny[0]",
+                "rate_limit.allow[0]",
+                "rate_limit.penalty.strikes",
+                "rate_limit.instances",
+                "rate_limit.known_tiers[1]",
+                "rate_limit.known_tiers[2]",
+                "rate_limit.admin_bypass",
                 "rate_limit.requests_max",
                 "rate_limit.burst",
                 "rate_limit.window_ms",
                 "rate_limit.tiers.free.requests",
                 "rate_limit.rules[1].name",
                 "rate_limit.rules[2].name",
+            ]
+        );
+    }
+
+    #[test]
+    fn everything_about_who_and_which_reads_from_a_file_and_comes_back() {
+        let config: RateLimitConfig = toml::from_str(
+            r#"
+            known_tiers = ["free", "pro", "admin"]
+            admin_bypass = true
+            allow = ["10.0.0.0/8", "caller:probe"]
+            deny = ["tenant:acme", "key:992621cb15795f3e17e7e637aad64ef2"]
+            penalty = { strikes = 3 }
+            mode = "leased"
+            instances = 4
+            expose_headers = true
+            [tiers]
+            free = { requests = 1, per_ms = 1000 }
+            [[rules]]
+            preset = "search"
+            route = "/notes/search"
+            [[rules]]
+            name = "export"
+            scope = "api_key"
+            cost = "body_bytes"
+            quota = { requests = 1000000, per_ms = 60000 }
+            "#,
+        )
+        .unwrap();
+        assert_eq!(faults(&config), [""; 0]);
+        assert_eq!(config.penalty.unwrap().strikes, 3);
+        assert_eq!((config.mode, config.instances), (Mode::Leased, Some(4)));
+        assert_eq!(config.rules[0], Rule::search("/notes/search"));
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(
+            serde_json::from_str::<RateLimitConfig>(&text).unwrap(),
+            config
+        );
+    }
+
+    #[test]
+    fn a_tier_that_nobody_knows_is_a_fault_of_every_rule_that_names_it() {
+        let quota = Quota::requests(1).per(Duration::from_secs(1));
+        let config = RateLimitConfig {
+            known_tiers: vec!["free".to_owned()],
+            tiers: BTreeMap::from([("fere".to_owned(), quota), ("anonymous".to_owned(), quota)]),
+            rules: vec![
+                Rule::new("a", quota).tier("pro", quota),
+                Rule::by_tier("b", [("anonymous", quota)]),
+            ],
+            ..RateLimitConfig::default()
+        };
+        assert_eq!(
+            faults(&config),
+            [
+                "rate_limit.tiers",
+                "rate_limit.rules[0].tiers",
+                "rate_limit.rules[1].tiers"
             ]
         );
     }

@@ -233,3 +233,197 @@ fn covers(outer: &Entry, inner: &Entry) -> bool {
         (outer, inner) => outer == inner,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use http::Request;
+
+    use super::*;
+    use crate::identity::{ApiKey, Caller, PeerAddr, RequestView, TrustedProxies};
+    use crate::rate_limit::owner::Owner;
+    use crate::rate_limit::subject::{Origin, Resolvers};
+
+    fn owned(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(ToString::to_string).collect()
+    }
+
+    fn lists(allow: &[&str], deny: &[&str]) -> Lists {
+        let mut faults = Faults::new();
+        let lists = Lists::from_config("r", &owned(allow), &owned(deny), false, &mut faults);
+        faults.into_result().unwrap();
+        lists
+    }
+
+    fn faults(allow: &[&str], deny: &[&str]) -> Vec<(String, String)> {
+        let mut faults = Faults::new();
+        let _ = Lists::from_config("r", &owned(allow), &owned(deny), false, &mut faults);
+        let error = faults.into_result().err();
+        let found = error.iter().flat_map(|error| error.faults());
+        found
+            .map(|fault| (fault.field.clone(), fault.value.clone()))
+            .collect()
+    }
+
+    fn judge(lists: &Lists, request: &Request<()>) -> Listed {
+        let resolvers = Resolvers::default();
+        let origin = Origin {
+            proxies: TrustedProxies::nobody(),
+            ipv6_prefix: 64,
+        };
+        lists.judge(&Subject::of(RequestView::of(request), &resolvers, &origin))
+    }
+
+    fn from(peer: &str) -> Request<()> {
+        let mut request = Request::new(());
+        let peer = SocketAddr::new(peer.parse().unwrap(), 1234);
+        request.extensions_mut().insert(PeerAddr(peer));
+        request
+    }
+
+    fn by<T: Clone + Send + Sync + 'static>(whom: T) -> Request<()> {
+        let mut request = from("203.0.113.7");
+        request.extensions_mut().insert(whom);
+        request
+    }
+
+    #[test]
+    fn an_entry_names_those_it_means_and_nobody_else() {
+        let long = "n".repeat(70);
+        let told = |owner: Owner<'_>| owner.text(64).to_string();
+        let (long_told, key) = (told(Owner::Caller(&long)), told(Owner::Key("k-1")));
+        for (entry, meant, others) in [
+            (
+                "203.0.113.0/24",
+                from("203.0.113.7"),
+                [from("203.0.112.7"), Request::new(())],
+            ),
+            (
+                "203.0.113.7",
+                from("::ffff:203.0.113.7"),
+                [from("203.0.113.8"), from("2001:db8::7")],
+            ),
+            // Buckets go by the /64, but an address may be meant alone.
+            (
+                "2001:db8::7",
+                from("2001:db8::7"),
+                [from("2001:db8::8"), from("203.0.113.7")],
+            ),
+            (
+                "caller:alice@a.test",
+                by(Caller::new("alice@a.test")),
+                [by(Caller::new("alice")), from("203.0.113.7")],
+            ),
+            (
+                "caller:alice%40a.test",
+                by(Caller::new("alice@a.test")),
+                [by(Caller::new("alice%40a.test")), from("203.0.113.7")],
+            ),
+            (
+                &long_told,
+                by(Caller::new(&*long)),
+                [by(Caller::new(&long[1..])), from("203.0.113.7")],
+            ),
+            (
+                &format!("caller:{long}"),
+                by(Caller::new(&*long)),
+                [by(Caller::new(&long[1..])), from("203.0.113.7")],
+            ),
+            (
+                "tenant:acme",
+                by(Caller::new("a").tenant("acme")),
+                [by(Caller::new("acme")), by(Caller::new("a").tenant("b"))],
+            ),
+            (
+                &key,
+                by(ApiKey::new("k-1")),
+                [by(ApiKey::new("k-2")), from("203.0.113.7")],
+            ),
+        ] {
+            let (allow, deny) = (lists(&[entry], &[]), lists(&[], &[entry]));
+            assert_eq!(judge(&allow, &meant), Listed::Allowed, "{entry}");
+            assert_eq!(judge(&deny, &meant), Listed::Denied, "{entry}");
+            for other in others {
+                assert_eq!(judge(&allow, &other), Listed::Neither, "{entry}");
+                assert_eq!(judge(&deny, &other), Listed::Neither, "{entry}");
+            }
+        }
+    }
+
+    #[test]
+    fn deny_wins_over_allow_and_over_the_bypass() {
+        let lists = lists(&["caller:a", "203.0.113.7"], &["tenant:acme"]);
+        assert_eq!(judge(&lists, &by(Caller::new("a"))), Listed::Allowed);
+        let denied = by(Caller::new("a").tenant("acme"));
+        assert_eq!(judge(&lists, &denied), Listed::Denied);
+        let deny = owned(&["caller:b"]);
+        let bypass = Lists::from_config("r", &[], &deny, true, &mut Faults::new());
+        let admin = |id: &str| by(Caller::new(id).tier("admin"));
+        assert_eq!(judge(&bypass, &admin("a")), Listed::Allowed);
+        assert_eq!(judge(&bypass, &admin("b")), Listed::Denied);
+        assert_eq!(judge(&bypass, &by(Caller::new("a"))), Listed::Neither);
+        assert_eq!(judge(&bypass, &from("203.0.113.7")), Listed::Neither);
+    }
+
+    #[test]
+    fn empty_lists_ask_for_nothing() {
+        let lists = lists(&[], &[]);
+        let resolvers = Resolvers {
+            callers: crate::identity::CallerResolver::new(|_| panic!("asked")),
+            ..Resolvers::default()
+        };
+        let origin = Origin {
+            proxies: TrustedProxies::nobody(),
+            ipv6_prefix: 64,
+        };
+        let request = Request::new(());
+        let subject = Subject::of(RequestView::of(&request), &resolvers, &origin);
+        assert_eq!(lists.judge(&subject), Listed::Neither);
+        assert!(!subject.lacks_peer());
+    }
+
+    #[test]
+    fn what_means_nobody_or_everybody_is_a_fault_and_no_key_is_shown() {
+        for entry in [
+            "",
+            "0.0.0.0/0",
+            "::/0",
+            "10.0.0.0/7",
+            "10.0.0.0/33",
+            "::ffff:10.0.0.1",
+            "alice",
+            "caller:",
+            "tenant:",
+            "user:alice",
+            "caller:#12",
+            "caller:%ff",
+        ] {
+            let found = |list: &str| vec![(format!("r.{list}[0]"), entry.to_owned())];
+            assert_eq!(faults(&[entry], &[]), found("allow"));
+            assert_eq!(faults(&[], &[entry]), found("deny"));
+        }
+        let hidden = ("r.deny[0]".to_owned(), "key:(hidden)".to_owned());
+        assert_eq!(faults(&[], &["key:sk_live_1"]), [hidden]);
+    }
+
+    #[test]
+    fn who_is_on_both_lists_is_a_fault() {
+        let key = &*Owner::Key("k").text(64);
+        for (allow, deny) in [
+            ("10.0.0.1", "10.0.0.1"),
+            ("10.0.0.1", "10.0.0.0/8"),
+            ("10.1.0.0/16", "10.0.0.0/8"),
+            ("caller:a%40b", "caller:a@b"),
+            ("tenant:a", "tenant:a"),
+            (key, key),
+        ] {
+            let found = faults(&["203.0.113.7", allow], &["203.0.113.8", deny]);
+            assert_eq!(found, [("r.allow[1]".to_owned(), allow.to_owned())]);
+        }
+        // A denied part of what is allowed has an effect, and so have different kinds.
+        for (allow, deny) in [("10.0.0.0/8", "10.0.0.1"), ("caller:a", "tenant:a")] {
+            assert_eq!(faults(&[allow], &[deny]), []);
+        }
+    }
+}

@@ -141,3 +141,145 @@ fn write_name(text: &mut String, kind: &str, name: &str) {
         write_hex(&digest(name), text);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::hash::BuildHasher;
+    use std::time::Duration;
+
+    use foldhash::quality::RandomState;
+
+    use super::*;
+    use crate::rate_limit::mode::Mode;
+    use crate::rate_limit::quota::Quota;
+    use crate::rate_limit::rule::Rule;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn rule(name: &str) -> CompiledRule {
+        let quota = Quota::requests(5).per(Duration::from_secs(60));
+        let rule = Rule::new(name, quota).tier("premium", quota);
+        CompiledRule::new(&rule, Mode::Exact).unwrap()
+    }
+
+    #[test]
+    fn a_text_tells_the_owner_and_no_secret() {
+        let long = "n".repeat(65);
+        let hex = |name: &str| {
+            let mut text = String::new();
+            write_hex(&digest(name), &mut text);
+            text
+        };
+        for (owner, text) in [
+            (Owner::Ip(ip("203.0.113.7")), "ip:203.0.113.7".to_owned()),
+            (Owner::Ip(ip("2001:db8::")), "ip:2001:db8::/64".to_owned()),
+            (
+                Owner::Print(ip("203.0.113.7"), 10),
+                "print:203.0.113.7/0a".to_owned(),
+            ),
+            (
+                Owner::Print(ip("2001:db8::"), 255),
+                "print:2001:db8::/64/ff".to_owned(),
+            ),
+            (Owner::Caller("alice"), "caller:alice".to_owned()),
+            (
+                Owner::Caller("a@b c:d/{e}"),
+                "caller:a%40b%20c:d/%7Be%7D".to_owned(),
+            ),
+            (Owner::Caller(&long), format!("caller:#{}", hex(&long))),
+            (
+                Owner::Caller(&long[1..]),
+                format!("caller:{}", "n".repeat(64)),
+            ),
+            // Who is called like a digest is not mistaken for one.
+            (Owner::Caller("#00"), "caller:%2300".to_owned()),
+            (Owner::Caller(""), "caller:".to_owned()),
+            (Owner::Tenant("acme"), "tenant:acme".to_owned()),
+            (Owner::Named("x".into()), "name:x".to_owned()),
+            (Owner::Key("sk_live_1"), format!("key:{}", hex("sk_live_1"))),
+            (Owner::Everybody, "all".to_owned()),
+            (Owner::Unknown, "unknown".to_owned()),
+        ] {
+            assert_eq!(*owner.text(64), *text);
+        }
+        assert_eq!(&*Owner::Ip(ip("2001:db8::7")).text(128), "ip:2001:db8::7");
+        let widest = "\u{1F600}".repeat(16);
+        assert_eq!(Owner::Caller(&widest).text(64).len(), 7 + 3 * 64);
+    }
+
+    /// Every combination of owner, rule and tier is told apart from every other, and is always the same.
+    #[test]
+    fn no_two_owners_share_a_bucket() {
+        let (v4, v6) = (ip("203.0.113.7"), ip("2001:db8::"));
+        let owners = [
+            Owner::Ip(v4),
+            Owner::Ip(v6),
+            Owner::Print(v4, 1),
+            Owner::Print(v4, 2),
+            Owner::Print(v6, 1),
+            Owner::Unknown,
+            Owner::Everybody,
+            Owner::Caller("a"),
+            Owner::Tenant("a"),
+            Owner::Key("a"),
+            Owner::Named("a".into()),
+            Owner::Named("".into()),
+            Owner::Caller("203.0.113.7"),
+        ];
+        let seed = RandomState::default();
+        let rules = [rule("a"), rule("b"), rule("a@premium")];
+        let mut seen = HashMap::new();
+        for rule in &rules {
+            for owner in &owners {
+                for tier in [None, Some("premium")] {
+                    let plan = rule.plan(tier);
+                    let key = owner.key(rule, plan, seed.build_hasher());
+                    let told = (owner.bucket(rule, plan).to_string(), owner.text(64));
+                    let other = seen.insert(key, told.clone());
+                    assert!(other.is_none_or(|other| other == told), "{told:?}");
+                }
+            }
+        }
+        // Callers, tenants and keys keep their bucket whatever their tier.
+        assert_eq!(seen.len(), rules.len() * (2 * owners.len() - 4));
+    }
+
+    #[test]
+    fn a_bucket_outlives_a_change_of_the_rules_around_it() {
+        let seed = RandomState::default();
+        let quota = Quota::requests(5).per(Duration::from_secs(60));
+        let wider = Rule::new("a", quota.burst(9))
+            .tier("admin", quota)
+            .tier("premium", quota.burst(2));
+        let (old, new) = (rule("a"), CompiledRule::new(&wider, Mode::Leased).unwrap());
+        for owner in [Owner::Caller("x"), Owner::Ip(ip("203.0.113.7"))] {
+            for tier in [None, Some("premium")] {
+                assert_eq!(
+                    owner.key(&old, old.plan(tier), seed.build_hasher()),
+                    owner.key(&new, new.plan(tier), seed.build_hasher()),
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_without_a_request_is_what_the_scope_counts_by() {
+        for (scope, key, owner) in [
+            (Scope::Caller, "a", Owner::Caller("a")),
+            (Scope::Tenant, "a", Owner::Tenant("a")),
+            (Scope::ApiKey, "a", Owner::Key("a")),
+            (Scope::Global, "a", Owner::Everybody),
+            (Scope::Fingerprint, "a", Owner::Named("a".into())),
+            (Scope::custom(|_| None), "a", Owner::Named("a".into())),
+            (Scope::Ip, "203.0.113.7", Owner::Ip(ip("203.0.113.7"))),
+            (Scope::Ip, "2001:db8::7", Owner::Ip(ip("2001:db8::"))),
+            (Scope::Ip, "::ffff:10.0.0.1", Owner::Ip(ip("10.0.0.1"))),
+            (Scope::Ip, "a", Owner::Named("a".into())),
+        ] {
+            assert_eq!(Owner::of_key(&scope, key, 64), owner, "{scope:?} {key}");
+        }
+    }
+}

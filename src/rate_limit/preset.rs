@@ -147,3 +147,97 @@ fn of_all(rule: Rule, route: Option<&str>) -> Rule {
         None => rule,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Faults;
+    use crate::identity::{Caller, RequestView};
+    use crate::rate_limit::compiled::CompiledRule;
+    use crate::rate_limit::mode::Mode;
+
+    /// What a rule grants a tier: requests, seconds, at once.
+    fn grants(rule: &Rule, tier: Option<&str>) -> (u32, u64, u32) {
+        let rule = CompiledRule::new(rule, Mode::Exact).unwrap();
+        let terms = &rule.plan(tier).terms;
+        let at_once = terms.limit.remaining(0);
+        let one = terms.limit.fill() / u64::from(at_once);
+        let seconds = one * u64::from(terms.requests) / 1_000_000;
+        (terms.requests, seconds, at_once)
+    }
+
+    #[test]
+    fn every_preset_has_its_numbers() {
+        for (rule, tier, numbers) in [
+            (Rule::authentication("/a"), None, (5, 3600, 5)),
+            (Rule::authentication("/a"), Some("basic"), (5, 3600, 5)),
+            (Rule::authentication("/a"), Some("premium"), (15, 3600, 15)),
+            (Rule::search("/a"), None, (50, 60, 10)),
+            (Rule::search("/a"), Some("premium"), (50, 60, 10)),
+            (Rule::search("/a"), Some("anonymous"), (15, 60, 3)),
+            (Rule::crud_read("/a"), None, (100, 60, 100)),
+            (Rule::crud_write("/a"), None, (20, 60, 20)),
+            (Rule::crud_delete("/a"), None, (5, 60, 5)),
+            (Rule::public("/a"), Some("basic"), (1000, 60, 1000)),
+            (Rule::public("/a"), Some("anonymous"), (20, 60, 20)),
+            (Rule::users(), None, (1000, 60, 1000)),
+            (Rule::plans(), Some("free"), (100, 60, 100)),
+            (Rule::plans(), Some("pro"), (1000, 60, 1000)),
+            (Rule::plans(), Some("enterprise"), (10_000, 60, 10_000)),
+            (Rule::plans(), Some("anonymous"), (20, 60, 20)),
+            (Rule::plans(), Some("unheard of"), (20, 60, 20)),
+        ] {
+            assert_eq!(grants(&rule, tier), numbers, "{} {tier:?}", rule.name);
+        }
+    }
+
+    #[test]
+    fn every_preset_is_sound_and_speaks_of_what_it_is_for() {
+        for (rule, name, spoken) in [
+            (Rule::authentication("/a"), "authentication /a", "POST"),
+            (
+                Rule::search("/a"),
+                "search /a",
+                "GET HEAD POST PUT PATCH DELETE",
+            ),
+            (Rule::crud_read("/a"), "crud_read /a", "GET HEAD"),
+            (Rule::crud_write("/a"), "crud_write /a", "POST PUT PATCH"),
+            (Rule::crud_delete("/a"), "crud_delete /a", "DELETE"),
+            (
+                Rule::public("/a"),
+                "public /a",
+                "GET HEAD POST PUT PATCH DELETE",
+            ),
+        ] {
+            assert_eq!(rule.name, name);
+            let mut faults = Faults::new();
+            rule.check("r", &[], &mut faults);
+            faults.into_result().unwrap();
+            let compiled = CompiledRule::new(&rule, Mode::Exact).unwrap();
+            for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] {
+                for path in ["/a", "/b"] {
+                    let request = http::Request::builder().method(method).uri(path);
+                    let request = request.body(()).unwrap();
+                    let speaks = compiled.speaks_of(&RequestView::of(&request), None);
+                    let expected = path == "/a" && spoken.split(' ').any(|one| one == method);
+                    assert_eq!(speaks, expected, "{name}: {method} {path}");
+                }
+            }
+        }
+        assert_eq!((Rule::users().route, Rule::plans().route), (None, None));
+    }
+
+    /// The tiers that presets and callers are of are the same.
+    #[test]
+    fn a_caller_of_no_tier_has_a_quota_in_every_preset() {
+        let caller = Caller::new("a");
+        for rule in [
+            Rule::authentication("/a"),
+            Rule::public("/a"),
+            Rule::plans(),
+        ] {
+            let compiled = CompiledRule::new(&rule, Mode::Exact).unwrap();
+            assert!(compiled.plan(Some(&caller.tier)).terms.requests > 0);
+        }
+    }
+}

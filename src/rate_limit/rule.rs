@@ -272,40 +272,19 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    #[test]
-    fn a_rule_reads_from_a_file() {
-        let rule: Rule = serde_json::from_str(
-            r#"{"name": "login", "route": "/login", "methods": ["POST"], "scope": "ip",
-                "quota": {"requests": 5, "per_ms": 60000},
-                "tiers": {"premium": {"requests": 15, "per_ms": 60000, "burst": 3}},
-                "shadow": true}"#,
-        )
-        .unwrap();
-        let built = Rule::new("login", Quota::requests(5).per(MINUTE))
-            .route("/login")
-            .methods([Method::POST])
-            .scope(Scope::Ip)
-            .tier("premium", Quota::requests(15).per(MINUTE).burst(3))
-            .shadow(true);
-        assert_eq!(rule, built);
-        let text = serde_json::to_string(&built).unwrap();
-        assert_eq!(serde_json::from_str::<Rule>(&text).unwrap(), built);
-        let short = r#"{"name": "all", "quota": {"requests": 5, "per_ms": 60000}}"#;
-        let short: Rule = serde_json::from_str(short).unwrap();
-        assert_eq!(short, Rule::new("all", Quota::requests(5).per(MINUTE)));
+    fn faults(rule: &Rule, known_tiers: &[&str]) -> Vec<(String, String)> {
+        let known: Vec<String> = known_tiers.iter().map(ToString::to_string).collect();
+        let mut faults = Faults::new();
+        rule.check("r", &known, &mut faults);
+        let error = faults.into_result().err();
+        let found = error.iter().flat_map(|error| error.faults());
+        found
+            .map(|fault| (fault.field.clone(), fault.value.clone()))
+            .collect()
     }
 
-    #[test]
-    fn an_unknown_field_or_scope_is_refused() {
-        for text in [
-            r#"{"quota": {"requests": 5, "per_ms": 1}}"#,
-            r#"{"name": "a", "quota": {"requests": 5, "per_ms": 1}, "scope": "custom"}"#,
-            r#"{"name": "a", "quota": {"requests": 5, "per_ms": 1}, "scope": "IP"}"#,
-            r#"{"name": "a", "quota": {"requests": 5, "per_ms": 1}, "path": "/"}"#,
-            r#"{"name": "a", "quota": {"requests": 5, "per_ms": 1}, "tiers": {"b": null}}"#,
-        ] {
-            assert!(serde_json::from_str::<Rule>(text).is_err(), "{text}");
-        }
+    fn fields(found: &[(String, String)]) -> Vec<&str> {
+        found.iter().map(|(field, _)| field.as_str()).collect()
     }
 
     #[test]
@@ -313,14 +292,11 @@ mod tests {
         let mut rule = Rule::new("a\"b", Quota::requests(0).per(MINUTE))
             .route("login")
             .tier("free", Quota::requests(1).per(Duration::ZERO))
-            .tier(" ", Quota::requests(1).per(MINUTE));
+            .tier(" ", Quota::requests(1).per(MINUTE))
+            .tier("t".repeat(65), Quota::requests(1).per(MINUTE));
         rule.methods = ["GET", "get", "", "A B"].map(str::to_owned).to_vec();
-        let mut faults = Faults::new();
-        rule.check("r", &[], &mut faults);
-        let error = faults.into_result().unwrap_err();
-        let fields: Vec<_> = error.faults().iter().map(|f| f.field.as_str()).collect();
         assert_eq!(
-            fields,
+            fields(&faults(&rule, &[])),
             [
                 "r.name",
                 "r.route",
@@ -329,9 +305,69 @@ mod tests {
                 "r.methods[3]",
                 "r.quota.requests",
                 "r.tiers",
-                "r.tiers.free.per_ms"
+                "r.tiers.free.per_ms",
+                "r.tiers",
             ]
         );
+    }
+
+    #[test]
+    fn a_tier_without_quota_and_one_that_nobody_knows_are_faults() {
+        let quota = Quota::requests(1).per(MINUTE);
+        let nobody: [(&str, Quota); 0] = [];
+        for (rule, known, missing) in [
+            (Rule::by_tier("a", nobody), &[][..], &["anonymous"][..]),
+            (Rule::by_tier("a", [("anonymous", quota)]), &[], &[]),
+            (
+                Rule::by_tier("a", [("free", quota)]),
+                &["free", "pro"],
+                &["pro", "anonymous"],
+            ),
+            (
+                Rule::by_tier("a", [("free", quota), ("anonymous", quota)]),
+                &["free"],
+                &[],
+            ),
+            // With a quota for all others nobody can be left without one.
+            (Rule::new("a", quota), &["free", "pro"], &[]),
+            (
+                Rule::new("a", quota).tier("fere", quota),
+                &["free"],
+                &["fere"],
+            ),
+            (Rule::new("a", quota).tier("fere", quota), &[], &[]),
+            (
+                Rule::new("a", quota).tier("anonymous", quota),
+                &["free"],
+                &[],
+            ),
+        ] {
+            let found = faults(&rule, known);
+            let met: Vec<_> = found.iter().map(|(_, value)| value.as_str()).collect();
+            assert_eq!(met, missing, "{rule:?}");
+            assert!(fields(&found).iter().all(|field| *field == "r.tiers"));
+        }
+    }
+
+    #[test]
+    fn what_is_counted_by_the_answer_cannot_cost_what_is_known_after_it() {
+        let rule = Rule::new("a", Quota::requests(1).per(MINUTE));
+        let costs = [
+            (RequestCost::One, true),
+            (RequestCost::by(|_| 2), true),
+            (RequestCost::Told, false),
+            (RequestCost::BodyBytes, false),
+        ];
+        for (cost, sound) in costs {
+            let counts = [Count::Failures, Count::Successes, Count::when(|_| true)];
+            for count in counts {
+                let rule = rule.clone().cost(cost.clone()).count(count);
+                let found = faults(&rule, &[]);
+                let expected: &[&str] = if sound { &[] } else { &["r.count"] };
+                assert_eq!(fields(&found), expected, "{rule:?}");
+            }
+            assert_eq!(faults(&rule.clone().cost(cost), &[]), []);
+        }
     }
 
     #[test]

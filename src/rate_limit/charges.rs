@@ -18,6 +18,10 @@ pub(crate) struct Charge<'a> {
     /// How many tokens it takes.
     pub(crate) cost: u32,
     /// What Redis calls the bucket.
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(dead_code, reason = "only Redis knows buckets by name")
+    )]
     pub(crate) bucket: &'a Arc<str>,
 }
 

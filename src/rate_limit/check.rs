@@ -35,6 +35,10 @@ impl Check {
 impl Future for Check {
     type Output = Option<Decision>;
 
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(unused_variables, reason = "memory has all answers")
+    )]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Decision>> {
         match &mut self.get_mut().state {
             State::Done(decision) => Poll::Ready(decision.take()),

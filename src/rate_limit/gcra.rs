@@ -79,18 +79,6 @@ impl Limit {
         self
     }
 
-    /// The part of it that one of `count` has to itself. Each gets at least one at a time, or none of
-    /// many could ever let anybody through.
-    pub(crate) const fn share(mut self, count: u32) -> Self {
-        self.interval = self
-            .interval
-            .saturating_mul(if count == 0 { 1 } else { count as u64 });
-        if self.fill < self.interval {
-            self.fill = self.interval;
-        }
-        self
-    }
-
     /// Decides about a request that costs so many tokens, given how far ahead the bucket's time lies.
     /// One that costs more than the bucket holds costs all that it holds, or it would never pass.
     pub(crate) const fn charge(self, ahead: u64, cost: u32) -> Verdict {
@@ -175,6 +163,36 @@ impl Limit {
         self.used(ahead).saturating_mul(5) > self.fill.saturating_mul(4)
     }
 
+    /// How far ahead a bucket lies of which this much is used up; not at all if that is nothing.
+    pub(crate) const fn ahead_of(self, used: u64) -> u64 {
+        if used == 0 { 0 } else { self.base + used }
+    }
+
+    /// What a request of this cost uses up.
+    const fn worth(self, cost: u32) -> u64 {
+        at_most(self.interval.saturating_mul(cost as u64), self.fill)
+    }
+
+    const fn debt_max(self) -> u64 {
+        at_most(self.fill.saturating_mul(2), FILL_MAX)
+    }
+}
+
+/// What only a fleet needs.
+#[cfg(any(feature = "redis", test))]
+impl Limit {
+    /// The part of it that one of `count` has to itself. Each gets at least one at a time, or none of
+    /// many could ever let anybody through.
+    pub(crate) const fn share(mut self, count: u32) -> Self {
+        self.interval = self
+            .interval
+            .saturating_mul(if count == 0 { 1 } else { count as u64 });
+        if self.fill < self.interval {
+            self.fill = self.interval;
+        }
+        self
+    }
+
     /// The time after which nothing that is known of a bucket today can still hold.
     pub(crate) const fn lasts(self) -> u64 {
         if self.base > self.fill {
@@ -192,20 +210,6 @@ impl Limit {
     /// The time in which one token grows back.
     pub(crate) const fn interval(self) -> u64 {
         self.interval
-    }
-
-    /// How far ahead a bucket lies of which this much is used up; not at all if that is nothing.
-    pub(crate) const fn ahead_of(self, used: u64) -> u64 {
-        if used == 0 { 0 } else { self.base + used }
-    }
-
-    /// What a request of this cost uses up.
-    const fn worth(self, cost: u32) -> u64 {
-        at_most(self.interval.saturating_mul(cost as u64), self.fill)
-    }
-
-    const fn debt_max(self) -> u64 {
-        at_most(self.fill.saturating_mul(2), FILL_MAX)
     }
 }
 

@@ -24,6 +24,10 @@ pub(crate) struct CompiledRule {
     pub(crate) scope: Scope,
     pub(crate) count: Count,
     pub(crate) cost: RequestCost,
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(dead_code, reason = "in memory both modes are the same")
+    )]
     pub(crate) mode: Mode,
     pub(crate) shadow: bool,
     /// For callers whose tier has no quota of its own.

@@ -26,7 +26,7 @@ pub(crate) struct CompiledRule {
     pub(crate) cost: RequestCost,
     #[cfg_attr(
         not(feature = "redis"),
-        expect(dead_code, reason = "in memory all modes are the same")
+        expect(dead_code, reason = "in memory both modes are the same")
     )]
     pub(crate) mode: Mode,
     pub(crate) shadow: bool,

@@ -88,10 +88,12 @@ pub fn refuse<B>(refusal: Refusal) -> Response<AnswerBody<B>> {
     *response.status_mut() = refusal.status();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);
-    headers.insert(
-        RETRY_AFTER,
-        HeaderValue::from(retry_after_secs(refusal.retry_after())),
-    );
+    if let Some(retry_after) = refusal.retry_after() {
+        headers.insert(
+            RETRY_AFTER,
+            HeaderValue::from(retry_after_secs(retry_after)),
+        );
+    }
     response.extensions_mut().insert(refusal);
     response
 }

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use crate::error::Faults;
 use crate::identity::forwarded::{ProxyHeader, hops};
+use crate::identity::network::parse_network;
 
 /// Which proxies' word about the client's address is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl TrustedProxies {
     ) -> Self {
         let mut nets = Vec::with_capacity(networks.len());
         for (at, text) in networks.iter().enumerate() {
-            match network(text) {
+            match parse_network(text) {
                 Ok(net) => nets.push(net),
                 Err(allowed) => faults.add(format!("{room}.trusted_proxies[{at}]"), text, allowed),
             }
@@ -117,24 +118,6 @@ impl TrustedProxies {
             Trust::Hops(hops) => passed < u32::from(*hops),
         }
     }
-}
-
-/// Parses a network, or says what would have been right.
-fn network(text: &str) -> Result<IpNet, &'static str> {
-    let net = text
-        .parse::<IpNet>()
-        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        .map_err(|_| "must be a network like 10.0.0.0/8 or fd00::/8, or an address")?;
-    // The widest that anybody owns: 10.0.0.0/8 and fc00::/7.
-    let widest = if net.addr().is_ipv4() { 8 } else { 7 };
-    if net.prefix_len() < widest {
-        return Err("trusts nearly everybody: must be no wider than /8 (IPv4) or /7 (IPv6)");
-    }
-    // Addresses are compared in their canonical form, which such a network never contains.
-    if net.addr().is_ipv6() && net.addr().to_canonical().is_ipv4() {
-        return Err("must be written as the IPv4 network that it maps");
-    }
-    Ok(net.trunc())
 }
 
 #[cfg(test)]

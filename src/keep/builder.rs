@@ -1,5 +1,6 @@
 //! From settings to running parts.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use crate::env;
 use crate::error::{ConfigError, Faults};
 use crate::event::{Events, Recorder, TracingRecorder};
 use crate::guard::GuardConfig;
-use crate::identity::{Caller, CallerResolver, RequestView};
+use crate::identity::{ApiKeyResolver, Caller, CallerResolver, RequestView};
 use crate::invalidation::InvalidationConfig;
 use crate::keep::engines::{Engines, Ground, noted};
 use crate::keep::parts::{Keep, Parts};
@@ -33,7 +34,8 @@ use crate::store::{CredentialsProvider, Script};
 pub struct KeepBuilder {
     config: KeepConfig,
     faults: Faults,
-    callers: Option<CallerResolver>,
+    callers: CallerResolver,
+    api_keys: ApiKeyResolver,
     recorders: Vec<Arc<dyn Recorder>>,
     clock: Option<Clock>,
     #[cfg(feature = "redis")]
@@ -61,7 +63,8 @@ impl Keep {
         KeepBuilder {
             config,
             faults,
-            callers: None,
+            callers: CallerResolver::none(),
+            api_keys: ApiKeyResolver::none(),
             recorders,
             clock: None,
             #[cfg(feature = "redis")]
@@ -184,7 +187,18 @@ impl KeepBuilder {
         mut self,
         resolve: impl Fn(&RequestView<'_>) -> Option<Caller> + Send + Sync + 'static,
     ) -> Self {
-        self.callers = Some(CallerResolver::new(resolve));
+        self.callers = CallerResolver::new(resolve);
+        self
+    }
+
+    /// Says with which API key a request was let in, for limits of the scope `api_key`. Asked at most once per
+    /// request, on its thread. Whatever is returned is believed: check the key, or let whoever checks it
+    /// leave an [`ApiKey`](crate::identity::ApiKey) in the request's extensions instead.
+    pub fn api_keys(
+        mut self,
+        resolve: impl for<'a> Fn(&RequestView<'a>) -> Option<Cow<'a, str>> + Send + Sync + 'static,
+    ) -> Self {
+        self.api_keys = ApiKeyResolver::new(resolve);
         self
     }
 
@@ -217,6 +231,7 @@ impl KeepBuilder {
             mut config,
             mut faults,
             callers,
+            api_keys,
             mut recorders,
             clock,
             #[cfg(feature = "redis")]
@@ -245,7 +260,7 @@ impl KeepBuilder {
         };
         // What is wrong with a rule's route only its engine can tell, so all of them are asked before
         // anything is reported.
-        let engines = Engines::new(&ground, callers, &mut faults);
+        let engines = Engines::new(&ground, callers, api_keys, &mut faults);
         let (Some(metrics), Some(engines)) = (metrics, engines) else {
             return Err(faults.into_error());
         };

@@ -43,6 +43,10 @@ pub struct Snapshot {
     pub redis_downs: u64,
     /// Warnings about the way something is set up.
     pub warnings: u64,
+    /// Clients that were banned, counted once for each ban.
+    pub bans: u64,
+    /// Requests refused because of who sent them, by reason: `banned`, `deny_listed`.
+    pub shut_out: BTreeMap<Arc<str>, u64>,
     /// Requests that carried no peer address.
     pub peers_unknown: u64,
 }
@@ -185,6 +189,8 @@ impl Metrics {
             progress_events: read(&totals.progress),
             redis_downs: read(&totals.redis_downs),
             warnings: read(&totals.warnings),
+            bans: read(&totals.bans),
+            shut_out: words(&totals.shut_out),
             peers_unknown: read(&totals.peers_unknown),
         }
     }

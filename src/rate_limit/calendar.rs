@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::clock::Clock;
+#[cfg(feature = "redis")]
+use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::period::Period;
 
 const SECOND: u64 = 1_000_000;
@@ -58,6 +60,16 @@ impl Calendar {
             return end;
         }
         window.turn(end, now, clock)
+    }
+
+    /// The same end as a time of day, in seconds since 1970, given the limit of a bucket of that window.
+    #[cfg(feature = "redis")]
+    pub(crate) fn end_by_day(period: Period, limit: Limit, clock: &Clock) -> u64 {
+        let wall = clock.wall().duration_since(UNIX_EPOCH);
+        let ends_in = Duration::from_micros(limit.ends_in());
+        let end = wall.unwrap_or_default().saturating_add(ends_in).as_secs();
+        // The two clocks are a little apart: the end is the calendar's that lies next to it.
+        period.end(end.saturating_sub(2 * TOLERANCE / SECOND))
     }
 }
 

@@ -10,11 +10,19 @@ use crate::rate_limit::terms::Terms;
 /// Whether a request may pass, and how its caller stands with the rule that is nearest to its end.
 #[derive(Clone, Debug)]
 #[must_use]
+#[non_exhaustive]
 pub enum Decision {
     /// All rules let it through, and have counted it.
     Allow(Standing),
     /// This rule does not. None has counted it.
     Deny(Standing),
+    /// Its client is banned.
+    Banned {
+        /// For so long.
+        retry_after: Duration,
+    },
+    /// Its client is on the list of those who are never let in.
+    DenyListed,
 }
 
 impl Decision {
@@ -24,11 +32,19 @@ impl Decision {
         matches!(self, Self::Allow(_))
     }
 
-    /// How the caller stands.
-    #[must_use]
-    pub const fn standing(&self) -> &Standing {
+    pub(crate) fn into_standing(self) -> Option<Standing> {
         match self {
-            Self::Allow(standing) | Self::Deny(standing) => standing,
+            Self::Allow(standing) | Self::Deny(standing) => Some(standing),
+            Self::Banned { .. } | Self::DenyListed => None,
+        }
+    }
+
+    /// How the caller stands, if a quota decided.
+    #[must_use]
+    pub const fn standing(&self) -> Option<&Standing> {
+        match self {
+            Self::Allow(standing) | Self::Deny(standing) => Some(standing),
+            Self::Banned { .. } | Self::DenyListed => None,
         }
     }
 }
@@ -45,7 +61,7 @@ pub struct Standing {
 impl Standing {
     pub(crate) fn of(charge: &Charge<'_>, ahead: u64) -> Self {
         Self {
-            terms: Arc::clone(charge.terms),
+            terms: Arc::clone(charge.terms()),
             limit: charge.limit,
             ahead,
             cost: charge.cost,

@@ -70,6 +70,15 @@ impl Limit {
         self
     }
 
+    /// The same limit so many ticks later: the end of its window has come nearer.
+    pub(crate) const fn after(mut self, ticks: u64) -> Self {
+        if self.base > 0 {
+            let left = self.base.saturating_sub(ticks);
+            self.base = if left == 0 { 1 } else { left };
+        }
+        self
+    }
+
     /// The part of it that one of `count` has to itself. Each gets at least one at a time, or none of
     /// many could ever let anybody through.
     pub(crate) const fn share(mut self, count: u32) -> Self {
@@ -86,27 +95,29 @@ impl Limit {
     /// One that costs more than the bucket holds costs all that it holds, or it would never pass.
     pub(crate) const fn charge(self, ahead: u64, cost: u32) -> Verdict {
         let (used, worth) = (self.used(ahead), self.worth(cost));
-        if used.saturating_add(worth) <= self.fill {
+        // What costs nothing passes as well only while there is something left.
+        let least = if cost == 0 { 1 } else { worth };
+        if used.saturating_add(least) <= self.fill {
             Verdict::Allow {
-                ahead: self.ahead(used + worth),
+                ahead: self.ahead_of(used + worth),
             }
         } else {
             Verdict::Deny {
-                ahead: self.ahead(used),
+                ahead: self.ahead_of(used),
             }
         }
     }
 
     /// How far ahead the bucket's time lies once a charge is taken back.
     pub(crate) const fn refund(self, ahead: u64, cost: u32) -> u64 {
-        self.ahead(self.used(ahead).saturating_sub(self.worth(cost)))
+        self.ahead_of(self.used(ahead).saturating_sub(self.worth(cost)))
     }
 
     /// How far ahead it lies once so many tokens are charged that nobody can refuse.
     pub(crate) const fn debit(self, ahead: u64, tokens: u32) -> u64 {
         let worth = self.interval.saturating_mul(tokens as u64);
         let used = self.used(ahead).saturating_add(worth);
-        self.ahead(at_most(used, self.debt_max()))
+        self.ahead_of(at_most(used, self.debt_max()))
     }
 
     /// How far ahead it lies under this quota if so much of it was used up under `old`: the same part.
@@ -114,7 +125,7 @@ impl Limit {
         let part = old.used(ahead) as u128 * self.fill as u128;
         let used = part.div_ceil(old.fill as u128);
         // Cannot be cut: at most twice this one's fill, as it was at most twice the old one's.
-        self.ahead(at_most(used as u64, self.debt_max()))
+        self.ahead_of(at_most(used as u64, self.debt_max()))
     }
 
     /// What is used up, in ticks. The same bucket may have been charged under a longer quota, before
@@ -132,7 +143,11 @@ impl Limit {
 
     /// How many ticks until a request of this cost fits; 0 if it does now.
     pub(crate) const fn wait(self, ahead: u64, cost: u32) -> u64 {
-        let wait = (self.used(ahead).saturating_add(self.worth(cost))).saturating_sub(self.fill);
+        let least = if cost == 0 { 1 } else { self.worth(cost) };
+        let wait = self
+            .used(ahead)
+            .saturating_add(least)
+            .saturating_sub(self.fill);
         if wait > 0 && self.base > 0 {
             self.base
         } else {
@@ -155,13 +170,32 @@ impl Limit {
         self.fill
     }
 
+    /// Whether less than a fifth of it is left.
+    pub(crate) const fn is_near(self, ahead: u64) -> bool {
+        self.used(ahead).saturating_mul(5) > self.fill.saturating_mul(4)
+    }
+
+    /// The time after which nothing that is known of a bucket today can still hold.
+    pub(crate) const fn lasts(self) -> u64 {
+        if self.base > self.fill {
+            self.base
+        } else {
+            self.fill
+        }
+    }
+
+    /// How far ahead the end of the calendar window lies; 0 for a quota that grows back.
+    pub(crate) const fn ends_in(self) -> u64 {
+        self.base
+    }
+
     /// The time in which one token grows back.
     pub(crate) const fn interval(self) -> u64 {
         self.interval
     }
 
     /// How far ahead a bucket lies of which this much is used up; not at all if that is nothing.
-    const fn ahead(self, used: u64) -> u64 {
+    pub(crate) const fn ahead_of(self, used: u64) -> u64 {
         if used == 0 { 0 } else { self.base + used }
     }
 
@@ -203,7 +237,7 @@ mod tests {
 
         fn take(&mut self, cost: u32) -> bool {
             let worth = self.capacity.min(self.interval * i128::from(cost));
-            let fits = self.level >= worth;
+            let fits = self.level >= worth.max(1);
             if fits {
                 self.level -= worth;
             }
@@ -240,7 +274,8 @@ mod tests {
         assert_eq!(limit.charge(0, 99), Verdict::Allow { ahead: 30 });
         assert_eq!(limit.wait(5, 99), 5);
         assert_eq!(limit.charge(20, 0), Verdict::Allow { ahead: 20 });
-        assert_eq!(limit.charge(30, 0), Verdict::Allow { ahead: 30 });
+        assert_eq!(limit.charge(30, 0), Verdict::Deny { ahead: 30 });
+        assert_eq!(limit.wait(30, 0), 1);
     }
 
     #[test]
@@ -256,6 +291,7 @@ mod tests {
                 (used, 3 - used as u32)
             );
             assert_eq!(limit.reset(ahead), ends_in);
+            assert_eq!(limit.after(20), day.ending(ends_in - 20));
             ahead -= match ends_in {
                 900 => 300,
                 600 => 550,

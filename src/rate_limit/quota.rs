@@ -1,5 +1,6 @@
 //! How many requests in how much time.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -196,6 +197,13 @@ impl Quota {
             let allowed = "would take more than 62 days to grow back";
             faults.add(fields.burst, burst.unwrap_or(self.requests), allowed);
         }
+    }
+
+    /// Orders quotas by how many requests they let through in the long run, and then at once.
+    pub(crate) fn cmp_size(&self, other: &Self) -> Ordering {
+        let in_both = |of: &Self, span: Duration| u128::from(of.requests) * span.as_micros();
+        let rates = in_both(self, other.span()).cmp(&in_both(other, self.span()));
+        rates.then_with(|| self.limit().fill().cmp(&other.limit().fill()))
     }
 
     /// The quota in ticks. For one that was never checked, the nearest that can be kept.

@@ -33,6 +33,7 @@
 use std::time::Duration;
 
 use crate::rate_limit::ask::{Answer, Ask, Part, Told};
+use crate::rate_limit::ban_talk::CHANNEL;
 use crate::rate_limit::script::{self, ANNOUNCE, BAN, SETTLE, Settle, TAKE};
 use crate::store::{Batch, Call, Command, RedisPool, Replies, Script, StoreError};
 use crate::task::Spawner;
@@ -125,6 +126,16 @@ impl Shared {
     pub(crate) async fn unban(&self, owner: &str) -> Result<(), StoreError> {
         let del = Command::new("DEL").key(script::ban_key(&self.pool, owner));
         self.pool.run(&del).await
+    }
+
+    /// Says something to all instances about bans.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub(crate) async fn say(&self, message: String) -> Result<(), StoreError> {
+        let channel = self.pool.key(CHANNEL);
+        self.pool.publish(channel, message).await.map(drop)
     }
 
     /// Says that this instance lives for `ttl` more. Returns how many do, this one included.

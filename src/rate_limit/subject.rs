@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::hash::Hasher;
 use std::net::IpAddr;
 
 use crate::identity::{
-    Caller, CallerResolver, RequestView, TIER_ANONYMOUS, TrustedProxies, masked, peer_ip,
+    ApiKeyResolver, Caller, CallerResolver, RequestView, TIER_ANONYMOUS, TrustedProxies, masked,
+    peer_ip,
 };
-use crate::rate_limit::compiled::CompiledRule;
+use crate::rate_limit::fingerprint::fingerprint;
+use crate::rate_limit::owner::Owner;
 use crate::rate_limit::scope::Scope;
 
 /// How clients are told apart by their addresses.
@@ -18,46 +19,47 @@ pub(crate) struct Origin {
     pub(crate) ipv6_prefix: u8,
 }
 
-/// Whose bucket it is.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Owner<'a> {
-    /// The client at this address, masked.
-    Ip(IpAddr),
-    /// All those whose address is not known.
-    Unknown,
-    Caller(&'a str),
-    Tenant(&'a str),
-    Everybody,
-    Named(Cow<'a, str>),
+/// Whom the application asks who a request comes from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Resolvers {
+    pub(crate) callers: CallerResolver,
+    pub(crate) api_keys: ApiKeyResolver,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 struct Address {
     peer: IpAddr,
+    /// The client's, whole.
+    whole: IpAddr,
+    /// The client's, masked.
     client: IpAddr,
 }
 
 /// A request, and what has been found out about who sent it.
 pub(crate) struct Subject<'a> {
     request: RequestView<'a>,
-    callers: &'a CallerResolver,
+    resolvers: &'a Resolvers,
     origin: &'a Origin,
     caller: OnceCell<Option<Cow<'a, Caller>>>,
+    api_key: OnceCell<Option<Cow<'a, str>>>,
     address: OnceCell<Option<Address>>,
+    print: OnceCell<u8>,
 }
 
 impl<'a> Subject<'a> {
     pub(crate) const fn of(
         request: RequestView<'a>,
-        callers: &'a CallerResolver,
+        resolvers: &'a Resolvers,
         origin: &'a Origin,
     ) -> Self {
         Self {
             request,
-            callers,
+            resolvers,
             origin,
             caller: OnceCell::new(),
+            api_key: OnceCell::new(),
             address: OnceCell::new(),
+            print: OnceCell::new(),
         }
     }
 
@@ -75,6 +77,10 @@ impl<'a> Subject<'a> {
                 Some(tenant) => Owner::Tenant(tenant),
                 None => Owner::Caller(&caller.id),
             }),
+            Scope::ApiKey => self.api_key().map(Owner::Key),
+            Scope::Fingerprint => self
+                .address()
+                .map(|address| Owner::Print(address.client, self.print(address.client))),
             Scope::Global => Some(Owner::Everybody),
             Scope::Custom(custom) => custom.name(&self.request).map(Owner::Named),
         };
@@ -95,47 +101,41 @@ impl<'a> Subject<'a> {
         asked.map(|address| address.peer)
     }
 
-    fn caller(&self) -> Option<&Caller> {
+    /// The client's address, whole.
+    pub(crate) fn client_ip(&self) -> Option<IpAddr> {
+        self.address().map(|address| address.whole)
+    }
+
+    /// Whoever has signed in.
+    pub(crate) fn caller(&self) -> Option<&Caller> {
         self.caller
-            .get_or_init(|| self.callers.caller(&self.request))
+            .get_or_init(|| self.resolvers.callers.caller(&self.request))
             .as_deref()
     }
 
-    /// Where the request comes from; the client masked.
+    /// The key that the request was let in with.
+    pub(crate) fn api_key(&self) -> Option<&str> {
+        self.api_key
+            .get_or_init(|| self.resolvers.api_keys.api_key(&self.request))
+            .as_deref()
+    }
+
+    /// Where the request comes from.
     fn address(&self) -> Option<Address> {
         *self.address.get_or_init(|| {
             let peer = peer_ip(&self.request)?;
-            let client = self.origin.proxies.client_ip(peer, self.request.headers);
-            let client = masked(client, self.origin.ipv6_prefix);
-            Some(Address { peer, client })
+            let whole = self.origin.proxies.client_ip(peer, self.request.headers);
+            Some(Address {
+                peer,
+                whole,
+                client: masked(whole, self.origin.ipv6_prefix),
+            })
         })
     }
-}
 
-impl Owner<'_> {
-    /// The bucket of this owner with a rule; `tier` is the number of the rule's quota for it.
-    ///
-    /// A caller or tenant has one bucket whatever its tier, so that a change of plans is no fresh
-    /// start. An address may have people of several plans behind it, who must not be charged for
-    /// each other's quota: there each has its own.
-    pub(crate) fn key(&self, rule: &CompiledRule, tier: u32, mut hasher: impl Hasher) -> u64 {
-        let (kind, tier) = match self {
-            Self::Ip(_) => (1, tier),
-            Self::Unknown => (2, tier),
-            Self::Caller(_) => (3, 0),
-            Self::Tenant(_) => (4, 0),
-            Self::Everybody => (5, tier),
-            Self::Named(_) => (6, tier),
-        };
-        hasher.write_u64(u64::from(rule.number) << 32 | u64::from(tier));
-        hasher.write_u8(kind);
-        match self {
-            Self::Ip(IpAddr::V4(ip)) => hasher.write_u32(ip.to_bits()),
-            Self::Ip(IpAddr::V6(ip)) => hasher.write_u128(ip.to_bits()),
-            Self::Unknown | Self::Everybody => {}
-            Self::Caller(name) | Self::Tenant(name) => hasher.write(name.as_bytes()),
-            Self::Named(name) => hasher.write(name.as_bytes()),
-        }
-        hasher.finish()
+    fn print(&self, client: IpAddr) -> u8 {
+        *self
+            .print
+            .get_or_init(|| fingerprint(client, self.request.headers))
     }
 }

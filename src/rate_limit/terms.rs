@@ -43,6 +43,13 @@ impl Terms {
             requests_text: HeaderValue::from(quota.requests),
         })
     }
+
+    /// The time after which nothing that was used up today can still count, in ticks.
+    pub(crate) fn lasts(&self) -> u64 {
+        // A month has at most 31 days.
+        let window = |period: Period| (period.nominal() + 24 * 3600) * 1_000_000;
+        self.period.map_or_else(|| 2 * self.limit.fill(), window)
+    }
 }
 
 /// The quota as a number of requests in whole seconds, of which the draft wants at least one. A

@@ -155,6 +155,9 @@ for n = 1, #keys - bans do
     if bucket.worth > 0 then
         local fit = floor((bucket.fill - bucket.used) / bucket.worth)
         granted = math.max(0, math.min(granted, fit))
+    elseif bucket.used >= bucket.fill then
+        -- What costs nothing passes as well only while there is something left.
+        granted = 0
     end
     buckets[n] = bucket
 end

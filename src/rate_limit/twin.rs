@@ -64,7 +64,7 @@ impl Twin {
             // One request after the other, as somebody would count who has no division.
             let (mut fit, mut level) = (0, bucket.used);
             let worth = u128::from(part.worth());
-            while fit < granted && (worth == 0 || level + worth <= u128::from(part.meter.fill())) {
+            while fit < granted && level + worth.max(1) <= u128::from(part.meter.fill()) {
                 (fit, level) = (fit + 1, level + worth);
             }
             granted = fit;

@@ -337,9 +337,7 @@ impl Inner {
     fn call_off(&self, route: &Route, asked: &Asked) {
         let now = ticks(&self.parts.clock);
         for (stop, taken) in route.stops.iter().zip(&asked.taken) {
-            self.parts
-                .outage
-                .restore(&self.parts.table, stop.key, *taken, now);
+            Outage::restore(&self.parts.table, stop.key, *taken, now);
             self.leases.fail(stop.key);
         }
     }

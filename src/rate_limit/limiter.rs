@@ -189,12 +189,17 @@ impl RateLimiter {
     /// Bans somebody for so long, at most 62 days: here at once, and on all instances as soon as they hear of
     /// it. `who` is written as in [`TopEntry::who`]: `caller:alice`, `ip:203.0.113.7`, `ip:2001:db8::/64`.
     /// Returns whether penalties are configured; nothing is done if not.
+    #[must_use = "nobody is banned where penalties are not configured"]
     pub fn ban(&self, who: &str, lasts: Duration) -> bool {
         self.inner.engine.ledger.ban(who, lasts)
     }
 
     /// Ends a ban, here at once and elsewhere as soon as it is heard of, and forgets its strikes and those of
     /// former bans. Returns whether this instance knew of a ban.
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "a pardon is asked for its effect"
+    )]
     pub fn unban(&self, who: &str) -> bool {
         self.inner.engine.ledger.pardon(who)
     }

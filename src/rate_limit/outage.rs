@@ -103,7 +103,7 @@ impl Outage {
     }
 
     /// Puts back what [`remember`](Self::remember) took for a question that was not answered.
-    pub(crate) fn restore(&self, table: &Table, key: u64, taken: u64, now: u64) {
+    pub(crate) fn restore(table: &Table, key: u64, taken: u64, now: u64) {
         if taken > 0 {
             table.raise(key ^ SHARE, now, taken);
         }
@@ -152,7 +152,7 @@ mod tests {
         let again = outage.remember(&table, (KEY, limit), 0);
         assert_eq!((again.hint, again.debt), (500, 0));
         // It was not answered after all.
-        outage.restore(&table, KEY, memory.taken, 100);
+        Outage::restore(&table, KEY, memory.taken, 100);
         let later = outage.remember(&table, (KEY, limit), 200);
         assert_eq!(
             (later.hint, later.debt),

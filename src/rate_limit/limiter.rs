@@ -25,6 +25,7 @@ use crate::rate_limit::subject::{Origin, Resolvers};
 use crate::rate_limit::table::Table;
 use crate::rate_limit::ticks::ticks;
 use crate::rate_limit::top::{TopEntry, TopList};
+use crate::rate_limit::writer::RefusalWriter;
 
 /// Decides whether requests may pass. Cheap to clone; all clones count together.
 #[derive(Clone)]
@@ -32,8 +33,10 @@ pub struct RateLimiter {
     inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
     resolvers: Resolvers,
+    writer: RefusalWriter,
     engine: Arc<Engine>,
 }
 
@@ -79,6 +82,7 @@ impl RateLimiter {
         Ok(Self {
             inner: Arc::new(Inner {
                 resolvers: Resolvers::default(),
+                writer: RefusalWriter::default(),
                 engine: Arc::new(engine),
             }),
         })
@@ -103,12 +107,21 @@ impl RateLimiter {
         })
     }
 
-    fn asking(&self, resolvers: Resolvers) -> Self {
+    /// The same limiter, whose layer writes refusals by `writer`. Counts together with this one.
+    #[must_use]
+    pub fn refusals(&self, writer: RefusalWriter) -> Self {
+        let mut inner = Inner::clone(&self.inner);
+        inner.writer = writer;
         Self {
-            inner: Arc::new(Inner {
-                resolvers,
-                engine: Arc::clone(&self.inner.engine),
-            }),
+            inner: Arc::new(inner),
+        }
+    }
+
+    fn asking(&self, resolvers: Resolvers) -> Self {
+        let mut inner = Inner::clone(&self.inner);
+        inner.resolvers = resolvers;
+        Self {
+            inner: Arc::new(inner),
         }
     }
 
@@ -225,6 +238,10 @@ impl RateLimiter {
 
     pub(crate) fn begin(&self, request: &RequestView<'_>) -> Begun {
         self.inner.engine.begin(request, &self.inner.resolvers)
+    }
+
+    pub(crate) fn writer(&self) -> &RefusalWriter {
+        &self.inner.writer
     }
 
     pub(crate) fn rules(&self) -> arc_swap::Guard<Arc<Rules>> {

@@ -125,6 +125,7 @@ mod top;
 #[cfg(all(test, feature = "redis"))]
 mod twin;
 mod who;
+mod writer;
 
 pub use body::RateLimitBody;
 pub use check::Check;
@@ -145,3 +146,4 @@ pub use rule::Rule;
 pub use scope::{CustomScope, Scope};
 pub use service::RateLimitService;
 pub use top::TopEntry;
+pub use writer::RefusalWriter;

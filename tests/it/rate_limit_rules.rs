@@ -16,7 +16,7 @@ use tower_keep::event::{Event, Events, Recorder};
 use tower_keep::identity::{Caller, PeerAddr, RequestView};
 use tower_keep::rate_limit::{
     Cost, Count, Decision, PenaltyConfig, Period, Quota, RateLimitConfig, RateLimitLayer,
-    RateLimiter, RequestCost, Rule, Scope,
+    RateLimiter, RefusalWriter, RequestCost, Rule, Scope,
 };
 use tower_keep::refusal::Refusal;
 
@@ -406,6 +406,34 @@ async fn a_page_of_another_origin_can_read_why() {
         let exposed = &answer.headers()["access-control-expose-headers"];
         assert_eq!(exposed, "RateLimit-Policy, RateLimit, Retry-After");
     }
+}
+
+#[tokio::test]
+async fn an_application_writes_refusals_in_its_own_way() {
+    let Stand {
+        limiter,
+        hand,
+        heard,
+    } = stand(&only(vec![Rule::new("r", an_hour(1))]));
+    let limiter = limiter.refusals(RefusalWriter::new(|mut refusal| {
+        let reason = refusal.extensions().get::<Refusal>().unwrap().to_string();
+        *refusal.body_mut() = Bytes::from(reason);
+        refusal.headers_mut().remove("content-type");
+        refusal
+    }));
+    let stand = Stand {
+        limiter,
+        hand,
+        heard,
+    };
+    assert_eq!(
+        stand.answer(somebody(), Answer::default()).await.status(),
+        200
+    );
+    let refused = stand.answer(somebody(), Answer::default()).await;
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.body(), "over the quota of rule \"r\"");
+    assert_eq!(refused.headers()["retry-after"], "3600");
 }
 
 #[tokio::test]

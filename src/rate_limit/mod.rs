@@ -100,6 +100,8 @@ mod period;
 #[cfg(feature = "redis")]
 mod presence;
 mod preset;
+#[cfg(feature = "redis")]
+mod question;
 mod quota;
 mod rule;
 mod rule_text;

@@ -55,13 +55,12 @@ impl Outage {
 
     /// Redis is there.
     pub(crate) fn end(&self, now: u64) {
-        self.back_at.store(now, Ordering::Relaxed);
+        self.back_at.fetch_max(now, Ordering::Relaxed);
         self.up.store(true, Ordering::Release);
     }
 
     /// Redis is away.
     pub(crate) fn begin(&self) {
-        self.shares.store(self.instances(), Ordering::Relaxed);
         self.up.store(false, Ordering::Release);
     }
 
@@ -70,8 +69,10 @@ impl Outage {
         self.instances.load(Ordering::Relaxed).max(1)
     }
 
+    /// Only told while Redis is there: shares that were dealt stay as they are until it is back.
     pub(crate) fn set_instances(&self, count: u32) {
         self.instances.store(count.max(1), Ordering::Relaxed);
+        self.shares.store(count.max(1), Ordering::Relaxed);
     }
 
     /// The bucket and the limit of this instance's share, as full as the shared bucket is known to be.
@@ -81,6 +82,8 @@ impl Outage {
         if known > 0 {
             table.raise(key ^ SHARE, now, known);
         }
+        // Also where Redis is there and did not answer: it must hear of this.
+        self.back_at.fetch_max(now, Ordering::Relaxed);
         (
             key ^ SHARE,
             limit.share(self.shares.load(Ordering::Relaxed)),

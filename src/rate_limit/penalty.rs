@@ -52,6 +52,11 @@ impl PenaltyBox {
         }
     }
 
+    /// Bytes that the table takes up.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.table.bytes()
+    }
+
     /// Whether anybody is banned.
     pub(crate) fn bans_anybody(&self, now: u64) -> bool {
         now < self.last_end.load(Ordering::Relaxed)
@@ -88,11 +93,11 @@ impl PenaltyBox {
         Some(lasts)
     }
 
-    /// Bans the client for so long, whatever ban it is serving.
+    /// Bans the client for so long; a ban that lasts longer stays.
     pub(crate) fn ban(&self, client: u64, lasts: Duration, now: u64) {
         let ticks = u64::try_from(lasts.as_micros()).unwrap_or(u64::MAX);
         let ticks = ticks.min(FILL_MAX);
-        self.table.put(client ^ BAN, now, ticks);
+        self.table.raise(client ^ BAN, now, ticks);
         self.last_end
             .fetch_max(now.saturating_add(ticks), Ordering::Relaxed);
     }

@@ -5,6 +5,7 @@
 //! others are asked for, unless a lease holds tokens for them. Requests for the same buckets that come
 //! while a question about them is under way go together with the next one.
 
+use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,7 +130,7 @@ impl Fleet {
 
     /// Asks Redis about one request. The answer's channel ends without one where Redis cannot be asked.
     pub(crate) fn ask(&self, route: Route) -> Option<oneshot::Receiver<Landing>> {
-        let key = route.key();
+        let key = route.key(self.inner.parts.table.hasher());
         match self.inner.flights.board(key) {
             Boarding::Lead(seats, receiver) => {
                 self.take_off(key, route, seats);
@@ -186,7 +187,7 @@ impl Fleet {
     }
 
     fn refill(&self, route: Route) {
-        let key = route.key();
+        let key = route.key(self.inner.parts.table.hasher());
         if self.inner.flights.lead(key) {
             self.take_off(key, route, Vec::new());
         }
@@ -206,13 +207,17 @@ impl Fleet {
 const LEASES_MAX: usize = 8192;
 
 impl Route {
-    /// What tells these buckets, at these costs, from all others.
-    fn key(&self) -> u64 {
-        let fold = |all: u64, stop: &Stop| {
-            let one = stop.key.rotate_left(stop.part.cost % 63);
-            (all.rotate_left(7) ^ one).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        };
-        self.stops.iter().fold(0, fold)
+    /// What tells these buckets, at these costs, for this client, from all others. Whoever goes along with a
+    /// question is charged what the first one costs, and shares its ban.
+    fn key(&self, mut hasher: impl Hasher) -> u64 {
+        for stop in &self.stops {
+            hasher.write_u64(stop.key);
+            hasher.write_u32(stop.part.cost);
+        }
+        if let Some(client) = &self.client {
+            hasher.write(client.as_bytes());
+        }
+        hasher.finish()
     }
 }
 

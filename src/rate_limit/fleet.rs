@@ -52,7 +52,10 @@ pub(crate) struct Stop {
     pub(crate) key: u64,
     /// As it stood at `Route::at`.
     pub(crate) limit: Limit,
+    /// Whether tokens are wanted in advance.
     pub(crate) leased: bool,
+    /// Whether the request's tokens were held here, not charged by the question.
+    pub(crate) held: bool,
     pub(crate) part: Part,
 }
 
@@ -143,7 +146,7 @@ impl Fleet {
 
     /// Gives tokens back that the answer has shown not to count.
     pub(crate) fn give_back(&self, stop: Stop, tokens: u32) {
-        if stop.leased {
+        if stop.held {
             self.inner.leases.put_back(stop.key, tokens);
             return;
         }

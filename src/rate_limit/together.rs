@@ -71,7 +71,10 @@ pub(crate) fn decide(
         receiver: None,
         ledger: Arc::clone(ledger),
         asked: asked.iter().map(bought).collect(),
-        held: held.iter().map(|(charge, _)| bought(charge)).collect(),
+        held: held
+            .iter()
+            .map(|(charge, _)| Bought::held(charge, who, ledger))
+            .collect(),
         watching: charges.watching().map(|charge| bought(&charge)).collect(),
         client: ledger.penalties.is_some().then(|| who.client()),
         at: now,
@@ -126,7 +129,7 @@ fn all_held(ledger: &Ledger, held: &[(&Charge<'_>, u32)], who: &impl Who, now: u
     };
     ledger.tell_allowed(held.iter().map(|(charge, _)| *charge));
     let late = held.iter().filter(|(charge, _)| charge.rule.settles());
-    let items = late.map(|(charge, _)| Bought::new(charge, who, ledger).item(now));
+    let items = late.map(|(charge, _)| Bought::held(charge, who, ledger).item(now));
     Outcome {
         items: items.collect(),
         decision: Some(here::spoken(ledger, charge, (true, ahead), who, now)),
@@ -179,9 +182,17 @@ impl Bought {
                 key: charge.key,
                 limit: charge.limit,
                 leased: charge.rule.mode == Mode::Leased,
+                held: false,
                 part,
             },
         }
+    }
+
+    /// One whose tokens were here.
+    fn held(charge: &Charge<'_>, who: &impl Who, ledger: &Ledger) -> Self {
+        let mut bought = Self::new(charge, who, ledger);
+        bought.stop.held = true;
+        bought
     }
 
     /// The charge, so many ticks later.

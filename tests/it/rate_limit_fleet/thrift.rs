@@ -13,7 +13,6 @@ use tower_keep::rate_limit::{Mode, Quota, RateLimitLayer, Rule, Scope};
 
 use super::{HOUR, Instance, SECOND, at_once, by, fleet, only, questions};
 use crate::redis::TestRedis;
-use crate::store::until;
 
 /// Five rules, each of which counts against somebody else or something else.
 fn five() -> Vec<Rule> {
@@ -170,17 +169,4 @@ async fn a_leased_rule_beside_exact_ones_is_of_use_to_the_last_tenth() {
     eprintln!("{passed} of 4000, {} questions", questions(&mut raw));
     assert!(passed <= 4000, "{passed}");
     assert!(passed >= 3800, "{passed}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_leaves_is_no_longer_counted() {
-    let server = TestRedis::start();
-    let all = fleet(&server, 2, &only([at_once("r", 5)])).await;
-    let mut raw = server.raw();
-    assert_eq!(raw.must(&["ZCARD", "keep:rl:instances"]).integer(), 2);
-    all[0].tasks.shutdown(SECOND).await;
-    until("one is left", || {
-        raw.must(&["ZCARD", "keep:rl:instances"]).integer() == 1
-    })
-    .await;
 }

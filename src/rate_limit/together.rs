@@ -109,10 +109,14 @@ pub(crate) fn decide_alone(
         let held: Vec<_> = held.into_iter().map(|charge| (charge, 0)).collect();
         return all_held(ledger, &held, who, now);
     }
-    let outcome = here::decide(ledger, own.iter(), who, now);
-    match &outcome.decision {
-        Some(Decision::Allow(_)) => ledger.tell_allowed(held.into_iter()),
-        _ => put_back(shared, held.into_iter()),
+    let mut outcome = here::decide(ledger, own.iter(), who, now);
+    if outcome.passes() {
+        ledger.tell_allowed(held.iter().copied());
+        let late = held.into_iter().filter(|charge| charge.rule.settles());
+        let late = late.map(|charge| Bought::held(charge, who, ledger).item(now));
+        outcome.items.extend(late);
+    } else {
+        put_back(shared, held.into_iter());
     }
     outcome
 }
@@ -262,9 +266,14 @@ impl Asking {
             .iter()
             .map(|bought| bought.after(later))
             .collect();
-        let outcome = decide_alone(shared, &self.ledger, &charges, self, now);
-        if !outcome.decision.as_ref().is_some_and(Decision::is_allow) {
-            self.put_back(shared, later);
+        let mut outcome = decide_alone(shared, &self.ledger, &charges, self, now);
+        if outcome.passes() {
+            let held: Vec<Charge<'_>> = self.held.iter().map(|held| held.after(later)).collect();
+            self.ledger.tell_allowed(held.iter());
+            let late = self.held.iter().filter(|held| held.rule.settles());
+            outcome.items.extend(late.map(|held| held.item(self.at)));
+        } else {
+            self.put_back(shared);
         }
         outcome
     }
@@ -281,7 +290,7 @@ impl Asking {
         if !landing.granted
             && let Some(shared) = &ledger.shared
         {
-            self.put_back(shared, later);
+            self.put_back(shared);
         }
         if let Some(left) = landing.banned {
             return self.banned(left, now);
@@ -327,9 +336,10 @@ impl Asking {
         &self.ledger
     }
 
-    fn put_back(&self, shared: &SharedLedger, later: u64) {
-        let held: Vec<Charge<'_>> = self.held.iter().map(|bought| bought.after(later)).collect();
-        put_back(shared, held.iter());
+    fn put_back(&self, shared: &SharedLedger) {
+        for held in &self.held {
+            shared.fleet.put_back(held.stop.key, held.stop.part.cost);
+        }
     }
 }
 

@@ -5,10 +5,10 @@
 //! first served. So a key has one question under way at a time, however many ask.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
-use tokio::sync::oneshot;
+
+use crate::sync::{Mutex, MutexGuard, PoisonError, oneshot};
 
 /// How many may wait for answers at a time. Beyond, requests are decided here: Redis is not keeping up.
 const WAITING_MAX: usize = 16_384;

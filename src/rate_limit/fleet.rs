@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::rate_limit::ask::{Answer, Ask, Part};
 use crate::rate_limit::ban_talk::{ban_message, pardon_message};
-use crate::rate_limit::flights::{Boarding, Flights};
+use crate::rate_limit::flights::{Boarding, Flights, Row};
 use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::leases::{Landed, Leases, Taken};
 use crate::rate_limit::outage::Outage;
@@ -32,7 +32,7 @@ pub(crate) struct Fleet {
 struct Inner {
     parts: FleetParts,
     leases: Leases,
-    flights: Flights<Landing>,
+    flights: Arc<Flights<Landing>>,
 }
 
 /// What a fleet goes by.
@@ -82,7 +82,7 @@ impl Fleet {
             inner: Arc::new(Inner {
                 parts,
                 leases: Leases::new(LEASES_MAX),
-                flights: Flights::new(),
+                flights: Arc::new(Flights::new()),
             }),
         }
     }
@@ -129,10 +129,9 @@ impl Fleet {
 
     /// Asks Redis about one request. The answer's channel ends without one where Redis cannot be asked.
     pub(crate) fn ask(&self, route: Route) -> Option<oneshot::Receiver<Landing>> {
-        let key = route.key();
-        match self.inner.flights.board(key) {
-            Boarding::Lead(seats, receiver) => {
-                self.take_off(key, route, seats);
+        match self.inner.flights.board(route.key()) {
+            Boarding::Lead(row, seats, receiver) => {
+                self.take_off(row, route, seats);
                 Some(receiver)
             }
             Boarding::Join(receiver) => Some(receiver),
@@ -186,19 +185,15 @@ impl Fleet {
     }
 
     fn refill(&self, route: Route) {
-        let key = route.key();
-        if self.inner.flights.lead(key) {
-            self.take_off(key, route, Vec::new());
+        if let Some(row) = self.inner.flights.lead(route.key()) {
+            self.take_off(row, route, Vec::new());
         }
     }
 
-    fn take_off(&self, key: u64, route: Route, seats: Vec<oneshot::Sender<Landing>>) {
-        let row = Row {
-            key,
-            fleet: self.clone(),
-        };
+    fn take_off(&self, row: Row<Landing>, route: Route, seats: Vec<oneshot::Sender<Landing>>) {
+        let inner = Arc::clone(&self.inner);
         // After shutdown nothing is spawned: the row ends with the task that was refused.
-        self.inner.parts.spawner.spawn(row.fly(route, seats));
+        self.inner.parts.spawner.spawn(inner.fly(row, route, seats));
     }
 }
 
@@ -216,43 +211,6 @@ impl Route {
     }
 }
 
-/// Questions about the same buckets, one after the other. Dropped, it ends: nobody waits for an answer
-/// that no task will bring.
-struct Row {
-    key: u64,
-    fleet: Fleet,
-}
-
-impl Drop for Row {
-    fn drop(&mut self) {
-        self.fleet.inner.flights.end(self.key);
-    }
-}
-
-impl Row {
-    async fn fly(self, route: Route, first: Vec<oneshot::Sender<Landing>>) {
-        let inner = &*self.fleet.inner;
-        let mut seats = first;
-        loop {
-            let asked = inner.prepare(&route, seats.len());
-            let answer = inner
-                .parts
-                .shared
-                .take(&asked.ask, route.client.as_deref())
-                .await;
-            let Ok(answer) = answer else {
-                inner.call_off(&route, &asked);
-                return;
-            };
-            inner.land(&route, &asked, &answer, seats);
-            let Some(next) = inner.flights.next(self.key) else {
-                return;
-            };
-            seats = next;
-        }
-    }
-}
-
 /// A question under way.
 struct Asked {
     ask: Ask,
@@ -263,6 +221,29 @@ struct Asked {
 }
 
 impl Inner {
+    /// Asks for the first, and for those who gather meanwhile, until nobody does or Redis does not answer.
+    async fn fly(
+        self: Arc<Self>,
+        mut row: Row<Landing>,
+        route: Route,
+        first: Vec<oneshot::Sender<Landing>>,
+    ) {
+        let mut seats = first;
+        loop {
+            let asked = self.prepare(&route, seats.len());
+            let answer = self.parts.shared.take(&asked.ask, route.client.as_deref());
+            let Ok(answer) = answer.await else {
+                self.call_off(&route, &asked);
+                return;
+            };
+            self.land(&route, &asked, &answer, seats);
+            let Some(next) = row.next() else {
+                return;
+            };
+            seats = next;
+        }
+    }
+
     /// The question for so many requests.
     fn prepare(&self, route: &Route, requests: usize) -> Asked {
         let now = ticks(&self.parts.clock);

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::event::{Event, Events};
 use crate::rate_limit::ask::{Answer, Ask, Part};
 use crate::rate_limit::ban_talk::{ban_message, pardon_message};
-use crate::rate_limit::flights::{Boarding, Flights};
+use crate::rate_limit::flights::{Boarding, Flights, Row};
 use crate::rate_limit::leases::{Landed, Leases, Taken};
 use crate::rate_limit::outage::Outage;
 use crate::rate_limit::question::{Landing, Route, Stop};
@@ -35,7 +35,7 @@ pub(crate) struct Fleet {
 struct Inner {
     parts: FleetParts,
     leases: Leases,
-    flights: Flights<Landing>,
+    flights: Arc<Flights<Landing>>,
     told: AtomicBool,
 }
 
@@ -56,7 +56,7 @@ impl Fleet {
             inner: Arc::new(Inner {
                 parts,
                 leases: Leases::new(LEASES_MAX),
-                flights: Flights::new(),
+                flights: Arc::new(Flights::new()),
                 told: AtomicBool::new(false),
             }),
         }
@@ -105,10 +105,9 @@ impl Fleet {
 
     /// Asks Redis about one request. The answer's channel ends without one where Redis cannot be asked.
     pub(crate) fn ask(&self, route: Route) -> Option<oneshot::Receiver<Landing>> {
-        let key = route.key();
-        match self.inner.flights.board(key) {
-            Boarding::Lead(seats, receiver) => {
-                self.take_off(key, route, seats);
+        match self.inner.flights.board(route.key()) {
+            Boarding::Lead(row, seats, receiver) => {
+                self.take_off(row, route, seats);
                 Some(receiver)
             }
             Boarding::Join(receiver) => Some(receiver),
@@ -166,74 +165,22 @@ impl Fleet {
     }
 
     fn refill(&self, route: Route) {
-        let key = route.key();
-        if self.inner.flights.lead(key) {
-            self.take_off(key, route, Vec::new());
-        } else {
-            route
-                .stops
-                .iter()
-                .for_each(|stop| self.inner.leases.fail(stop.key));
+        match self.inner.flights.lead(route.key()) {
+            Some(row) => self.take_off(row, route, Vec::new()),
+            // The next request asks again.
+            None => self.inner.give_up(&route),
         }
     }
 
-    fn take_off(&self, key: u64, route: Route, seats: Vec<oneshot::Sender<Landing>>) {
-        let row = Row {
-            key: Some(key),
-            fleet: self.clone(),
-        };
+    fn take_off(&self, row: Row<Landing>, route: Route, seats: Vec<oneshot::Sender<Landing>>) {
+        let inner = Arc::clone(&self.inner);
         // After shutdown nothing is spawned: the row ends with the task that was refused.
-        self.inner.parts.spawner.spawn(row.fly(key, route, seats));
+        self.inner.parts.spawner.spawn(inner.fly(row, route, seats));
     }
 }
 
 /// Keys that hold leases at a time.
 const LEASES_MAX: usize = 8192;
-
-/// Questions about the same buckets, one after the other. Dropped, it ends: nobody waits for an answer
-/// that no task will bring.
-struct Row {
-    /// Nothing once it has come to its end: the next row may be another's by then.
-    key: Option<u64>,
-    fleet: Fleet,
-}
-
-impl Drop for Row {
-    fn drop(&mut self) {
-        if let Some(key) = self.key {
-            self.fleet.inner.flights.end(key);
-        }
-    }
-}
-
-impl Row {
-    async fn fly(mut self, key: u64, route: Route, first: Vec<oneshot::Sender<Landing>>) {
-        let inner = Arc::clone(&self.fleet.inner);
-        let mut seats = first;
-        loop {
-            let asked = inner.prepare(&route, seats.len());
-            let answer = inner
-                .parts
-                .shared
-                .take(&asked.ask, route.client.as_deref())
-                .await;
-            let answer = match answer {
-                Ok(answer) => answer,
-                Err(error) => {
-                    inner.call_off(&route, &asked);
-                    inner.warn(&error);
-                    return;
-                }
-            };
-            inner.land(&route, &asked, &answer, seats);
-            let Some(next) = inner.flights.next(key) else {
-                self.key = None;
-                return;
-            };
-            seats = next;
-        }
-    }
-}
 
 /// A question under way.
 struct Asked {
@@ -245,6 +192,39 @@ struct Asked {
 }
 
 impl Inner {
+    /// Asks for the first, and for those who gather meanwhile, until nobody does or Redis does not answer.
+    async fn fly(
+        self: Arc<Self>,
+        mut row: Row<Landing>,
+        route: Route,
+        first: Vec<oneshot::Sender<Landing>>,
+    ) {
+        let mut seats = first;
+        loop {
+            let asked = self.prepare(&route, seats.len());
+            let answer = self.parts.shared.take(&asked.ask, route.client.as_deref());
+            match answer.await {
+                Ok(answer) => self.land(&route, &asked, &answer, seats),
+                Err(error) => {
+                    self.call_off(&route, &asked);
+                    self.warn(&error);
+                    return;
+                }
+            }
+            let Some(next) = row.next() else {
+                return;
+            };
+            seats = next;
+        }
+    }
+
+    /// Notes that no tokens are on their way.
+    fn give_up(&self, route: &Route) {
+        for stop in &route.stops {
+            self.leases.fail(stop.key);
+        }
+    }
+
     /// The question for so many requests.
     fn prepare(&self, route: &Route, requests: usize) -> Asked {
         let now = ticks(&self.parts.clock);
@@ -310,10 +290,7 @@ impl Inner {
         });
         let ahead: Arc<[u64]> = ahead.collect();
         if answer.told.is_empty() {
-            route
-                .stops
-                .iter()
-                .for_each(|stop| self.leases.fail(stop.key));
+            self.give_up(route);
         }
         for (place, seat) in seats.into_iter().enumerate() {
             let landing = Landing {
@@ -349,7 +326,7 @@ impl Inner {
         let now = ticks(&self.parts.clock);
         for (stop, taken) in route.stops.iter().zip(&asked.taken) {
             Outage::restore(&self.parts.table, stop.key, *taken, now);
-            self.leases.fail(stop.key);
         }
+        self.give_up(route);
     }
 }

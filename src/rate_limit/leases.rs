@@ -9,9 +9,10 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
+
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Locks; enough that threads hardly ever meet at one.
 const SHARDS: usize = 16;

@@ -10,10 +10,9 @@
 //! a debt, and how far ahead the bucket's time was known to lie, as a hint: a server that was restarted
 //! without its data would otherwise begin with full buckets.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-
 use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::table::Table;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Tells the bucket of a share from the shared one.
 const SHARE: u64 = 0xd6e8_feb8_6659_fd93;
@@ -40,7 +39,7 @@ pub(crate) struct Memory {
 
 impl Outage {
     /// Redis is away until said otherwise.
-    pub(crate) const fn new(instances: u32) -> Self {
+    pub(crate) fn new(instances: u32) -> Self {
         Self {
             up: AtomicBool::new(false),
             back_at: AtomicU64::new(0),

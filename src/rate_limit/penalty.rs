@@ -6,12 +6,12 @@
 //! drain like quotas, and a ban is one whose time has not passed. So a flood of clients cannot make it
 //! grow, and whoever is driven out of a full table has the least left to serve.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::slot::FILL_MAX;
 use crate::rate_limit::table::Table;
+use crate::sync::{AtomicU64, Ordering};
 
 /// What tells a client's three buckets apart; odd numbers without pattern.
 const STRIKES: u64 = 0x9e37_79b9_7f4a_7c15;

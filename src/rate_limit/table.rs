@@ -20,13 +20,12 @@
 //! A key that is there is charged without a lock.
 
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::quality::{FoldHasher, RandomState};
 
 use crate::rate_limit::gcra::{Limit, Verdict};
 use crate::rate_limit::slot::{FILL_MAX, SWEEP_EVERY, Slot, Tag};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 
 /// Slots in a line of 64 bytes.
 const SLOTS: usize = 8;

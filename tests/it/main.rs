@@ -23,6 +23,7 @@ mod invalidation;
 mod keep;
 mod keep_redis;
 mod metrics;
+mod outbound;
 mod progress;
 mod prometheus_text;
 mod rate_limit;

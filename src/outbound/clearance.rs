@@ -228,3 +228,263 @@ fn went(remote: Arc<Remote>, began: Moment) -> UnderWay {
     }
     under_way
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::{HeaderName, HeaderValue};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+    use crate::event::Events;
+    use crate::outbound::config::QuotaConfig;
+    use crate::outbound::desk::Desk;
+    use crate::outbound::remotes::Remotes;
+
+    /// A remote, and time that passes by hand on its clock and Tokio's alike.
+    struct Bench {
+        remotes: Remotes,
+        desk: Arc<Desk>,
+        hand: ManualClock,
+    }
+
+    impl Bench {
+        fn new(wait: Duration, waiting_max: usize) -> Self {
+            let config = QuotaConfig {
+                wait_max: wait,
+                waiting_max,
+                ..QuotaConfig::default()
+            };
+            let (clock, hand) = Clock::manual();
+            Self {
+                remotes: Remotes::new(8),
+                desk: Arc::new(Desk::new(&config, clock, Events::none())),
+                hand,
+            }
+        }
+
+        fn ask(&self) -> Clearance {
+            Clearance::of(self.remotes.at("a.test", &self.desk))
+        }
+
+        #[track_caller]
+        fn sent(&self) -> UnderWay {
+            match self.ask() {
+                Clearance::Go(under_way) => under_way,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        #[track_caller]
+        fn refused(&self) -> Duration {
+            match self.ask() {
+                Clearance::Refused(refusal) => refusal.retry_after(),
+                other => panic!("{other:?}"),
+            }
+        }
+
+        /// Waits in a task of its own.
+        fn waits(&self) -> JoinHandle<Result<UnderWay, Refusal>> {
+            match self.ask() {
+                Clearance::Wait(waiting) =>
+                {
+                    #[expect(clippy::disallowed_methods, reason = "a test ends with its tasks")]
+                    tokio::spawn(waiting)
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+
+        /// Lets time pass in a hundred steps, and everybody do what is due.
+        async fn pass(&self, millis: u64) {
+            let mut left = millis;
+            while left > 0 {
+                let step = left.min(1 + millis / 100);
+                self.hand.advance(Duration::from_millis(step));
+                tokio::time::advance(Duration::from_millis(step)).await;
+                settle().await;
+                left -= step;
+            }
+        }
+    }
+
+    async fn settle() {
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn answer(under_way: UnderWay, status: u16, fields: &[(&'static str, &'static str)]) {
+        let fields = fields.iter().map(|(name, value)| {
+            let name = HeaderName::from_static(name);
+            (name, HeaderValue::from_static(value))
+        });
+        let status = StatusCode::from_u16(status).unwrap();
+        under_way.answered(status, &fields.collect());
+    }
+
+    /// Which of them are done, and with which outcome.
+    async fn outcome(task: JoinHandle<Result<UnderWay, Refusal>>) -> Result<UnderWay, Refusal> {
+        assert!(task.is_finished(), "it waits still");
+        task.await.unwrap()
+    }
+
+    const NONE_LEFT: &[(&str, &str)] = &[("ratelimit", "\"a\";r=0;t=2")];
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_goes_when_the_window_begins_and_in_order() {
+        let bench = Bench::new(Duration::from_secs(5), 10);
+        answer(
+            bench.sent(),
+            200,
+            &[
+                ("ratelimit", "\"a\";r=0;t=2"),
+                ("ratelimit-policy", "\"a\";q=2;w=60"),
+            ],
+        );
+        let [first, second, third] = [bench.waits(), bench.waits(), bench.waits()];
+        bench.pass(1999).await;
+        assert!(!first.is_finished(), "not before the end");
+        // Up to a tenth of the time later.
+        bench.pass(201).await;
+        let first = outcome(first).await.unwrap();
+        let second = outcome(second).await.unwrap();
+        assert!(!third.is_finished(), "the window has two");
+        answer(first, 200, &[("ratelimit", "\"a\";r=1;t=60")]);
+        settle().await;
+        assert!(!third.is_finished(), "the second may not be counted yet");
+        answer(second, 200, &[("ratelimit", "\"a\";r=1;t=60")]);
+        settle().await;
+        drop(outcome(third).await.unwrap());
+        assert_eq!(bench.desk.waiting(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_would_be_too_long_is_refused_at_once() {
+        let bench = Bench::new(Duration::from_secs(5), 10);
+        answer(bench.sent(), 429, &[("retry-after", "60")]);
+        assert!(bench.refused() >= Duration::from_secs(60));
+        bench.pass(58_000).await;
+        let waits = bench.waits();
+        bench.pass(3_000).await;
+        drop(outcome(waits).await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_who_wait_are_refused_when_the_remote_says_how_long_it_takes() {
+        let bench = Bench::new(Duration::from_secs(5), 10);
+        let under_way = [bench.sent(), bench.sent()];
+        let mut under_way = under_way.into_iter();
+        answer(
+            under_way.next().unwrap(),
+            200,
+            &[("ratelimit", "\"a\";r=1;t=60")],
+        );
+        let waiting = [bench.waits(), bench.waits(), bench.waits()];
+        settle().await;
+        assert_eq!(bench.desk.waiting(), 3);
+        // The last one was counted, so nothing can change any more before the end.
+        answer(
+            under_way.next().unwrap(),
+            200,
+            &[("ratelimit", "\"a\";r=0;t=60")],
+        );
+        settle().await;
+        for task in waiting {
+            let refusal = outcome(task).await.unwrap_err();
+            assert!(refusal.retry_after() >= Duration::from_secs(60));
+        }
+        assert_eq!(bench.desk.waiting(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_budget_ends_a_wait_for_answers_that_do_not_come() {
+        let bench = Bench::new(Duration::from_secs(1), 10);
+        let [one, _under_way] = [bench.sent(), bench.sent()];
+        answer(one, 200, &[("ratelimit", "\"a\";r=1;t=60")]);
+        let waits = [bench.waits(), bench.waits()];
+        bench.pass(999).await;
+        assert!(waits.iter().all(|task| !task.is_finished()));
+        bench.pass(2).await;
+        for task in waits {
+            assert!(outcome(task).await.is_err());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_budget_nobody_waits() {
+        let bench = Bench::new(Duration::ZERO, 10);
+        let [one, under_way] = [bench.sent(), bench.sent()];
+        answer(one, 200, &[("ratelimit", "\"a\";r=1;t=60")]);
+        assert!(bench.refused() >= Duration::from_secs(59));
+        under_way.failed();
+        drop(bench.sent());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_goes_away_leaves_the_line_to_the_others() {
+        let bench = Bench::new(Duration::from_secs(5), 2);
+        answer(bench.sent(), 200, NONE_LEFT);
+        let [first, second] = [bench.waits(), bench.waits()];
+        settle().await;
+        assert!(bench.refused() > Duration::ZERO, "two may wait");
+        first.abort();
+        settle().await;
+        let third = bench.waits();
+        settle().await;
+        second.abort();
+        bench.pass(2201).await;
+        let under_way = outcome(third).await.unwrap();
+        // Nothing is left behind by those who have gone: one goes ahead, and it is the third.
+        let standing = bench.remotes.find("a.test").unwrap().standing();
+        assert_eq!((standing.under_way, standing.waiting), (1, 0));
+        under_way.failed();
+        assert_eq!(bench.desk.waiting(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_dropped_when_its_turn_has_come_hands_it_on() {
+        let bench = Bench::new(Duration::from_secs(5), 10);
+        let (one, two) = (bench.sent(), bench.sent());
+        answer(one, 200, &[("ratelimit", "\"a\";r=1;t=60")]);
+        let [first, second] = [bench.waits(), bench.waits()];
+        settle().await;
+        two.failed();
+        // Woken, but dropped before it was polled again.
+        first.abort();
+        settle().await;
+        drop(outcome(second).await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_herd_does_not_run_over_a_remote_that_has_just_come_back() {
+        let bench = Bench::new(Duration::from_secs(5), 1000);
+        answer(bench.sent(), 503, &[("retry-after", "1")]);
+        let mut herd: Vec<_> = (0..1000).map(|_| bench.waits()).collect();
+        bench.pass(1101).await;
+        for most in [1, 2, 4] {
+            let (gone, rest): (Vec<_>, _) = herd.into_iter().partition(JoinHandle::is_finished);
+            assert_eq!(gone.len(), most);
+            herd = rest;
+            let mut gone = gone.into_iter();
+            answer(outcome(gone.next().unwrap()).await.unwrap(), 200, &[]);
+            for task in gone {
+                outcome(task).await.unwrap().failed();
+            }
+            settle().await;
+        }
+        herd.iter().for_each(JoinHandle::abort);
+        settle().await;
+        assert_eq!(bench.desk.waiting(), 0);
+    }
+
+    #[test]
+    fn the_futures_are_small_and_travel() {
+        fn travels<T: Send>() -> usize {
+            size_of::<T>()
+        }
+        assert!(travels::<UnderWay>() <= 24 && travels::<Waiting>() <= 256);
+    }
+}

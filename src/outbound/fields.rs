@@ -325,3 +325,249 @@ fn text(value: &HeaderValue) -> Option<&str> {
 fn short(name: &str) -> &str {
     name.get(..NAME_MAX).unwrap_or(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// 2026-01-01T00:00:00Z.
+    const NOW: u64 = 1_767_225_600;
+
+    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(
+                HeaderName::try_from(*name).unwrap(),
+                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+            );
+        }
+        headers
+    }
+
+    fn wall() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(NOW)
+    }
+
+    /// Name, left, limit, seconds.
+    type Plain<'a> = (&'a str, u64, Option<u64>, u64);
+
+    #[track_caller]
+    fn says(lines: &[(&str, &str)], expected: &[Plain<'_>]) {
+        let headers = headers(lines);
+        let heard = read(StatusCode::OK, &headers, wall);
+        let plain = |word: &Word<'_>| (word.name.to_owned(), word.left, word.limit, word.lasts);
+        let found: Vec<_> = heard.words.iter().map(plain).collect();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(name, left, limit, secs)| {
+                (
+                    (*name).to_owned(),
+                    *left,
+                    *limit,
+                    Duration::from_secs(*secs),
+                )
+            })
+            .collect();
+        assert_eq!(found, expected, "{lines:?}");
+        assert_eq!(heard.stop, Stop::No);
+    }
+
+    #[test]
+    fn the_standards_fields_are_read() {
+        let policy = ("ratelimit-policy", "\"burst\";q=100;w=60,\"day\";q=1000");
+        says(
+            &[("ratelimit", "\"burst\";r=50;t=30")],
+            &[("burst", 50, None, 30)],
+        );
+        says(
+            &[("ratelimit", "\"burst\";r=50;t=30, \"day\";r=9"), policy],
+            &[("burst", 50, Some(100), 30), ("day", 9, Some(1000), 1)],
+        );
+        // Without `t`, the policy's window is the longest it can be.
+        says(
+            &[policy, ("ratelimit", "\"burst\";r=0")],
+            &[("burst", 0, Some(100), 60)],
+        );
+        // RFC 9110 §5.3: several lines are one list.
+        says(
+            &[("ratelimit", "\"a\";r=1;t=2"), ("ratelimit", "b;r=3;t=4")],
+            &[("a", 1, None, 2), ("b", 3, None, 4)],
+        );
+        // `r` is required, and is no less than nothing.
+        says(
+            &[("ratelimit", "\"a\";t=2, \"b\";r=-1, \"c\";r=\"1\"")],
+            &[],
+        );
+        // A policy that cannot be read leaves the rest as it is.
+        says(
+            &[
+                ("ratelimit", "\"a\";r=1;t=2"),
+                ("ratelimit-policy", "\"a\";q=,"),
+            ],
+            &[("a", 1, None, 2)],
+        );
+    }
+
+    #[test]
+    fn of_many_windows_those_with_the_least_left_are_kept() {
+        let field = "a;r=9;t=1, b;r=8;t=1, c;r=7;t=1, d;r=6;t=1, e;r=5;t=1, f;r=99;t=1";
+        says(
+            &[("ratelimit", field)],
+            &[
+                ("e", 5, None, 1),
+                ("b", 8, None, 1),
+                ("c", 7, None, 1),
+                ("d", 6, None, 1),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_malformed_field_is_ignored_as_a_whole_and_the_next_one_is_read() {
+        let plain = [("x-ratelimit-remaining", "7"), ("x-ratelimit-reset", "3")];
+        for field in ["\"a\";r=1;t=2,", "\"a\";r=1;t=2, (", "\"a;r=1", "\u{e9}"] {
+            says(&[("ratelimit", field)], &[]);
+            says(
+                &[&[("ratelimit", field)], &plain[..]].concat(),
+                &[("", 7, None, 3)],
+            );
+        }
+    }
+
+    #[test]
+    fn earlier_drafts_and_the_industrys_fields_are_read() {
+        says(
+            &[("ratelimit", "limit=100, remaining=50, reset=30")],
+            &[("", 50, Some(100), 30)],
+        );
+        says(&[("ratelimit", "limit=100, reset=30")], &[]);
+        for prefix in ["ratelimit", "x-ratelimit", "x-rate-limit"] {
+            let names = ["limit", "remaining", "reset"].map(|last| format!("{prefix}-{last}"));
+            let lines = |reset| {
+                let values = ["60, 60;w=60", "59", reset];
+                let lines = names.iter().map(String::as_str).zip(values);
+                lines.collect::<Vec<_>>()
+            };
+            for (reset, secs) in [
+                ("0", 0),
+                ("42", 42),
+                ("42.5", 43),
+                ("1000000000", 1_000_000_000),
+                ("1767225660", 60),
+                ("1767225660.25", 61),
+                ("1767225661000", 61),
+                // What is over is over, however it is told.
+                ("1767225599", 0),
+                ("1000000001", 0),
+                ("Thu, 01 Jan 2026 00:01:00 GMT", 60),
+                // What cannot be read is as good as untold.
+                ("soon", 1),
+                ("-1", 1),
+                ("9999999999999999", 1),
+            ] {
+                says(&lines(reset), &[("", 59, Some(60), secs)]);
+            }
+        }
+        // Without a count there is nothing to go by; and some count in floats, or say that there is no end.
+        says(
+            &[("x-ratelimit-limit", "60"), ("x-ratelimit-reset", "1")],
+            &[],
+        );
+        says(&[("x-ratelimit-remaining", "-1")], &[]);
+        says(&[("x-ratelimit-remaining", "594.0")], &[("", 594, None, 1)]);
+    }
+
+    #[test]
+    fn a_remotes_wrong_clock_does_no_harm() {
+        let epoch = ("x-ratelimit-reset", "1893456060");
+        let left = ("x-ratelimit-remaining", "0");
+        let date = ("date", "Tue, 01 Jan 2030 00:00:00 GMT");
+        says(&[left, epoch, date], &[("", 0, None, 60)]);
+        let headers = headers(&[("retry-after", "Tue, 01 Jan 2030 00:00:09 GMT"), date]);
+        let heard = read(StatusCode::TOO_MANY_REQUESTS, &headers, wall);
+        assert_eq!(heard.stop, Stop::For(Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn what_a_cache_answers_was_said_to_somebody_else() {
+        let field = ("ratelimit", "\"a\";r=0;t=60");
+        says(&[field, ("age", "5")], &[]);
+        says(&[field, ("age", "0")], &[("a", 0, None, 60)]);
+    }
+
+    #[test]
+    fn who_wants_to_be_left_alone_says_so_in_these_ways() {
+        let secs = |secs| Stop::For(Duration::from_secs(secs));
+        let none_left = [("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "60")];
+        let some_left = [("x-ratelimit-remaining", "9"), ("x-ratelimit-reset", "60")];
+        let after = |value| [("retry-after", value)];
+        for (status, lines, expected) in [
+            (429, &after("7")[..], secs(7)),
+            (429, &after(" 7 "), secs(7)),
+            (429, &after("0.3"), secs(1)),
+            (429, &after("Thu, 01 Jan 2026 00:00:05 GMT"), secs(5)),
+            (429, &after("999999999999999"), secs(999_999_999_999_999)),
+            // Not long at all, over, or not to be read: it is not said for how long.
+            (429, &after("0"), Stop::Unhinted),
+            (429, &after("Wed, 31 Dec 2025 23:59:59 GMT"), Stop::Unhinted),
+            (429, &after("-1"), Stop::Unhinted),
+            (429, &after("in a while"), Stop::Unhinted),
+            (429, &[], Stop::Unhinted),
+            (429, &some_left, Stop::Unhinted),
+            (429, &none_left, Stop::No),
+            (
+                429,
+                &[none_left[0], ("x-ratelimit-reset", "0")],
+                Stop::Unhinted,
+            ),
+            (503, &after("7"), secs(7)),
+            (503, &[], Stop::No),
+            (403, &after("60"), secs(60)),
+            (403, &none_left, Stop::No),
+            (403, &[], Stop::No),
+            // There it is about something else.
+            (301, &after("7"), Stop::No),
+            (200, &after("7"), Stop::No),
+        ] {
+            let headers = headers(lines);
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(
+                read(status, &headers, wall).stop,
+                expected,
+                "{status} {lines:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_makes_it_panic(
+            status in prop::sample::select(vec![200_u16, 403, 429, 503]),
+            lines in prop::collection::vec(
+                (
+                    prop::sample::select(vec![
+                        "retry-after", "date", "age", "ratelimit", "ratelimit-policy",
+                        "ratelimit-remaining", "x-ratelimit-limit", "x-ratelimit-remaining",
+                        "x-ratelimit-reset", "x-rate-limit-reset",
+                    ]),
+                    prop_oneof![
+                        "[0-9.,;=\"a-z -]{0,24}",
+                        "[ -~]{0,24}",
+                        "[0-9]{0,24}",
+                        "\"[a-z]\";[rqwt]=[0-9]{1,16};[rqwt]=[0-9]{1,16}",
+                    ],
+                ),
+                0..6,
+            ),
+        ) {
+            let lines: Vec<_> = lines.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let headers = headers(&lines);
+            let heard = read(StatusCode::from_u16(status).unwrap(), &headers, wall);
+            prop_assert!(heard.words.iter().count() <= WINDOWS_MAX);
+            prop_assert!(heard.words.iter().all(|word| word.lasts != UNTOLD));
+            prop_assert!(heard.stop != Stop::For(Duration::ZERO));
+        }
+    }
+}

@@ -399,3 +399,388 @@ const SCATTER_MAX: Duration = Duration::from_secs(1);
 
 /// Ends are told in whole seconds and heard after some time on the way: within this they are the same.
 const SAME_END: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::outbound::fields::Words;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn at(millis: u64) -> Moment {
+        Moment::default().plus(Duration::from_millis(millis))
+    }
+
+    fn word(name: &str, left: u64, limit: Option<u64>, secs: u64) -> Word<'_> {
+        let lasts = Duration::from_secs(secs);
+        Word {
+            name,
+            left,
+            limit,
+            lasts,
+        }
+    }
+
+    fn heard<'a>(stop: Stop, words: &[Word<'a>]) -> Heard<'a> {
+        let mut all = Words::default();
+        words.iter().for_each(|word| all.add(*word));
+        Heard { stop, words: all }
+    }
+
+    /// What is left, and for how many seconds.
+    fn left(left: u64, secs: u64) -> Heard<'static> {
+        heard(Stop::No, &[word("", left, None, secs)])
+    }
+
+    fn nothing() -> Heard<'static> {
+        heard(Stop::No, &[])
+    }
+
+    fn stop(secs: u64) -> Heard<'static> {
+        heard(Stop::For(Duration::from_secs(secs)), &[])
+    }
+
+    impl Ledger {
+        /// Sends as many as it allows, `most` at the most, and returns how many those were.
+        fn sends(&mut self, now: u64, most: u64) -> u64 {
+            let mut sent = 0;
+            while sent < most && self.verdict(at(now)) == Verdict::Go {
+                self.send();
+                sent += 1;
+            }
+            sent
+        }
+
+        /// The answer to a request, from when to when.
+        fn hears(&mut self, heard: &Heard<'_>, sent: u64, now: u64) -> Changed {
+            self.hear(heard, at(sent), at(now), HOUR)
+        }
+    }
+
+    #[test]
+    fn as_many_are_sent_as_are_left_and_the_rest_waits_for_the_end() {
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.sends(0, 1), 1, "nothing is known");
+        assert!(ledger.hears(&left(3, 60), 0, 100).first_window);
+        assert_eq!(ledger.sends(200, 100), 3);
+        assert_eq!(ledger.verdict(at(200)), Verdict::Maybe(Some(at(60_100))));
+        // Answers come as they like; none of them makes it more.
+        for (told, now) in [(1, 300), (0, 310), (2, 320)] {
+            assert!(!ledger.hears(&left(told, 60), 200, now).first_window);
+            assert_eq!(ledger.sends(now, 100), 0, "{told}");
+        }
+        assert_eq!(ledger.verdict(at(400)), Verdict::Until(at(60_310)));
+    }
+
+    #[test]
+    fn what_came_to_nothing_is_given_back_and_what_was_given_up_is_not() {
+        let mut ledger = Ledger::default();
+        ledger.send();
+        ledger.hears(&left(2, 60), 0, 1);
+        assert_eq!(ledger.sends(2, 9), 2);
+        ledger.give_back();
+        assert_eq!(ledger.sends(3, 9), 1);
+        ledger.give_up(at(4));
+        assert_eq!(ledger.sends(4, 9), 0);
+        assert_eq!(ledger.least(), Some((0, Some(at(60_001)))));
+        // This one was sent before the other was given up, so the remote may count that one yet.
+        ledger.hears(&left(1, 60), 3, 5);
+        assert_eq!(ledger.sends(6, 9), 0);
+        assert_eq!(ledger.verdict(at(6)), Verdict::Until(at(60_005)));
+    }
+
+    #[test]
+    fn a_word_that_was_asked_for_later_knows_of_those_given_up() {
+        let mut ledger = Ledger::default();
+        ledger.send();
+        ledger.hears(&left(3, 60), 0, 1);
+        assert_eq!(ledger.sends(2, 1), 1);
+        ledger.give_up(at(3));
+        assert_eq!(ledger.sends(4, 1), 1);
+        ledger.hears(&left(1, 60), 4, 5);
+        assert_eq!(ledger.sends(6, 9), 1);
+    }
+
+    #[test]
+    fn a_later_word_replaces_an_earlier_one_whichever_is_more() {
+        let mut ledger = Ledger::default();
+        for (told, sent, now, known) in [
+            (5, 0, 10, 5),
+            // Sent before the last was heard: of the same window the lower one counts.
+            (7, 5, 20, 5),
+            (4, 6, 30, 4),
+            // Sent after: it knows better.
+            (9, 31, 40, 9),
+            // Heard before the last was even sent.
+            (1, 1, 30, 9),
+        ] {
+            ledger.send();
+            ledger.hears(&left(told, 60), sent, now);
+            assert_eq!(ledger.least().unwrap().0, known, "{told} at {now}");
+        }
+        // Overlapping, but of the next window.
+        ledger.send();
+        ledger.hears(&left(50, 63), 35, 45);
+        assert_eq!(ledger.least(), Some((50, Some(at(63_045)))));
+        // Overlapping, and of the last one.
+        ledger.send();
+        ledger.hears(&left(0, 60), 36, 46);
+        assert_eq!(ledger.least(), Some((50, Some(at(63_045)))));
+    }
+
+    #[test]
+    fn every_window_has_its_say() {
+        let mut ledger = Ledger::default();
+        ledger.send();
+        let words = [word("second", 0, None, 1), word("day", 40, None, 86_400)];
+        ledger.hears(&heard(Stop::No, &words), 0, 0);
+        assert_eq!(ledger.verdict(at(0)), Verdict::Until(at(1000)));
+        assert_eq!(ledger.sends(1000, 100), 1, "one goes ahead");
+        let words = [word("second", 90, None, 1), word("day", 39, None, 86_400)];
+        ledger.hears(&heard(Stop::No, &words), 1000, 1001);
+        assert_eq!(ledger.sends(1002, 100), 39);
+    }
+
+    #[test]
+    fn the_next_window_is_as_large_as_the_remote_said() {
+        let mut ledger = Ledger::default();
+        ledger.send();
+        ledger.hears(&heard(Stop::No, &[word("", 0, Some(10), 60)]), 0, 0);
+        assert_eq!(ledger.verdict(at(59_999)), Verdict::Until(at(60_000)));
+        assert_eq!(ledger.sends(60_000, 100), 10);
+        assert_eq!(ledger.verdict(at(60_000)), Verdict::Maybe(None));
+        // Where answers tell nothing any more it bounds how many are under way, and nothing for ever.
+        for _ in 0..10 {
+            ledger.give_up(at(60_001));
+        }
+        assert_eq!(ledger.sends(60_002, 100), 10);
+        ledger.hears(
+            &heard(Stop::No, &[word("", 25, Some(40), 60)]),
+            60_002,
+            60_003,
+        );
+        assert_eq!(ledger.sends(60_004, 100), 16, "25 less 9 under way");
+    }
+
+    #[test]
+    fn after_a_refusal_one_goes_ahead_and_good_answers_open_up() {
+        let mut ledger = Ledger::default();
+        ledger.send();
+        let changed = ledger.hears(&stop(10), 0, 0);
+        assert_eq!(changed.blocked, Some(Duration::from_secs(10)));
+        assert_eq!(ledger.verdict(at(9_999)), Verdict::Until(at(10_000)));
+        let mut now = 10_000;
+        for most in [1, 2, 4, 8, 16, 32, 64] {
+            assert_eq!(ledger.sends(now, 1000), most);
+            for _ in 0..most {
+                now += 1;
+                // All but one come to nothing, and so they say nothing.
+                ledger.give_back();
+            }
+            ledger.send();
+            ledger.hears(&nothing(), now, now);
+        }
+        assert_eq!(ledger.sends(now, 1000), 1000);
+    }
+
+    #[test]
+    fn the_remotes_wish_to_be_left_alone_beats_what_it_told_before() {
+        let mut ledger = Ledger::default();
+        ledger.send();
+        ledger.hears(&left(0, 3000), 0, 0);
+        ledger.send();
+        ledger.hears(&stop(2), 0, 1);
+        assert_eq!(ledger.verdict(at(2)), Verdict::Until(at(2001)));
+        assert_eq!(ledger.sends(2001, 9), 1);
+        // Of two wishes the longer one counts.
+        for (secs, until) in [(5, 8000), (1, 8000), (7, 10_000)] {
+            ledger.send();
+            ledger.hears(&stop(secs), 0, 3000);
+            assert_eq!(ledger.verdict(at(3000)), Verdict::Until(at(until)));
+        }
+    }
+
+    #[test]
+    fn refusals_without_a_hint_double_the_wait_once_for_each_that_was_sent_after_the_last() {
+        let mut ledger = Ledger::default();
+        let unhinted = heard(Stop::Unhinted, &[]);
+        let mut now = 0;
+        for secs in [1, 2, 4, 8, 16, 32, 64, 64] {
+            for _ in 0..50 {
+                ledger.send();
+                // They were all under way when the first was refused.
+                ledger.hears(&unhinted, now, now + 10);
+            }
+            let until = now + 10 + secs * 1000;
+            assert_eq!(ledger.verdict(at(now + 20)), Verdict::Until(at(until)));
+            assert_eq!(ledger.verdict(at(until)), Verdict::Go);
+            now = until;
+        }
+        ledger.send();
+        ledger.hears(&nothing(), now, now);
+        ledger.send();
+        ledger.hears(&unhinted, now + 1, now + 2);
+        assert_eq!(ledger.verdict(at(now + 2)), Verdict::Until(at(now + 1002)));
+    }
+
+    #[test]
+    fn nobody_is_believed_for_longer_than_allowed() {
+        let year = 31_536_000;
+        let mut ledger = Ledger::default();
+        ledger.send();
+        ledger.hears(&stop(year), 0, 0);
+        assert_eq!(ledger.verdict(at(0)), Verdict::Until(at(3_600_000)));
+        assert_eq!(ledger.sends(3_600_000, 9), 1);
+        let words = [word("", 0, Some(1_000_000), year)];
+        ledger.hears(&heard(Stop::No, &words), 3_600_000, 3_600_000);
+        assert_eq!(ledger.verdict(at(3_600_000)), Verdict::Until(at(7_200_000)));
+        // That window has not ended, so nobody takes the next one for begun.
+        assert_eq!(ledger.sends(7_200_000, 9), 1);
+    }
+
+    #[test]
+    fn instances_come_back_scattered_and_none_too_early() {
+        for (scatter, secs, later) in [
+            (0, 10, 0),
+            (512, 10, 500),
+            (512, 2, 100),
+            (1023, 3000, 999),
+            (1024, 10, 0),
+        ] {
+            let mut ledger = Ledger::new(scatter);
+            ledger.send();
+            ledger.hears(&stop(secs), 0, 0);
+            let Verdict::Until(until) = ledger.verdict(at(0)) else {
+                panic!("{:?}", ledger.verdict(at(0)));
+            };
+            let late = until.since(at(secs * 1000));
+            assert!(
+                until >= at(secs * 1000) && late.as_millis() == later,
+                "{late:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn windows_beyond_the_bound_push_out_those_with_the_most_left() {
+        let mut ledger = Ledger::default();
+        for (name, told) in [("a", 1), ("b", 9), ("c", 3), ("d", 4), ("e", 5), ("f", 99)] {
+            ledger.send();
+            ledger.hears(&heard(Stop::No, &[word(name, told, None, 60)]), 0, 0);
+        }
+        let mut names: Vec<_> = ledger.windows().iter().map(|known| &*known.name).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["a", "c", "d", "e"]);
+    }
+
+    /// A remote that counts, and requests that travel: each is counted at some moment on its way, and its
+    /// answer tells what was left at that moment.
+    #[derive(Debug, Default)]
+    struct Wire {
+        /// When sent, and what the remote then told, once it has counted it.
+        travelling: Vec<(u64, Option<u64>)>,
+        left: u64,
+        refused: u64,
+    }
+
+    impl Wire {
+        fn count(&mut self, at: usize) {
+            let (_, told) = &mut self.travelling[at];
+            if told.is_none() {
+                self.refused += u64::from(self.left == 0);
+                self.left = self.left.saturating_sub(1);
+                *told = Some(self.left);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+        /// Within a window that is known, the remote never has to refuse: whatever the order in which
+        /// requests are sent, counted, answered, given up and lost.
+        #[test]
+        fn never_more_are_sent_than_the_remote_has_left(
+            quota in 0_u64..40,
+            steps in prop::collection::vec((0_u8..8, any::<prop::sample::Index>()), 0..400),
+        ) {
+            let (mut ledger, mut wire) = (Ledger::default(), Wire { left: quota, ..Wire::default() });
+            ledger.send();
+            ledger.hears(&left(quota, 3000), 0, 1);
+            let mut sent = 0_u64;
+            for (now, (step, which)) in (2_u64..).zip(steps) {
+                match step {
+                    0..=2 => {
+                        let more = ledger.sends(now, 3);
+                        wire.travelling.extend((0..more).map(|_| (now, None)));
+                        sent += more;
+                    }
+                    _ if wire.travelling.is_empty() => {}
+                    3 | 4 => wire.count(which.index(wire.travelling.len())),
+                    5 | 6 => {
+                        let one = which.index(wire.travelling.len());
+                        wire.count(one);
+                        let (from, told) = wire.travelling.swap_remove(one);
+                        ledger.hears(&left(told.unwrap(), 3000), from, now);
+                    }
+                    _ => {
+                        let one = which.index(wire.travelling.len());
+                        let (_, told) = wire.travelling.swap_remove(one);
+                        if told.is_some() {
+                            ledger.give_up(at(now));
+                        } else {
+                            ledger.give_back();
+                            sent -= 1;
+                        }
+                    }
+                }
+                prop_assert_eq!(wire.refused, 0);
+                prop_assert!(sent <= quota);
+            }
+            while !wire.travelling.is_empty() {
+                wire.count(0);
+                let (from, told) = wire.travelling.swap_remove(0);
+                ledger.hears(&left(told.unwrap(), 3000), from, 1000);
+            }
+            let rest = ledger.sends(2000, 100);
+            prop_assert!(rest <= wire.left);
+            // And none is left over, unless some were given up and nothing was heard since.
+            prop_assert!(rest + ledger.dropped.0 >= wire.left, "{} of {}", rest, wire.left);
+        }
+
+        #[test]
+        fn nothing_that_is_heard_makes_it_panic_or_wait_for_ever(
+            words in prop::collection::vec(
+                (0_u8..6, any::<u64>(), any::<Option<u64>>(), any::<u64>(), any::<u32>()),
+                0..50,
+            ),
+        ) {
+            let mut ledger = Ledger::new(1023);
+            let mut now = 0_u64;
+            for (kind, told, limit, secs, step) in words {
+                now = now.saturating_add(u64::from(step % 10_000));
+                let sent = now / 2;
+                let words = [word("x", told, limit, secs), word("y", secs, None, told)];
+                match kind {
+                    0 => ledger.send(),
+                    1 => ledger.give_up(at(now)),
+                    2 => ledger.give_back(),
+                    3 => drop(ledger.hears(&stop(secs), sent, now)),
+                    4 => drop(ledger.hears(&heard(Stop::Unhinted, &words), sent, now)),
+                    _ => drop(ledger.hears(&heard(Stop::No, &words), sent, now)),
+                }
+                if let Verdict::Until(until) = ledger.verdict(at(now)) {
+                    prop_assert!(until > at(now));
+                    prop_assert!(until <= at(now).plus(HOUR + SCATTER_MAX));
+                }
+            }
+            while ledger.under_way() > 0 {
+                ledger.give_back();
+            }
+            let later = at(now).plus(HOUR * 2);
+            prop_assert_eq!(ledger.verdict(later), Verdict::Go);
+        }
+    }
+}

@@ -104,3 +104,66 @@ fn make_room(known: &mut Known, most: usize) {
 
 /// How much of a name counts, in bytes: as much as a host name can have (RFC 1035 §2.3.4).
 const NAME_MAX: usize = 255;
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue, StatusCode};
+
+    use super::*;
+    use crate::clock::{Clock, Moment};
+    use crate::event::Events;
+    use crate::outbound::config::QuotaConfig;
+    use crate::outbound::remote::Arrival;
+
+    fn desk() -> Arc<Desk> {
+        let clock = Clock::manual().0;
+        Arc::new(Desk::new(&QuotaConfig::default(), clock, Events::none()))
+    }
+
+    fn block(remote: &Remote, secs: u64) {
+        assert!(matches!(remote.arrive(), Arrival::Go));
+        let mut headers = HeaderMap::new();
+        headers.insert("retry-after", HeaderValue::from(secs));
+        remote.hear(Moment::default(), StatusCode::TOO_MANY_REQUESTS, &headers);
+    }
+
+    #[test]
+    fn a_flood_of_names_neither_grows_nor_pushes_out_what_matters() {
+        let (remotes, desk) = (Remotes::new(64), desk());
+        let in_use = remotes.at("in use", &desk);
+        block(&remotes.at("blocked", &desk), 3600);
+        for name in 0..10_000 {
+            drop(remotes.at(&name.to_string(), &desk));
+            assert!(remotes.len() <= 64);
+        }
+        assert!(Arc::ptr_eq(&in_use, &remotes.at("in use", &desk)));
+        assert!(remotes.find("blocked").is_some());
+        // Those of which something is known go as well when there is no other.
+        for name in 0..200 {
+            block(&remotes.at(&name.to_string(), &desk), 60);
+            assert!(remotes.len() <= 64);
+        }
+        assert!(remotes.find("blocked").is_some(), "known for longest");
+        assert!(remotes.find("in use").is_some());
+    }
+
+    #[test]
+    fn where_all_are_in_use_one_more_is_not_kept() {
+        let (remotes, desk) = (Remotes::new(2), desk());
+        let held = ["a", "b"].map(|name| remotes.at(name, &desk));
+        let more = remotes.at("c", &desk);
+        assert!(remotes.len() == 2 && remotes.find("c").is_none());
+        drop((held, more));
+        drop(remotes.at("c", &desk));
+        assert!(remotes.find("c").is_some());
+    }
+
+    #[test]
+    fn of_a_long_name_the_beginning_counts() {
+        let (remotes, desk) = (Remotes::new(8), desk());
+        let long = "ä".repeat(1000);
+        let remote = remotes.at(&long, &desk);
+        assert_eq!(remote.name().len(), 254, "whole letters only");
+        assert!(Arc::ptr_eq(&remote, &remotes.at(&long[..400], &desk)));
+    }
+}

@@ -3,64 +3,88 @@
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::outbound::ledger::Told;
-use crate::outbound::remote::{Remote, wake};
+use crate::outbound::ledger::{Told, Window};
+use crate::outbound::remote::{Remote, State, wake};
+use crate::outbound::server_time::ServerTime;
 use crate::outbound::sync::{Answer, Report, Seen};
 
 impl Remote {
-    /// What is to be said now. What was news of it is so still, until it was heard.
-    pub(crate) fn report(&self) -> (Report, Moment) {
+    /// What is to be said now. What was news of it is so still, until it was heard. Before the server's
+    /// time is known it is only asked.
+    pub(crate) fn report(&self, time: Option<ServerTime>) -> (Report, Moment) {
         let now = self.desk.clock.now();
         let mut state = self.lock();
         state.lease.listed = false;
-        let lease = &state.lease;
-        let (ledger, want) = (&state.ledger, state.line.len() as u64);
-        let block = ledger.block().filter(|block| block.news);
-        let news = ledger.windows().iter().filter(|window| window.told.news);
-        let report = Report {
+        let (ledger, lease) = (&state.ledger, &state.lease);
+        let want = state.line.len() as u64;
+        let mut report = Report {
             held: ledger.uncounted().saturating_add(lease.tokens()),
             // What is in hand is for them as well.
             want: want.saturating_sub(lease.tokens()),
             ahead: lease.ahead(),
-            block: block.map_or(Duration::ZERO, |block| block.until.since(now)),
-            windows: news
-                .map(|window| Seen {
-                    name: String::from(&*window.name),
-                    left: window.told.left,
-                    limit: window.told.limit,
-                    ends_in: window.told.ends.map(|ends| ends.since(now)),
-                    sent_ago: now.since(window.told.sent),
-                    heard_ago: now.since(window.told.heard),
-                })
-                .collect(),
+            ..Report::default()
         };
+        if let Some(time) = time {
+            let block = ledger.block().filter(|block| block.news);
+            report.block = block.map_or(0, |block| time.at_most(block.until));
+            let news = ledger.windows().iter().filter(|window| window.told.news);
+            report.windows = news
+                .map(|Window { name, told }| Seen {
+                    name: String::from(&**name),
+                    left: told.left,
+                    limit: told.limit,
+                    ends: told.ends.map_or(0, |ends| time.at_most(ends)),
+                    sent: time.at_least(told.sent),
+                    heard: time.at_most(told.heard),
+                })
+                .collect();
+        }
         (report, now)
     }
 
     /// What was said `at` that moment was heard, in this epoch of news, and answered.
-    pub(crate) fn settle(&self, (report, at): (&Report, Moment), answer: &Answer, epoch: u64) {
+    pub(crate) fn settle(
+        &self,
+        (report, at): (&Report, Moment),
+        (answer, time): (&Answer, ServerTime),
+        epoch: u64,
+    ) {
         let now = self.desk.clock.now();
         let mut state = self.lock();
-        state.ledger.told(at);
+        state
+            .ledger
+            .told(at, !report.windows.is_empty(), report.block > 0);
         for window in &answer.windows {
-            // Distances are from when the server answered, which is not before it was asked.
             let told = Told {
                 left: window.left,
                 limit: window.limit,
-                ends: window.ends_in.map(|ends_in| now.plus(ends_in)),
-                sent: at.minus(window.sent_ago),
-                heard: now.minus(window.heard_ago),
+                ends: (window.ends > 0).then(|| time.no_earlier(window.ends)),
+                sent: time.no_later(window.sent),
+                heard: time.no_earlier(window.heard),
                 news: false,
             };
             state.ledger.learn(&window.name, told);
         }
-        let until = now.plus(answer.block.min(self.desk.block_max));
-        state.ledger.stop(now, until, false);
+        if answer.block > 0 {
+            let longest = now.plus(self.desk.block_max);
+            let until = time.no_earlier(answer.block).min(longest);
+            state.ledger.stop(now, until, false);
+        }
         state.lease.held = report.held.saturating_add(answer.granted);
         state.lease.grant(answer.granted, report.want, epoch, now);
         let next = state.line.first();
         drop(state);
         wake(next);
+    }
+
+    /// Redis is there: has the others told what was heard without it, and asked what they know.
+    pub(crate) fn introduce(&self) {
+        let now = self.desk.clock.now();
+        let mut state = self.lock();
+        let epoch = self.desk.news.epoch(now);
+        if state.has_news() || epoch.is_some_and(|epoch| !state.lease.has_seen(epoch)) {
+            self.list(&mut state, now);
+        }
     }
 
     /// Nobody could be asked: go on alone.
@@ -79,12 +103,9 @@ impl Remote {
         let now = self.desk.clock.now();
         let mut state = self.lock();
         let returned = state.lease.tick();
-        let ledger = &state.ledger;
-        let news = ledger.windows().iter().any(|window| window.told.news)
-            || ledger.block().is_some_and(|block| block.news);
         // What is held has to be said again and again, or others take it for gone.
-        let holds = !ledger.windows().is_empty() && state.lease.held > 0;
-        if news || holds || returned {
+        let holds = !state.ledger.windows().is_empty() && state.lease.held > 0;
+        if holds || returned || state.has_news() {
             self.list(&mut state, now);
         }
     }
@@ -97,5 +118,14 @@ impl Remote {
         let until = now.plus(block.min(self.desk.block_max));
         state.ledger.stop(now, until, false);
         state.lease.look_again();
+    }
+}
+
+impl State {
+    /// Whether there is something that this instance has heard and the others have not.
+    fn has_news(&self) -> bool {
+        let windows = self.ledger.windows().iter();
+        let mut news = windows.map(|window| window.told.news);
+        news.any(|news| news) || self.ledger.block().is_some_and(|block| block.news)
     }
 }

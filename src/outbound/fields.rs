@@ -274,11 +274,15 @@ fn resets_in(field: &str, now: &impl Fn() -> SystemTime) -> Option<Duration> {
     let at = match number(field) {
         Some((whole, fraction)) => {
             let up = u64::from(fraction);
-            match whole {
-                0..=EPOCH_SECONDS => return Some(Duration::from_secs(whole + up)),
-                ..=EPOCH_MILLIS => UNIX_EPOCH.checked_add(Duration::from_secs(whole + up))?,
-                _ => UNIX_EPOCH.checked_add(Duration::from_millis(whole + up))?,
+            if whole <= EPOCH_SECONDS {
+                return Some(Duration::from_secs(whole + up));
             }
+            let since = if whole <= EPOCH_MILLIS {
+                Duration::from_secs(whole + up)
+            } else {
+                Duration::from_millis(whole + up)
+            };
+            UNIX_EPOCH.checked_add(since)?
         }
         None => http_date(field)?,
     };

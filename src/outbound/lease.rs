@@ -3,9 +3,10 @@
 //! Tokens come from Redis, some more than there are requests waiting, so that a busy instance asks once
 //! for many. Those that are not used for a second or two are given back.
 
+use std::time::Duration;
+
 use crate::clock::Moment;
 use crate::outbound::ledger::Verdict;
-use std::time::Duration;
 
 /// Tokens in hand, and when to ask for more.
 #[derive(Debug, Default)]
@@ -40,6 +41,11 @@ impl Lease {
         }
     }
 
+    /// Whether the remote was looked up in this epoch.
+    pub(crate) const fn has_seen(&self, epoch: u64) -> bool {
+        self.seen == epoch
+    }
+
     /// A request is sent.
     pub(crate) fn use_one(&mut self) {
         self.tokens = self.tokens.saturating_sub(1);
@@ -61,7 +67,8 @@ impl Lease {
         }
         self.seen = epoch;
         self.tokens = self.tokens.saturating_add(tokens);
-        self.again = (tokens == 0).then(|| now.plus(AGAIN));
+        let in_vain = wanted > 0 && tokens == 0;
+        self.again = in_vain.then(|| now.plus(AGAIN));
     }
 
     /// Redis has not answered. What it had granted may be granted to others by the time it does.
@@ -90,3 +97,59 @@ const AHEAD_MAX: u64 = 64;
 
 /// How often somebody who waits asks whether others have given back what they held.
 const AGAIN: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Moment {
+        Moment::default().plus(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn a_remote_is_looked_up_once_in_an_epoch_and_needs_tokens_only_where_there_are_windows() {
+        let mut lease = Lease::default();
+        assert_eq!(lease.verdict(false, 1, at(0)), Verdict::Asking);
+        lease.grant(0, 0, 1, at(0));
+        assert_eq!(lease.verdict(false, 1, at(0)), Verdict::Go);
+        assert_eq!(lease.verdict(true, 1, at(0)), Verdict::Asking);
+        lease.grant(2, 1, 1, at(0));
+        assert_eq!(lease.verdict(true, 1, at(0)), Verdict::Go);
+        assert_eq!(lease.verdict(true, 2, at(0)), Verdict::Asking);
+        lease.look_again();
+        assert_eq!(lease.verdict(false, 1, at(0)), Verdict::Asking);
+    }
+
+    #[test]
+    fn who_asked_in_vain_asks_again_after_a_while_and_who_wanted_nothing_at_once() {
+        let mut lease = Lease::default();
+        lease.grant(0, 3, 1, at(0));
+        assert_eq!(lease.verdict(true, 1, at(0)), Verdict::Maybe(Some(at(250))));
+        assert_eq!(lease.verdict(true, 1, at(250)), Verdict::Asking);
+        lease.grant(0, 0, 1, at(250));
+        assert_eq!(lease.verdict(true, 1, at(250)), Verdict::Asking);
+    }
+
+    #[test]
+    fn a_busy_one_asks_for_more_at_a_time_and_an_idle_one_gives_back() {
+        let mut lease = Lease::default();
+        for ahead in [0, 1, 3, 7, 15, 31, 63, 64, 64] {
+            // What there was is used up, and one more is wanted.
+            lease.grant(1, 1, 1, at(0));
+            assert_eq!(lease.ahead(), ahead);
+            lease.use_one();
+        }
+        lease.grant(5, 1, 1, at(0));
+        lease.use_one();
+        assert!(!lease.tick() && lease.tokens() == 4, "it was used just now");
+        assert!(lease.tick() && lease.tokens() == 0);
+        assert!(!lease.tick(), "there is nothing to give back any more");
+        assert!(lease.ahead() < 64);
+        lease.grant(5, 1, 1, at(0));
+        lease.lose();
+        assert_eq!(
+            (lease.tokens(), lease.verdict(true, 1, at(0))),
+            (0, Verdict::Asking)
+        );
+    }
+}

@@ -325,14 +325,14 @@ impl Ledger {
         left.min_by_key(|(left, _)| *left)
     }
 
-    /// Others know what was heard up to then.
+    /// Others know what was heard up to then, of windows and of a block.
     #[cfg(feature = "redis")]
-    pub(crate) fn told(&mut self, at: Moment) {
-        for window in &mut self.windows {
+    pub(crate) fn told(&mut self, at: Moment, windows: bool, block: bool) {
+        for window in self.windows.iter_mut().filter(|_| windows) {
             window.told.news &= window.told.heard > at;
         }
-        if let Some(block) = &mut self.block {
-            block.news &= block.heard > at;
+        if let Some(known) = self.block.as_mut().filter(|_| block) {
+            known.news &= known.heard > at;
         }
     }
 }

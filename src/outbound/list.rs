@@ -26,13 +26,20 @@ impl Member<'_> {
     pub(crate) fn integer(&self, key: &str) -> Option<i64> {
         let mut cursor = Cursor { rest: self.params };
         let mut found = None;
-        while let Some((name, value)) = cursor.param()? {
+        while let Param::Next(name, value) = cursor.param()? {
             if name == key {
                 found = value.integer();
             }
         }
         found
     }
+}
+
+/// What stands behind an item.
+#[derive(Clone, Copy, Debug)]
+enum Param<'a> {
+    Next(&'a str, Bare<'a>),
+    End,
 }
 
 /// What stands alone or behind a `=`.
@@ -63,7 +70,7 @@ pub(crate) fn items<'a>(field: &'a str, mut see: impl FnMut(Member<'a>)) -> Opti
             return None;
         };
         let before = cursor.rest;
-        while cursor.param()?.is_some() {}
+        cursor.params()?;
         let params = before.get(..before.len() - cursor.rest.len())?;
         see(Member { name, params });
         cursor.comma()?;
@@ -81,7 +88,7 @@ pub(crate) fn integers<'a>(field: &'a str, mut see: impl FnMut(&'a str, i64)) ->
         } else {
             Bare::Other
         };
-        while cursor.param()?.is_some() {}
+        cursor.params()?;
         if let Some(number) = value.integer() {
             see(key, number);
         }
@@ -127,10 +134,10 @@ impl<'a> Cursor<'a> {
         (comma && !self.rest.is_empty()).then_some(())
     }
 
-    /// §4.2.3.2: the next parameter; `Some(None)` if there is none.
-    fn param(&mut self) -> Option<Option<(&'a str, Bare<'a>)>> {
+    /// §4.2.3.2: the next parameter.
+    fn param(&mut self) -> Option<Param<'a>> {
         if !self.takes(';') {
-            return Some(None);
+            return Some(Param::End);
         }
         self.run(|byte| byte == b' ');
         let key = self.key()?;
@@ -139,7 +146,13 @@ impl<'a> Cursor<'a> {
         } else {
             Bare::Other
         };
-        Some(Some((key, value)))
+        Some(Param::Next(key, value))
+    }
+
+    /// All that are left.
+    fn params(&mut self) -> Option<()> {
+        while let Param::Next(..) = self.param()? {}
+        Some(())
     }
 
     /// §4.2.3.3.

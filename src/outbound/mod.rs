@@ -108,7 +108,7 @@
 //!   from the time the first answer is in Redis until it is lost, all of them together send no more than
 //!   the remote has left. Each may hold up to 64 in advance for a second or two, and only while there
 //!   are plenty; what a killed instance held comes back after 10 s.
-//! - A remote that tells nothing costs Redis one call for each instance, and none after it.
+//! - A remote that tells nothing costs Redis a call or two for each instance, and none after them.
 //! - While Redis is away, each goes on with what it knows, so that N instances may send N times what is
 //!   left until the remote's answers tell better. Nobody waits for a Redis that does not answer.
 //!
@@ -137,6 +137,8 @@ mod news;
 mod quota;
 mod remote;
 mod remotes;
+#[cfg(feature = "redis")]
+mod server_time;
 mod service;
 mod standing;
 #[cfg(feature = "redis")]

@@ -1,17 +1,19 @@
 //! What is to be told to the other instances, and whether they can be asked.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 
 use crate::clock::Moment;
+use crate::store::StatusWatch;
 
 /// The remotes that something is to be said or asked about, and the bell for whoever does so.
 #[derive(Debug, Default)]
 pub(crate) struct News {
-    /// Grows whenever news may have been missed: what was looked up before is looked up again. 0 while
-    /// nothing is shared.
+    /// Whether Redis is there; nothing at all while nothing is shared.
+    status: OnceLock<StatusWatch>,
+    /// Grows whenever news may have been missed: what was looked up before is looked up again.
     epoch: AtomicU64,
     /// Until when nobody is asked, in nanoseconds of the clock.
     alone_until: AtomicU64,
@@ -23,9 +25,16 @@ pub(crate) struct News {
 impl News {
     /// The epoch, where other instances can be asked at present.
     pub(crate) fn epoch(&self, now: Moment) -> Option<u64> {
-        let epoch = self.epoch.load(Ordering::Acquire);
+        let is_up = self.status.get()?.now().is_up();
         let alone = self.alone_until.load(Ordering::Relaxed) > now.as_nanos();
-        (epoch > 0 && !alone).then_some(epoch)
+        (is_up && !alone).then(|| self.epoch.load(Ordering::Acquire))
+    }
+
+    /// From now on others are asked, as long as Redis is there.
+    pub(crate) fn begin(&self, status: StatusWatch) {
+        self.begin_epoch();
+        // A second one would be the same pool's: it is shared once.
+        let _ = self.status.set(status);
     }
 
     /// Something may have been missed.

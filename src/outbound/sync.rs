@@ -5,8 +5,8 @@
 //! is absolute, so that a call that ran without its answer being heard does no harm: the next one sets
 //! it right, and what an instance holds that is gone for good lapses after [`HOLD_MILLIS`].
 //!
-//! What is left for all is what the remote told, less what all instances hold. Times are the server's;
-//! callers tell theirs as distances from now.
+//! What is left for all is what the remote told, less what all instances hold. Times are the server's,
+//! in milliseconds.
 
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ pub static SCRIPTS: [&Script; 1] = [&SYNC];
 const HOLD_MILLIS: u64 = 10_000;
 
 /// keys: the remote, the channel. args: the instance, the remote's name, the held, the wanted, how many
-/// ahead, for how long it is blocked, how long a holding counts; then by sixes a window's name, what was
-/// left, the whole or -1, and how far away are its end, the request, and the answer.
+/// ahead, until when it is blocked or 0, how long a holding counts; then by sixes a window's name, what
+/// was left, the whole or -1, when it ends, and when the request was sent and the answer heard.
 ///
-/// Answers with the granted, for how long it is blocked, and every window in the same form. A window
-/// that has ended has -1 for its end, and its whole for what is left.
+/// Answers with its time, the granted, until when it is blocked or 0, and every window in the same form.
+/// A window that has ended has 0 for its end, and its whole for what is left.
 static SYNC: Script = Script::new(
     "outbound",
     r"
@@ -73,8 +73,8 @@ static SYNC: Script = Script::new(
     if blocked <= now then
         blocked = 0
     end
-    if block > 0 and now + block > blocked + 100 then
-        blocked, tell = now + block, block
+    if block > now and block > blocked + 100 then
+        blocked, tell = block, block - now
         for window in pairs(windows) do
             gone[#gone + 1] = 'w' .. window
         end
@@ -95,12 +95,13 @@ static SYNC: Script = Script::new(
         local window = args[at]
         local new = {
             left = tonumber(args[at + 1]), limit = tonumber(args[at + 2]),
-            ends = now + tonumber(args[at + 3]),
-            sent = math.max(now - tonumber(args[at + 4]), 0),
-            heard = math.max(now - tonumber(args[at + 5]), 0)
+            ends = tonumber(args[at + 3]),
+            sent = tonumber(args[at + 4]), heard = tonumber(args[at + 5])
         }
         local old = windows[window]
-        if old then
+        if new.ends <= now then
+            -- It was true when it was written.
+        elseif old then
             local limit = new.limit >= 0 and new.limit or old.limit
             if is_older(old, new) then
                 windows[window] = new
@@ -142,7 +143,7 @@ static SYNC: Script = Script::new(
     local function digits(number)
         return string.format('%.0f', number)
     end
-    local answer = {digits(grant), digits(math.max(blocked - now, 0))}
+    local answer = {digits(now), digits(grant), digits(blocked)}
     if count == 0 and blocked == 0 then
         if #before > 0 then
             redis.call('DEL', keys[1])
@@ -161,9 +162,9 @@ static SYNC: Script = Script::new(
         answer[#answer + 1] = window
         answer[#answer + 1] = digits(known.left)
         answer[#answer + 1] = digits(known.limit)
-        answer[#answer + 1] = known.ends == 0 and '-1' or digits(known.ends - now)
-        answer[#answer + 1] = digits(math.max(now - known.sent, 0))
-        answer[#answer + 1] = digits(math.max(now - known.heard, 0))
+        answer[#answer + 1] = digits(known.ends)
+        answer[#answer + 1] = digits(known.sent)
+        answer[#answer + 1] = digits(known.heard)
     end
     if count > 0 and held + grant > 0 then
         redis.call('HSET', keys[1], 'i' .. id, string.format('%.0f %.0f', held + grant, now))
@@ -178,7 +179,7 @@ static SYNC: Script = Script::new(
     ",
 );
 
-/// What an instance says of a remote.
+/// What an instance says of a remote. Times are the server's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report {
     /// How many requests it holds: under way, given up without an answer, or allowed in advance.
@@ -187,8 +188,8 @@ pub(crate) struct Report {
     pub(crate) want: u64,
     /// How many beyond that.
     pub(crate) ahead: u64,
-    /// For how long the remote wants to be left alone, where that is news; else nothing.
-    pub(crate) block: Duration,
+    /// Until when the remote wants to be left alone, where that is news; else 0.
+    pub(crate) block: u64,
     /// What it has heard of windows, where that is news.
     pub(crate) windows: Vec<Seen>,
 }
@@ -199,17 +200,19 @@ pub(crate) struct Seen {
     pub(crate) name: String,
     pub(crate) left: u64,
     pub(crate) limit: Option<u64>,
-    /// `None` for one that has ended.
-    pub(crate) ends_in: Option<Duration>,
-    pub(crate) sent_ago: Duration,
-    pub(crate) heard_ago: Duration,
+    /// 0 for one that has ended.
+    pub(crate) ends: u64,
+    pub(crate) sent: u64,
+    pub(crate) heard: u64,
 }
 
-/// What all instances together know.
+/// What all instances together know. Times are the server's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
+    pub(crate) now: u64,
     pub(crate) granted: u64,
-    pub(crate) block: Duration,
+    /// Until when the remote wants to be left alone, or 0.
+    pub(crate) block: u64,
     pub(crate) windows: Vec<Seen>,
 }
 
@@ -232,17 +235,17 @@ impl Report {
             .arg(self.held)
             .arg(self.want)
             .arg(self.ahead)
-            .arg(millis_up(self.block))
+            .arg(self.block)
             .arg(HOLD_MILLIS);
         for window in &self.windows {
-            // Rounded so that the word is true for at least as long as it was.
+            let limit = window.limit.and_then(|limit| i64::try_from(limit).ok());
             call = call
                 .arg(&window.name)
                 .arg(window.left)
-                .arg(limit_word(window.limit))
-                .arg(millis_up(window.ends_in.unwrap_or_default()))
-                .arg(millis_up(window.sent_ago))
-                .arg(window.heard_ago.as_millis() as u64);
+                .arg(limit.unwrap_or(-1))
+                .arg(window.ends)
+                .arg(window.sent)
+                .arg(window.heard);
         }
         call
     }
@@ -251,45 +254,88 @@ impl Report {
 impl Answer {
     /// Reads the script's words; `None` if they are none of its.
     pub(crate) fn read(words: &[String]) -> Option<Self> {
-        let [granted, block, windows @ ..] = words else {
+        let [now, granted, block, windows @ ..] = words else {
             return None;
         };
-        let millis = |word: &String| word.parse().ok().map(Duration::from_millis);
         let mut read = Vec::with_capacity(windows.len() / 6);
         for window in windows.chunks(6) {
-            let [name, left, limit, ends_in, sent_ago, heard_ago] = window else {
+            let [name, left, limit, ends, sent, heard] = window else {
                 return None;
             };
             read.push(Seen {
                 name: name.clone(),
                 left: left.parse().ok()?,
                 limit: limit.parse().ok(),
-                ends_in: millis(ends_in),
-                sent_ago: millis(sent_ago)?,
-                heard_ago: millis(heard_ago)?,
+                ends: ends.parse().ok()?,
+                sent: sent.parse().ok()?,
+                heard: heard.parse().ok()?,
             });
         }
         Some(Self {
+            now: now.parse().ok()?,
             granted: granted.parse().ok()?,
-            block: millis(block)?,
+            block: block.parse().ok()?,
             windows: read,
         })
     }
-}
-
-fn limit_word(limit: Option<u64>) -> i64 {
-    limit
-        .and_then(|limit| i64::try_from(limit).ok())
-        .unwrap_or(-1)
-}
-
-fn millis_up(time: Duration) -> u64 {
-    time.as_nanos().div_ceil(1_000_000) as u64
 }
 
 /// A message of the channel: who says it, for how long the remote wants to be left alone, and which.
 pub(crate) fn message(payload: &[u8]) -> Option<(&str, Duration, &str)> {
     let mut words = std::str::from_utf8(payload).ok()?.splitn(3, ' ');
     let (instance, block, remote) = (words.next()?, words.next()?, words.next()?);
-    Some((instance, Duration::from_millis(block.parse().ok()?), remote))
+    let block = Duration::from_millis(block.parse().ok()?);
+    Some((instance, block, remote))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_and_another_scripts_is_not() {
+        let words = |text: &str| -> Vec<String> { text.split(' ').map(str::to_owned).collect() };
+        let answer =
+            Answer::read(&words("1000 3 0 day 5 -1 2000 900 950 hour 9 10 0 1 2")).unwrap();
+        let seen = |name: &str, left, limit, (ends, sent, heard)| Seen {
+            name: name.to_owned(),
+            left,
+            limit,
+            ends,
+            sent,
+            heard,
+        };
+        let expected = Answer {
+            now: 1000,
+            granted: 3,
+            block: 0,
+            windows: vec![
+                seen("day", 5, None, (2000, 900, 950)),
+                seen("hour", 9, Some(10), (0, 1, 2)),
+            ],
+        };
+        assert_eq!(answer, expected);
+        for text in [
+            "",
+            "1",
+            "1 2",
+            "1 2 x",
+            "1 2 0 day",
+            "1 2 0 day 5 -1 2000 900 never",
+            "1 -2 0",
+        ] {
+            assert_eq!(Answer::read(&words(text)), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_names_its_remote_whatever_that_is_called() {
+        let minute = Duration::from_secs(60);
+        let heard = message(b"0a 60000 a remote: {x}");
+        assert_eq!(heard, Some(("0a", minute, "a remote: {x}")));
+        for payload in ["", "0a", "0a 1", "0a soon a.test"] {
+            assert_eq!(message(payload.as_bytes()), None, "{payload:?}");
+        }
+        assert_eq!(message(b"\xff 1 a.test"), None);
+    }
 }

@@ -13,6 +13,7 @@ use crate::outbound::desk::Desk;
 use crate::outbound::quota::RemoteQuota;
 use crate::outbound::remote::Remote;
 use crate::outbound::remotes::Remotes;
+use crate::outbound::server_time::ServerTime;
 use crate::outbound::sync::{Answer, Letterhead, Report, message};
 use crate::store::{Batch, Push, PushSink, RedisPool, StatusWatch, StoreError};
 use crate::task::Spawner;
@@ -34,24 +35,28 @@ impl RemoteQuota {
             remotes: Arc::downgrade(&self.remotes),
         };
         pool.subscribe(&channel, Arc::new(ear));
-        let ward = Ward {
+        let mut ward = Ward {
             pool: pool.clone(),
             instance,
             channel,
             desk: Arc::clone(&self.desk),
             remotes: Arc::downgrade(&self.remotes),
+            time: None,
         };
-        ward.go_with(false);
-        self.desk.news.begin_epoch();
+        self.desk.news.begin(pool.watch());
         let stopped = spawner.clone();
-        spawner.spawn(async move {
+        let spawned = spawner.spawn(async move {
             tokio::select! {
                 () = stopped.stopped() => {}
                 () = ward.watch() => {}
             }
             // Whoever still has the engine is not kept waiting for nobody.
+            ward.desk.news.go_alone(NEVER);
             ward.go_with(false);
         });
+        if !spawned {
+            self.desk.news.go_alone(NEVER);
+        }
         self
     }
 }
@@ -64,6 +69,8 @@ struct Ward {
     channel: String,
     desk: Arc<Desk>,
     remotes: Weak<Remotes>,
+    /// The server's time, by its last answer.
+    time: Option<ServerTime>,
 }
 
 /// What is said of a remote, and when it was written.
@@ -74,7 +81,7 @@ struct Letter {
 }
 
 impl Ward {
-    async fn watch(&self) {
+    async fn watch(&mut self) {
         let mut status = self.pool.watch();
         self.go_with(status.now().is_up());
         let mut ticks = tokio::time::interval(TICK);
@@ -84,7 +91,7 @@ impl Ward {
 
     /// `None` once there is nobody left to speak for.
     async fn step(
-        &self,
+        &mut self,
         status: &mut StatusWatch,
         ticks: &mut tokio::time::Interval,
     ) -> Option<()> {
@@ -97,20 +104,20 @@ impl Ward {
     }
 
     /// Redis is there, or it is not.
-    fn go_with(&self, is_up: bool) {
+    fn go_with(&mut self, is_up: bool) {
+        // Another server may be there next.
+        self.time = None;
+        let remotes = self.remotes.upgrade().map(|remotes| remotes.all());
+        let remotes = remotes.iter().flatten();
         if is_up {
             self.desk.news.go_alone(Moment::default());
+            remotes.for_each(|remote| remote.introduce());
         } else {
-            self.desk.news.go_alone(NEVER);
-            let remotes = self.remotes.upgrade().map(|remotes| remotes.all());
-            remotes
-                .iter()
-                .flatten()
-                .for_each(|remote| remote.go_alone());
+            remotes.for_each(|remote| remote.go_alone());
         }
     }
 
-    async fn exchange(&self) {
+    async fn exchange(&mut self) {
         // Looked at before anything is asked: what is missed from here on begins another one.
         let now = self.desk.clock.now();
         let epoch = self.desk.news.epoch(now);
@@ -131,7 +138,9 @@ impl Ward {
             })
         });
         let batch = calls.fold(Batch::new(), Batch::call);
+        let could_only_ask = self.time.is_none();
         let mut replies = self.pool.run_all(&batch).await;
+        let answered = self.desk.clock.now();
         for letter in &letters {
             let words = match &mut replies {
                 Ok(replies) => replies.read::<Vec<String>>(),
@@ -139,8 +148,17 @@ impl Ward {
             };
             match words.map(|words| Answer::read(&words)) {
                 Ok(Some(answer)) => {
+                    let time = ServerTime {
+                        shown: answer.now,
+                        asked: now,
+                        answered,
+                    };
+                    self.time = Some(time);
                     let said = (&letter.report, letter.at);
-                    letter.remote.settle(said, &answer, epoch);
+                    letter.remote.settle(said, (&answer, time), epoch);
+                    if could_only_ask {
+                        letter.remote.introduce();
+                    }
                 }
                 Ok(None) => self.fail(letter, None),
                 Err(error) => self.fail(letter, Some(&error)),
@@ -156,7 +174,7 @@ impl Ward {
         let known = names.filter_map(|name| remotes.find(&name));
         known
             .map(|remote| {
-                let (report, at) = remote.report();
+                let (report, at) = remote.report(self.time);
                 Letter { remote, report, at }
             })
             .collect()

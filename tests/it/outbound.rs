@@ -29,16 +29,16 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// A remote service with a quota for all of its callers, which counts what it had to refuse.
 #[derive(Clone)]
-struct Api {
+pub struct Api {
     address: SocketAddr,
-    books: Arc<Mutex<Books>>,
+    pub books: Arc<Mutex<Books>>,
     /// Answers are held back until there are permits.
-    door: Arc<Semaphore>,
+    pub door: Arc<Semaphore>,
     _tasks: Arc<JoinSet<()>>,
 }
 
 #[derive(Debug)]
-struct Books {
+pub struct Books {
     quota: u64,
     window: Duration,
     ends: Option<Instant>,
@@ -51,7 +51,7 @@ struct Books {
 
 impl Api {
     /// So many requests in each window, which begins with its first request.
-    async fn start(quota: u64, window: Duration) -> Self {
+    pub async fn start(quota: u64, window: Duration) -> Self {
         let books = Books {
             quota,
             window,
@@ -79,13 +79,13 @@ impl Api {
     }
 
     /// Always answers this.
-    async fn saying(status: u16, fields: &[(&str, &str)]) -> Self {
+    pub async fn saying(status: u16, fields: &[(&str, &str)]) -> Self {
         let api = Self::start(0, MINUTE).await;
         api.says(status, fields);
         api
     }
 
-    fn says(&self, status: u16, fields: &[(&str, &str)]) {
+    pub fn says(&self, status: u16, fields: &[(&str, &str)]) {
         let fields = fields.iter().map(|(name, value)| {
             let name = HeaderName::try_from(*name).unwrap();
             (name, HeaderValue::from_bytes(value.as_bytes()).unwrap())
@@ -94,7 +94,7 @@ impl Api {
         self.books.lock().unwrap().script = Some((status, fields.collect()));
     }
 
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         self.address.to_string()
     }
 
@@ -104,7 +104,7 @@ impl Api {
     }
 
     /// How many it served, and how many it had to refuse.
-    fn counts(&self) -> (u64, u64) {
+    pub fn counts(&self) -> (u64, u64) {
         let books = self.books.lock().unwrap();
         (books.served, books.refused)
     }
@@ -150,25 +150,25 @@ fn count(books: &mut Books) -> (StatusCode, HeaderMap) {
     (status, fields)
 }
 
-type Http = Client<HttpConnector, Full<Bytes>>;
-type Quotaed = QuotaService<Http>;
+pub type Http = Client<HttpConnector, Full<Bytes>>;
+pub type Quotaed = QuotaService<Http>;
 
 fn http() -> Http {
     Client::builder(TokioExecutor::new()).build_http()
 }
 
-fn impatient() -> QuotaConfig {
+pub fn impatient() -> QuotaConfig {
     QuotaConfig {
         wait_max: Duration::from_millis(200),
         ..QuotaConfig::default()
     }
 }
 
-fn quota(config: &QuotaConfig) -> RemoteQuota {
+pub fn quota(config: &QuotaConfig) -> RemoteQuota {
     RemoteQuota::new(config, Clock::system(), Events::none()).unwrap()
 }
 
-fn client(quota: &RemoteQuota) -> Quotaed {
+pub fn client(quota: &RemoteQuota) -> Quotaed {
     QuotaLayer::new(quota.clone()).layer(http())
 }
 
@@ -180,14 +180,14 @@ async fn ask(client: &Quotaed, api: &Api) -> Answer {
 
 /// What came of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Came {
+pub enum Came {
     /// From the remote.
     Back(u16),
     /// Was not sent.
     Refused,
 }
 
-async fn came(client: &Quotaed, api: &Api) -> Came {
+pub async fn came(client: &Quotaed, api: &Api) -> Came {
     let response = ask(client, api).await.unwrap();
     let status = response.status().as_u16();
     let refused = response.extensions().get::<Refusal>().is_some();
@@ -201,7 +201,7 @@ async fn came(client: &Quotaed, api: &Api) -> Came {
 }
 
 /// Sends so many at once, with each of the clients by turns; returns how many came back as 200.
-async fn at_once(clients: &[Quotaed], api: &Api, requests: usize) -> usize {
+pub async fn at_once(clients: &[Quotaed], api: &Api, requests: usize) -> usize {
     let mut tasks = JoinSet::new();
     for client in clients.iter().cycle().take(requests) {
         let (client, api) = (client.clone(), api.clone());
@@ -212,7 +212,7 @@ async fn at_once(clients: &[Quotaed], api: &Api, requests: usize) -> usize {
 }
 
 /// Looks again and again until it is so, or fails after ten seconds.
-async fn until(what: &str, mut so: impl FnMut() -> bool) {
+pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
     for _ in 0..5_000 {
         if so() {
             return;

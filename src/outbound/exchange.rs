@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::outbound::ledger::{Told, Window};
 use crate::outbound::remote::{Remote, State, wake};
 use crate::outbound::server_time::ServerTime;
 use crate::outbound::sync::{Answer, Report, Seen};
+use crate::outbound::window::{Told, Window};
 
 impl Remote {
     /// What is to be said now. What was news of it is so still, until it was heard. Before the server's

@@ -80,9 +80,9 @@
 //! # What is sent
 //!
 //! A request is counted when it is sent and until its answer comes, so a hundred at once do not all find
-//! the three that were left. An answer's number replaces what was known, unless it is older; see what
-//! came of those that overtook each other in the source of `ledger.rs`. A request that failed without an
-//! answer is given back; one whose future was dropped under way has probably been counted over there,
+//! the three that were left. An answer's number replaces what was known, unless it is older; of two
+//! that may have overtaken each other the lower one counts. A request that failed without an answer is
+//! given back; one whose future was dropped under way has probably been counted over there,
 //! and stays so until a later answer knows better.
 //!
 //! After a wait, requests go in the order in which they came. If the remote has told its limit, a new
@@ -145,6 +145,7 @@ mod standing;
 mod sync;
 #[cfg(feature = "redis")]
 mod ward;
+mod window;
 
 pub use clearance::{Clearance, UnderWay, Waiting};
 pub use config::QuotaConfig;

@@ -30,11 +30,10 @@ impl News {
         (is_up && !alone).then(|| self.epoch.load(Ordering::Acquire))
     }
 
-    /// From now on others are asked, as long as Redis is there.
-    pub(crate) fn begin(&self, status: StatusWatch) {
+    /// From now on others are asked, as long as Redis is there. Returns whether they were not before.
+    pub(crate) fn begin(&self, status: StatusWatch) -> bool {
         self.begin_epoch();
-        // A second one would be the same pool's: it is shared once.
-        let _ = self.status.set(status);
+        self.status.set(status).is_ok()
     }
 
     /// Something may have been missed.

@@ -9,25 +9,28 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::clock::Moment;
+use crate::event::Event;
 use crate::outbound::desk::Desk;
 use crate::outbound::quota::RemoteQuota;
 use crate::outbound::remote::Remote;
 use crate::outbound::remotes::Remotes;
 use crate::outbound::server_time::ServerTime;
 use crate::outbound::sync::{Answer, Letterhead, Report, message};
-use crate::store::{Batch, Push, PushSink, RedisPool, StatusWatch, StoreError};
+use crate::store::{Batch, Push, PushSink, RedisPool, RedisStatus, StatusWatch, StoreError};
 use crate::task::Spawner;
 
 impl RemoteQuota {
     /// Shares what is learned with the other instances through Redis, as long as it is there. The pool
-    /// must know this room's [`SCRIPTS`](crate::outbound::SCRIPTS). Call it once, before the engine is
+    /// must know this room's [`SCRIPTS`](crate::outbound::SCRIPTS). An engine is shared once, before it is
     /// used; a pool without a Redis changes nothing.
     ///
     /// The task that does so ends with the spawner's owner, or once nobody holds the engine any more.
     #[must_use]
     pub fn share(self, pool: &RedisPool, spawner: &Spawner) -> Self {
-        let chance = RandomState::new();
-        let instance = format!("{:016x}", chance.hash_one("instance"));
+        if pool.status() == RedisStatus::Disabled || !self.desk.news.begin(pool.watch()) {
+            return self;
+        }
+        let instance = format!("{:016x}", RandomState::new().hash_one("instance"));
         let channel = pool.key("{outbound}:news");
         let ear = Ear {
             instance: instance.clone(),
@@ -42,21 +45,15 @@ impl RemoteQuota {
             desk: Arc::clone(&self.desk),
             remotes: Arc::downgrade(&self.remotes),
             time: None,
+            has_warned: false,
         };
-        self.desk.news.begin(pool.watch());
         let stopped = spawner.clone();
-        let spawned = spawner.spawn(async move {
+        spawner.spawn(async move {
             tokio::select! {
                 () = stopped.stopped() => {}
                 () = ward.watch() => {}
             }
-            // Whoever still has the engine is not kept waiting for nobody.
-            ward.desk.news.go_alone(NEVER);
-            ward.go_with(false);
         });
-        if !spawned {
-            self.desk.news.go_alone(NEVER);
-        }
         self
     }
 }
@@ -71,6 +68,16 @@ struct Ward {
     remotes: Weak<Remotes>,
     /// The server's time, by its last answer.
     time: Option<ServerTime>,
+    /// Whether it was told that Redis refuses what it is asked.
+    has_warned: bool,
+}
+
+/// However it ends, whoever still has the engine is not kept waiting for nobody.
+impl Drop for Ward {
+    fn drop(&mut self) {
+        self.desk.news.go_alone(NEVER);
+        self.go_with(false);
+    }
 }
 
 /// What is said of a remote, and when it was written.
@@ -182,11 +189,19 @@ impl Ward {
 
     /// Nobody is asked for a while: a Redis that answers nothing, or nonsense, would hold up every
     /// request for as long as it takes to notice.
-    fn fail(&self, letter: &Letter, error: Option<&StoreError>) {
-        tracing::debug!(target: "tower_keep", ?error, "remote quotas are not shared at present");
+    fn fail(&mut self, letter: &Letter, error: Option<&StoreError>) {
         let now = self.desk.clock.now();
         self.desk.news.go_alone(now.plus(ALONE));
         letter.remote.go_alone();
+        let passes = error.is_some_and(StoreError::is_unavailable);
+        if !passes && !std::mem::replace(&mut self.has_warned, true) {
+            let why = error.map_or(
+                "its answer is not the script's".to_owned(),
+                ToString::to_string,
+            );
+            let text = &format!("remote quotas are not shared between instances: {why}");
+            self.desk.events.emit(Event::Warning { text });
+        }
     }
 }
 

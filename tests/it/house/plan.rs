@@ -24,7 +24,16 @@ pub const FLOORS: &[(u8, &[&str])] = &[
     ),
     (2, &["event", "response", "breaker", "database"]),
     (3, &["store", "metrics", "guard"]),
-    (4, &["journal", "rate_limit", "progress", "idempotency"]),
+    (
+        4,
+        &[
+            "journal",
+            "rate_limit",
+            "outbound",
+            "progress",
+            "idempotency",
+        ],
+    ),
     (5, &["cache"]),
     (6, &["invalidation", "warming"]),
     (7, &["sqlx", "admin"]),

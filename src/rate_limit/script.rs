@@ -150,7 +150,7 @@ for n = 1, #keys - bans do
     local hint, debt, window = tonumber(args[at + 6]), tonumber(args[at + 7]), tonumber(args[at + 8])
     if window == 0 or window == bucket.window then
         bucket.used = math.max(bucket.used, hint)
-        bucket.used = math.max(bucket.used, math.min(bucket.used + debt, bucket.fill))
+        bucket.used = math.min(bucket.used + debt, bucket.most)
     end
     if bucket.worth > 0 then
         local fit = floor((bucket.fill - bucket.used) / bucket.worth)

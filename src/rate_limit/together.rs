@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::rate_limit::ask::{Meter, Part};
 use crate::rate_limit::calendar::Calendar;
-use crate::rate_limit::charges::{Charge, Charges, nearest};
+use crate::rate_limit::charges::{Charge, Charges, nearest, take_all};
 use crate::rate_limit::compiled::{CompiledRule, Plan};
 use crate::rate_limit::decision::Decision;
 use crate::rate_limit::fleet::{Landing, Route, Stop};
@@ -119,6 +119,32 @@ pub(crate) fn decide_alone(
         put_back(shared, held.into_iter());
     }
     outcome
+}
+
+/// Refuses what is beyond this instance's share while instances tell what they have let through without
+/// Redis, whatever Redis would say.
+pub(crate) fn held_back(
+    shared: &SharedLedger,
+    ledger: &Ledger,
+    charges: &Charges<'_>,
+    who: &impl Who,
+    now: u64,
+) -> Option<Outcome> {
+    let own = charges.enforced().map(|charge| {
+        let bucket = (charge.key, charge.limit);
+        let (key, limit) = shared.outage.settling_share(&ledger.table, bucket, now);
+        Charge {
+            key,
+            limit,
+            ..*charge
+        }
+    });
+    let own: Vec<Charge<'_>> = own.collect();
+    let (charge, verdict) = take_all(&ledger.table, now, own.iter())?;
+    (!verdict.is_allow()).then(|| Outcome {
+        decision: Some(here::spoken(ledger, charge, (false, verdict.ahead()), who, now)),
+        items: Vec::new(),
+    })
 }
 
 /// A request whose tokens were all here.

@@ -165,6 +165,11 @@ impl Engine {
     fn decide(&self, charges: &Charges<'_>, who: &impl Who, now: u64) -> Begun {
         #[cfg(feature = "redis")]
         if let Some(shared) = &self.ledger.shared {
+            if shared.outage.is_settling(now)
+                && let Some(denied) = together::held_back(shared, &self.ledger, charges, who, now)
+            {
+                return self.done(charges, denied, now);
+            }
             let decided = if shared.outage.is_up() {
                 together::decide(shared, &self.ledger, charges, who, now)
             } else {

@@ -187,8 +187,8 @@ struct Asked {
     ask: Ask,
     /// When it was asked, in ticks.
     at: u64,
-    /// What it told of the instance's own shares, to be put back if nobody answers.
-    taken: Vec<u64>,
+    /// What it told of the use of this instance's shares, to be put back if nobody answers.
+    owned: Vec<u64>,
 }
 
 impl Inner {
@@ -228,14 +228,14 @@ impl Inner {
     /// The question for so many requests.
     fn prepare(&self, route: &Route, requests: usize) -> Asked {
         let now = ticks(&self.parts.clock);
-        let mut taken = Vec::with_capacity(route.stops.len());
+        let mut owned = Vec::with_capacity(route.stops.len());
         let parts = route.stops.iter().map(|stop| {
             let limit = stop.limit.after(now.saturating_sub(route.at));
             let memory = self
                 .parts
                 .outage
                 .remember(&self.parts.table, (stop.key, limit), now);
-            taken.push(memory.taken);
+            owned.push(memory.own);
             let mut part = stop.part.clone();
             // What others have given back must not come again by what was known here before.
             part.hint = if stop.gives_back { 0 } else { memory.hint };
@@ -252,7 +252,7 @@ impl Inner {
         Asked {
             ask: Ask { requests, parts },
             at: now,
-            taken,
+            owned,
         }
     }
 
@@ -324,8 +324,10 @@ impl Inner {
 
     fn call_off(&self, route: &Route, asked: &Asked) {
         let now = ticks(&self.parts.clock);
-        for (stop, taken) in route.stops.iter().zip(&asked.taken) {
-            Outage::restore(&self.parts.table, stop.key, *taken, now);
+        for (stop, own) in route.stops.iter().zip(&asked.owned) {
+            let limit = stop.limit.after(now.saturating_sub(route.at));
+            let bucket = (stop.key, limit);
+            Outage::restore(&self.parts.table, bucket, *own, now);
         }
         self.give_up(route);
     }

@@ -88,7 +88,7 @@ impl Presence {
     async fn announce(&self, name: &str) {
         let live = self.shared.announce(name, COUNTED_FOR).await;
         if let (Ok(live), false) = (live, self.fixed) {
-            self.outage.set_instances(live);
+            self.outage.set_instances(live, ticks(&self.clock));
         }
     }
 }

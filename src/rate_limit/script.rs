@@ -145,9 +145,7 @@ for n = 1, count do
         if hint > used then
             used = hint
         end
-        if debt > 0 and used < fill then
-            used = min(used + debt, fill)
-        end
+        used = min(used + debt, most)
     end
     if worth > 0 and granted * worth > fill - used then
         granted = max(0, floor((fill - used) / worth))

@@ -111,6 +111,15 @@ impl Table {
         });
     }
 
+    /// Moves the bucket's time to where `change` wants it, which is told how far ahead it lies.
+    #[cfg(feature = "redis")]
+    pub(crate) fn change(&self, key: u64, now: u64, change: impl Fn(u64) -> u64) {
+        let change = |ahead| Verdict::Allow {
+            ahead: change(ahead),
+        };
+        self.update(key, now, change);
+    }
+
     /// How far ahead the bucket's time lies; 0 if there is none.
     pub(crate) fn ahead(&self, key: u64, now: u64) -> u64 {
         self.sweep_if_due(now);

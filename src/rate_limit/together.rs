@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::rate_limit::ask::{Meter, Part};
 use crate::rate_limit::calendar::Calendar;
-use crate::rate_limit::charges::{Charge, Charges, is_nearer, nearest};
+use crate::rate_limit::charges::{Charge, Charges, is_nearer, nearest, take_all};
 use crate::rate_limit::compiled::{CompiledRule, Plan};
 use crate::rate_limit::decision::Decision;
 use crate::rate_limit::here::{self, Outcome};
@@ -113,6 +113,38 @@ pub(crate) fn decide_alone<'c>(
         held.put_back(shared);
     }
     outcome
+}
+
+/// Refuses what is beyond this instance's share while instances tell what they have let through without
+/// Redis, whatever Redis would say.
+pub(crate) fn held_back(
+    shared: &SharedLedger,
+    ledger: &Ledger,
+    charges: &Charges<'_>,
+    who: &impl Who,
+    now: u64,
+) -> Option<Outcome> {
+    let mut own = Charges::default();
+    for charge in charges.enforced() {
+        let bucket = (charge.key, charge.limit);
+        let (key, limit) = shared.outage.settling_share(&ledger.table, bucket, now);
+        own.push(Charge {
+            key,
+            limit,
+            ..*charge
+        });
+    }
+    let (charge, verdict) = take_all(&ledger.table, now, own.enforced())?;
+    (!verdict.is_allow()).then(|| Outcome {
+        decision: Some(here::spoken(
+            ledger,
+            charge,
+            (false, verdict.ahead()),
+            &Spared(who),
+            now,
+        )),
+        items: Vec::new(),
+    })
 }
 
 /// The charges of a request whose tokens were here.

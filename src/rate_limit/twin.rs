@@ -211,9 +211,9 @@ impl Open {
         if !self.is_meant(part) {
             return;
         }
-        let (fill, hint) = (u128::from(part.meter.fill()), u128::from(part.hint));
-        self.add(hint.min(most(part.meter)).saturating_sub(self.used));
-        let owed = (self.used + u128::from(part.debt)).min(fill);
+        let (most, hint) = (most(part.meter), u128::from(part.hint));
+        self.add(hint.min(most).saturating_sub(self.used));
+        let owed = (self.used + u128::from(part.debt)).min(most);
         self.add(owed.saturating_sub(self.used));
     }
 }

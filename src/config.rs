@@ -296,12 +296,12 @@ mod tests {
             .push(Rule::new("custom", swift).scope(scope));
         config.rate_limit.tiers.insert("swift".to_owned(), swift);
         let same = config.overlaid(json!({})).unwrap();
-        assert_eq!(same.rate_limit.rules[0].quota, swift);
+        assert_eq!(same.rate_limit.rules[0].quota, Some(swift));
         let less = config
             .overlaid(json!({"rate_limit": {"requests_max": 7}}))
             .unwrap();
         assert_eq!(less.rate_limit.requests_max, 7);
-        assert_eq!(less.rate_limit.rules[0].quota, swift);
+        assert_eq!(less.rate_limit.rules[0].quota, Some(swift));
         assert_eq!(less.rate_limit.tiers["swift"], swift);
         let other = json!({"rate_limit": {"rules": [{"name": "a", "quota": {"requests": 1, "per_ms": 1000}}]}});
         assert_eq!(

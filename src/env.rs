@@ -310,9 +310,10 @@ fn read_table(text: &str) -> Option<Value> {
     serde_json::from_str(text).ok().filter(Value::is_object)
 }
 
-/// A setting that may be absent is a number if it looks like one.
+/// A setting that may be absent is a number or a table if it looks like one.
 fn read_any(text: &str) -> Option<Value> {
-    read_number(text).or_else(|| read_text(text))
+    let number_or_table = read_number(text).or_else(|| read_table(text));
+    number_or_table.or_else(|| read_text(text))
 }
 
 fn read_mib(text: &str) -> Option<Value> {
@@ -374,6 +375,7 @@ fn split_unit(text: &str) -> (&str, &str) {
 mod tests {
     use super::*;
     use crate::profile::Profile;
+    use crate::rate_limit::{Mode, Rule};
 
     fn with(vars: &[(&str, &str)]) -> Result<KeepConfig, ConfigError> {
         let base = Profile::production().config().clone();
@@ -473,6 +475,43 @@ mod tests {
         assert_eq!(config.guard.memory_budget_bytes, Some(1 << 30));
         assert_eq!(config.redis.url.as_deref(), Some("redis://h"));
         assert_eq!(config.rate_limit.rules.len(), 1);
+    }
+
+    #[test]
+    fn who_is_limited_and_how_is_said_in_variables_too() {
+        let config = with(&[
+            ("KEEP_RATE_LIMIT_KNOWN_TIERS", "free, pro"),
+            ("KEEP_RATE_LIMIT_ADMIN_BYPASS", "yes"),
+            ("KEEP_RATE_LIMIT_ALLOW", "10.0.0.0/8, caller:probe"),
+            ("KEEP_RATE_LIMIT_DENY", r#"["tenant:acme, inc"]"#),
+            ("KEEP_RATE_LIMIT_PENALTY", r#"{"strikes": 3}"#),
+            ("KEEP_RATE_LIMIT_MODE", "leased"),
+            ("KEEP_RATE_LIMIT_INSTANCES", "4"),
+            ("KEEP_RATE_LIMIT_EXPOSE_HEADERS", "on"),
+            (
+                "KEEP_RATE_LIMIT_RULES",
+                r#"[{"preset":"search","route":"/a"}]"#,
+            ),
+        ]);
+        let limits = config.unwrap().rate_limit;
+        assert_eq!(limits.known_tiers, ["free", "pro"]);
+        assert!(limits.admin_bypass && limits.expose_headers);
+        assert_eq!(limits.allow, ["10.0.0.0/8", "caller:probe"]);
+        assert_eq!(limits.deny, ["tenant:acme, inc"]);
+        assert_eq!(limits.penalty.map(|penalty| penalty.strikes), Some(3));
+        assert_eq!((limits.mode, limits.instances), (Mode::Leased, Some(4)));
+        assert_eq!(limits.rules, [Rule::search("/a")]);
+
+        for (name, value) in [
+            ("KEEP_RATE_LIMIT_PENALTY", "often"),
+            ("KEEP_RATE_LIMIT_PENALTY", r#"{"strike": 3}"#),
+            ("KEEP_RATE_LIMIT_MODE", "fast"),
+            ("KEEP_RATE_LIMIT_INSTANCES", "many"),
+        ] {
+            let error = with(&[(name, value)]).unwrap_err();
+            let field = error.faults()[0].field.to_uppercase().replace('.', "_");
+            assert!(format!("KEEP_{field}").starts_with(name), "{error}");
+        }
     }
 
     #[test]

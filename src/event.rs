@@ -40,6 +40,18 @@ pub enum Event<'a> {
         /// Whether the rule only watches (shadow mode), so that the request went on.
         shadow: bool,
     },
+    /// A client went on although it was refused, or somebody said so, and is banned.
+    ClientBanned {
+        /// Who: `caller:alice`, `ip:203.0.113.7`.
+        who: &'a str,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// A request was refused because of who sent it.
+    ClientShutOut {
+        /// `banned` or `deny_listed`.
+        why: &'static str,
+    },
     /// A request carried no peer address, so that it shares one bucket with all others like it.
     PeerUnknown,
     /// The guard let a request in.
@@ -172,6 +184,9 @@ impl Recorder for TracingRecorder {
     fn record(&self, event: &Event<'_>) {
         match event {
             Event::Warning { text } => tracing::warn!(target: "tower_keep", "{text}"),
+            Event::ClientBanned { who, lasts } => {
+                tracing::warn!(target: "tower_keep", who, lasts_s = lasts.as_secs(), "client banned");
+            }
             Event::RedisUp => tracing::info!(target: "tower_keep", "redis is up"),
             Event::RedisDown { reason } => {
                 tracing::warn!(target: "tower_keep", reason, "redis is down");

@@ -30,6 +30,13 @@ pub enum Refusal {
         /// How long until the request would be let through.
         retry_after: Duration,
     },
+    /// The client went on although it was refused, and is banned for a while (429).
+    Banned {
+        /// How long the ban still lasts.
+        retry_after: Duration,
+    },
+    /// The client is on the list of those who are never let in (403).
+    DenyListed,
     /// All slots and all places in the queue are taken, or the wait in it grew too long (503).
     Overloaded {
         /// A guess at when to come back.
@@ -47,20 +54,23 @@ impl Refusal {
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         match self {
-            Self::OverQuota { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::OverQuota { .. } | Self::Banned { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::DenyListed => StatusCode::FORBIDDEN,
             Self::Overloaded { .. } | Self::MemoryPressure { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         }
     }
 
-    /// How long the client should stay away.
+    /// How long the client should stay away; `None` if it should not come back.
     #[must_use]
-    pub const fn retry_after(&self) -> Duration {
+    pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::OverQuota { retry_after, .. }
+            | Self::Banned { retry_after }
             | Self::Overloaded { retry_after }
-            | Self::MemoryPressure { retry_after } => *retry_after,
+            | Self::MemoryPressure { retry_after } => Some(*retry_after),
+            Self::DenyListed => None,
         }
     }
 
@@ -69,6 +79,8 @@ impl Refusal {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::OverQuota { .. } => "over_quota",
+            Self::Banned { .. } => "banned",
+            Self::DenyListed => "deny_listed",
             Self::Overloaded { .. } => "overloaded",
             Self::MemoryPressure { .. } => "memory_pressure",
         }
@@ -81,6 +93,12 @@ impl Refusal {
         Bytes::from_static(match self {
             Self::OverQuota { .. } => {
                 br#"{"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","title":"Quota exceeded","status":429,"detail":"Too many requests. Come back after the time in the Retry-After field."}"#
+            }
+            Self::Banned { .. } => {
+                br#"{"type":"https://iana.org/assignments/http-problem-types#abnormal-usage-detected","title":"Abnormal usage detected","status":429,"detail":"Too many requests were sent after a refusal. Come back after the time in the Retry-After field."}"#
+            }
+            Self::DenyListed => {
+                br#"{"type":"about:blank","title":"Forbidden","status":403,"detail":"This client is not let in."}"#
             }
             Self::Overloaded { .. } => {
                 br#"{"type":"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity","title":"Overloaded","status":503,"detail":"All places are taken. Come back after the time in the Retry-After field."}"#
@@ -96,6 +114,8 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OverQuota { rule, .. } => write!(f, "over the quota of rule {rule:?}"),
+            Self::Banned { .. } => write!(f, "banned"),
+            Self::DenyListed => write!(f, "on the list of those who are never let in"),
             Self::Overloaded { .. } => write!(f, "overloaded"),
             Self::MemoryPressure { .. } => write!(f, "short of memory"),
         }

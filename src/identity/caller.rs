@@ -26,6 +26,22 @@ pub const TIER_BASIC: &str = "basic";
 /// The tier of requests nobody has signed in for. Rules may give it a quota like any other.
 pub const TIER_ANONYMOUS: &str = "anonymous";
 
+/// A tier above [`TIER_BASIC`], for which the preset rules know quotas.
+pub const TIER_PREMIUM: &str = "premium";
+
+/// The tier of those who run the service; see
+/// [`RateLimitConfig::admin_bypass`](crate::rate_limit::RateLimitConfig::admin_bypass).
+pub const TIER_ADMIN: &str = "admin";
+
+/// The smallest plan of those that [`Rule::plans`](crate::rate_limit::Rule::plans) knows.
+pub const TIER_FREE: &str = "free";
+
+/// The middle plan of those that [`Rule::plans`](crate::rate_limit::Rule::plans) knows.
+pub const TIER_PRO: &str = "pro";
+
+/// The largest plan of those that [`Rule::plans`](crate::rate_limit::Rule::plans) knows.
+pub const TIER_ENTERPRISE: &str = "enterprise";
+
 /// Somebody who has signed in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Caller {

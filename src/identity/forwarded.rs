@@ -126,6 +126,9 @@ impl<'a> FromRight<'a> {
     }
 
     /// Where the rightmost part begins; just behind a separator, or at 0.
+    ///
+    /// A quote where no string can begin or end spoils everything left of it: with the next one taken for
+    /// its other half, what a client has put between quotes would be read as if it stood outside.
     fn begin(&self, line: &[u8]) -> usize {
         let mut quoted = false;
         for (at, &byte) in line.iter().enumerate().rev() {
@@ -133,11 +136,32 @@ impl<'a> FromRight<'a> {
                 return at + 1;
             }
             if self.quotes && byte == b'"' && !escaped(line, at) {
+                let fits = if quoted {
+                    opens(line, at)
+                } else {
+                    closes(line, at)
+                };
+                if !fits {
+                    return 0;
+                }
                 quoted = !quoted;
             }
         }
         0
     }
+}
+
+/// Whether a string may begin at `at`. RFC 7239 §4: `forwarded-pair = token "=" value`.
+fn opens(line: &[u8], at: usize) -> bool {
+    let before = at.checked_sub(1).and_then(|before| line.get(before));
+    before == Some(&b'=')
+}
+
+/// Whether a string may end at `at`: behind it only a separator may follow.
+fn closes(line: &[u8], at: usize) -> bool {
+    let behind = line.get(at + 1..).unwrap_or_default();
+    let next = behind.iter().find(|byte| !matches!(byte, b' ' | b'\t'));
+    next.is_none_or(|byte| matches!(byte, b',' | b';'))
 }
 
 /// Whether an odd number of backslashes stands before `at`.
@@ -263,6 +287,17 @@ mod tests {
             ("by=203.0.113.43", None),
             ("for=1.1.1.1;for=2.2.2.2", None),
             ("for=\"1.1.1.1", None),
+            // What stands inside of a string is no hop, whatever broken quote comes behind it.
+            (
+                "host=\"a, for=1.1.1.1;\\\"\";for=\"10.0.0.1\", for=x\"g",
+                None,
+            ),
+            (
+                "host=\"a, for=1.1.1.1;\\\"\";for=\"10.0.0.1\", for=x\";g",
+                None,
+            ),
+            ("for=\"192.0.2.43\"x", None),
+            ("for=\"192.0.2.43\" ; by=x", Some("192.0.2.43")),
         ] {
             let first = read(ProxyHeader::Forwarded, &[line.as_bytes()]).remove(0);
             assert_eq!(first.as_deref(), nearest, "{line}");

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use crate::error::Faults;
 use crate::identity::forwarded::{ProxyHeader, hops};
+use crate::identity::network::parse_network;
 
 /// Which proxies' word about the client's address is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl TrustedProxies {
     ) -> Self {
         let mut nets = Vec::with_capacity(networks.len());
         for (at, text) in networks.iter().enumerate() {
-            match network(text) {
+            match parse_network(text) {
                 Ok(net) => nets.push(net),
                 Err(allowed) => faults.add(format!("{room}.trusted_proxies[{at}]"), text, allowed),
             }
@@ -119,30 +120,15 @@ impl TrustedProxies {
     }
 }
 
-/// Parses a network, or says what would have been right.
-fn network(text: &str) -> Result<IpNet, &'static str> {
-    let net = text
-        .parse::<IpNet>()
-        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        .map_err(|_| "must be a network like 10.0.0.0/8 or fd00::/8, or an address")?;
-    // The widest that anybody owns: 10.0.0.0/8 and fc00::/7.
-    let widest = if net.addr().is_ipv4() { 8 } else { 7 };
-    if net.prefix_len() < widest {
-        return Err("trusts nearly everybody: must be no wider than /8 (IPv4) or /7 (IPv6)");
-    }
-    // Addresses are compared in their canonical form, which such a network never contains.
-    if net.addr().is_ipv6() && net.addr().to_canonical().is_ipv4() {
-        return Err("must be written as the IPv4 network that it maps");
-    }
-    Ok(net.trunc())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock::Clock;
 
     fn trusting(networks: &[&str], hops: Option<u8>) -> TrustedProxies {
         let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
@@ -243,23 +229,194 @@ mod tests {
         assert_eq!(error.faults()[0].value, "0.0.0.0/0");
     }
 
+    /// One element of a field: what is written, and the address that this is.
+    type Element = (String, Option<IpAddr>);
+
+    /// Proxies of ours, strangers, and what is no address, in all the ways in which they are written.
+    fn element(header: ProxyHeader) -> impl Strategy<Value = Element> {
+        let ours = prop_oneof![
+            any::<[u8; 3]>().prop_map(|[a, b, c]| IpAddr::from([10, a, b, c])),
+            any::<u16>().prop_map(|last| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, last])),
+        ];
+        let strangers = prop_oneof![
+            any::<[u8; 3]>().prop_map(|[a, b, c]| IpAddr::from([203, a, b, c])),
+            any::<u16>().prop_map(|last| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last])),
+        ];
+        let node = (prop_oneof![3 => ours, 1 => strangers], any::<Option<u16>>());
+        let address = (node, any::<bool>()).prop_map(move |((ip, port), more)| {
+            let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+            let node = match (ip, header) {
+                (IpAddr::V6(_), _) => format!("[{ip}]{port}"),
+                (IpAddr::V4(_), _) => format!("{ip}{port}"),
+            };
+            let text = match (header, more) {
+                (ProxyHeader::XForwardedFor, _) => node,
+                (ProxyHeader::Forwarded, false) => format!("for=\"{node}\""),
+                (ProxyHeader::Forwarded, true) => {
+                    format!("host=\"a, for=1.1.1.1;\\\"\" ; For=\"{node}\";proto=http")
+                }
+            };
+            (text, Some(ip))
+        });
+        let junk = "[a-z\"\\\\ ,;]{0,6}[g-z]".prop_map(move |junk| match header {
+            ProxyHeader::XForwardedFor => (junk, None),
+            ProxyHeader::Forwarded => (format!("for={junk}"), None),
+        });
+        prop_oneof![9 => address, 1 => junk]
+    }
+
+    fn either() -> impl Strategy<Value = ProxyHeader> {
+        prop_oneof![
+            Just(ProxyHeader::XForwardedFor),
+            Just(ProxyHeader::Forwarded)
+        ]
+    }
+
+    /// Lines of elements.
+    fn lines() -> impl Strategy<Value = (ProxyHeader, Vec<Vec<Element>>)> {
+        either().prop_flat_map(|header| {
+            let line = proptest::collection::vec(element(header), 0..5);
+            (Just(header), proptest::collection::vec(line, 0..4))
+        })
+    }
+
+    fn believing(trust: &TrustedProxies, header: ProxyHeader) -> TrustedProxies {
+        TrustedProxies {
+            header,
+            ..trust.clone()
+        }
+    }
+
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![
+            4 => (0x20_u8..=0xff).prop_filter("a field's byte", |byte| *byte != 0x7f),
+            1 => Just(b'\t'),
+            5 => proptest::sample::select(&b"\"\\,;:=[]for10."[..]),
+        ];
+        proptest::collection::vec(byte, 0..60)
+    }
+
     proptest! {
         #[test]
         fn nothing_an_untrusted_peer_sends_changes_who_it_is(
-            lines in proptest::collection::vec("[ -~]{0,60}", 0..4),
+            lines in proptest::collection::vec(bytes(), 0..4),
             addresses in proptest::collection::vec(any::<[u8; 4]>(), 0..4),
             peer in any::<[u8; 4]>(),
         ) {
             let peer = IpAddr::from(peer);
             prop_assume!(!peer.to_string().starts_with("10."));
             let mut headers = HeaderMap::new();
-            for line in lines.into_iter().chain(addresses.iter().map(|a| IpAddr::from(*a).to_string())) {
-                headers.append("x-forwarded-for", HeaderValue::from_str(&line).unwrap());
-                let forwarded = HeaderValue::from_str(&format!("for={line}")).unwrap();
-                headers.append("forwarded", forwarded);
+            let addresses = addresses.iter().map(|a| IpAddr::from(*a).to_string().into_bytes());
+            for line in lines.into_iter().chain(addresses) {
+                headers.append("x-forwarded-for", HeaderValue::from_bytes(&line).unwrap());
+                let line = [b"for=", &*line].concat();
+                headers.append("forwarded", HeaderValue::from_bytes(&line).unwrap());
             }
             let proxies = trusting(&["10.0.0.0/8"], None);
-            prop_assert_eq!(proxies.client_ip(peer, &headers), peer);
+            for header in [ProxyHeader::XForwardedFor, ProxyHeader::Forwarded] {
+                prop_assert_eq!(believing(&proxies, header).client_ip(peer, &headers), peer);
+            }
         }
+
+        /// The answer is the nearest that is none of ours, or the last good one before what is no address:
+        /// by whatever lines it came, however it was written, and whatever stands left of it.
+        #[test]
+        fn the_client_is_the_nearest_stranger_and_never_anybody_behind(
+            (header, lines) in lines(),
+            hops in 1_u8..6,
+        ) {
+            let mut headers = HeaderMap::new();
+            for line in &lines {
+                let texts: Vec<_> = line.iter().map(|(text, _)| text.as_str()).collect();
+                headers.append(header.name(), HeaderValue::from_str(&texts.join(" ,")).unwrap());
+            }
+            let peer = IpAddr::from([10, 0, 0, 1]);
+            let ours = |ip: &IpAddr| match ip {
+                IpAddr::V4(ip) => ip.octets()[0] == 10,
+                IpAddr::V6(ip) => ip.segments()[0] == 0xfd00,
+            };
+            let (mut nearest, mut counted) = (peer, peer);
+            let passed = lines.iter().flatten().rev().map_while(|(_, ip)| *ip);
+            for (number, ip) in passed.enumerate() {
+                if ours(&nearest) {
+                    nearest = ip;
+                }
+                if number < usize::from(hops) {
+                    counted = ip;
+                }
+            }
+            let by_nets = believing(&trusting(&["10.0.0.0/8", "fd00::/16"], None), header);
+            prop_assert_eq!(by_nets.client_ip(peer, &headers), nearest, "{:?}", headers);
+            let by_hops = believing(&trusting(&[], Some(hops)), header);
+            prop_assert_eq!(by_hops.client_ip(peer, &headers), counted, "{:?}", headers);
+        }
+
+        #[test]
+        fn no_bytes_hide_whom_our_own_proxy_has_seen(
+            hostile in proptest::collection::vec(bytes(), 0..4),
+            header in either(),
+            own_line in any::<bool>(),
+        ) {
+            let mut lines = hostile;
+            let added = match header {
+                ProxyHeader::XForwardedFor => &b"203.0.113.7:51234"[..],
+                ProxyHeader::Forwarded => b"for=\"203.0.113.7:51234\";proto=https",
+            };
+            match lines.last_mut().filter(|_| !own_line) {
+                Some(last) => last.extend([b", ", added].concat()),
+                None => lines.push(added.to_vec()),
+            }
+            let mut headers = HeaderMap::new();
+            for line in &lines {
+                headers.append(header.name(), HeaderValue::from_bytes(line).unwrap());
+            }
+            let truth = IpAddr::from([203, 0, 113, 7]);
+            for proxies in [trusting(&["10.0.0.0/8"], None), trusting(&[], Some(1))] {
+                let proxies = believing(&proxies, header);
+                prop_assert_eq!(proxies.client_ip(IpAddr::from([10, 0, 0, 1]), &headers), truth);
+            }
+            // The walk ends somewhere, whatever it meets.
+            let _ = believing(&trusting(&[], Some(16)), header).client_ip(truth, &headers);
+        }
+    }
+
+    /// One that looked back over the line for every quote or element would take many seconds for this.
+    #[test]
+    fn a_long_field_takes_time_in_proportion_to_its_length() {
+        let clock = Clock::system();
+        let begin = clock.now();
+        for unit in [
+            "\"",
+            "\\",
+            "\\\"",
+            "\"\\",
+            ",",
+            ";",
+            "=",
+            "for=",
+            "a;",
+            "for=\"",
+            "for=\",",
+            ", \"",
+            "10.0.0.1,",
+            "for=10.0.0.1,",
+            "for=\"10.0.0.1\";by=x,",
+            "10.0.0.1:",
+            "[",
+            "x",
+        ] {
+            let line = HeaderValue::from_str(&unit.repeat((64 << 10) / unit.len())).unwrap();
+            for header in [ProxyHeader::XForwardedFor, ProxyHeader::Forwarded] {
+                let mut headers = HeaderMap::new();
+                headers.append(header.name(), line.clone());
+                headers.append(header.name(), line.clone());
+                for proxies in [trusting(&["10.0.0.0/8"], None), trusting(&[], Some(16))] {
+                    let proxies = believing(&proxies, header);
+                    let _ = proxies.client_ip(IpAddr::from([10, 0, 0, 1]), &headers);
+                }
+            }
+        }
+        let took = clock.now().since(begin);
+        assert!(took < Duration::from_secs(5), "{took:?}");
     }
 }

@@ -1,8 +1,11 @@
 //! From settings to running parts.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::Response;
 use serde_json::Value;
 
 use crate::cache::CacheConfig;
@@ -13,7 +16,7 @@ use crate::env;
 use crate::error::{ConfigError, Faults};
 use crate::event::{Events, Recorder, TracingRecorder};
 use crate::guard::GuardConfig;
-use crate::identity::{Caller, CallerResolver, RequestView};
+use crate::identity::{ApiKeyResolver, Caller, CallerResolver, RequestView};
 use crate::invalidation::InvalidationConfig;
 use crate::keep::engines::{Engines, Ground, noted};
 use crate::keep::parts::{Keep, Parts};
@@ -21,7 +24,7 @@ use crate::keep::watch;
 use crate::metrics::{HealthBoard, Metrics, MetricsConfig};
 use crate::profile::Profile;
 use crate::progress::ProgressConfig;
-use crate::rate_limit::RateLimitConfig;
+use crate::rate_limit::{RateLimitConfig, RateLimiter, RefusalWriter};
 use crate::store::RedisConfig;
 #[cfg(feature = "redis")]
 use crate::store::{CredentialsProvider, Script};
@@ -33,7 +36,9 @@ use crate::store::{CredentialsProvider, Script};
 pub struct KeepBuilder {
     config: KeepConfig,
     faults: Faults,
-    callers: Option<CallerResolver>,
+    callers: CallerResolver,
+    api_keys: ApiKeyResolver,
+    refusals: RefusalWriter,
     recorders: Vec<Arc<dyn Recorder>>,
     clock: Option<Clock>,
     #[cfg(feature = "redis")]
@@ -61,7 +66,9 @@ impl Keep {
         KeepBuilder {
             config,
             faults,
-            callers: None,
+            callers: CallerResolver::none(),
+            api_keys: ApiKeyResolver::none(),
+            refusals: RefusalWriter::default(),
             recorders,
             clock: None,
             #[cfg(feature = "redis")]
@@ -184,7 +191,28 @@ impl KeepBuilder {
         mut self,
         resolve: impl Fn(&RequestView<'_>) -> Option<Caller> + Send + Sync + 'static,
     ) -> Self {
-        self.callers = Some(CallerResolver::new(resolve));
+        self.callers = CallerResolver::new(resolve);
+        self
+    }
+
+    /// Says with which API key a request was let in, for limits of the scope `api_key`. Asked at most once per
+    /// request, on its thread. Whatever is returned is believed: check the key, or let whoever checks it
+    /// leave an [`ApiKey`](crate::identity::ApiKey) in the request's extensions instead.
+    pub fn api_keys(
+        mut self,
+        resolve: impl for<'a> Fn(&RequestView<'a>) -> Option<Cow<'a, str>> + Send + Sync + 'static,
+    ) -> Self {
+        self.api_keys = ApiKeyResolver::new(resolve);
+        self
+    }
+
+    /// Hands what the rate limiter refuses to `write` before it is sent: it may change status, fields and body.
+    /// It must not block.
+    pub fn rate_limit_refusals(
+        mut self,
+        write: impl Fn(Response<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        self.refusals = RefusalWriter::new(write);
         self
     }
 
@@ -217,6 +245,8 @@ impl KeepBuilder {
             mut config,
             mut faults,
             callers,
+            api_keys,
+            refusals,
             mut recorders,
             clock,
             #[cfg(feature = "redis")]
@@ -245,7 +275,13 @@ impl KeepBuilder {
         };
         // What is wrong with a rule's route only its engine can tell, so all of them are asked before
         // anything is reported.
-        let engines = Engines::new(&ground, callers, &mut faults);
+        let told = |limiter: RateLimiter| {
+            limiter
+                .callers(callers)
+                .api_keys(api_keys)
+                .refusals(refusals)
+        };
+        let engines = Engines::new(&ground, told, &mut faults);
         let (Some(metrics), Some(engines)) = (metrics, engines) else {
             return Err(faults.into_error());
         };

@@ -10,10 +10,11 @@ use crate::config::KeepConfig;
 use crate::error::{ConfigError, Faults};
 use crate::event::Events;
 use crate::guard::Guard;
-use crate::identity::CallerResolver;
 use crate::invalidation::Invalidator;
 use crate::journal::Journal;
 use crate::progress::ProgressHub;
+#[cfg(feature = "redis")]
+use crate::rate_limit::RateLimitParts;
 use crate::rate_limit::RateLimiter;
 #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
 use crate::sqlx::Database;
@@ -56,10 +57,11 @@ pub(crate) struct Engines {
 }
 
 impl Engines {
-    /// Builds them all, or none and notes why. Every one is tried, so that every fault is found.
+    /// Builds them all, or none and notes why. Every one is tried, so that every fault is found. The limiter
+    /// is `told` what the application knows of callers.
     pub(crate) fn new(
         ground: &Ground,
-        callers: Option<CallerResolver>,
+        told: impl FnOnce(RateLimiter) -> RateLimiter,
         faults: &mut Faults,
     ) -> Option<Self> {
         let config = &ground.config;
@@ -71,11 +73,11 @@ impl Engines {
         #[cfg(feature = "redis")]
         let redis = connected(ground, tasks.as_ref()?, faults);
         let guard = noted(Guard::new(&config.guard, clock(), events()), faults);
+        #[cfg(feature = "redis")]
+        let limiter = limiter(ground, redis.as_ref(), tasks.as_ref()?);
+        #[cfg(not(feature = "redis"))]
         let limiter = RateLimiter::new(&config.rate_limit, &config.routes, clock(), events());
-        let limiter = noted(limiter, faults).map(|limiter| match callers {
-            Some(callers) => limiter.callers(callers),
-            None => limiter,
-        });
+        let limiter = noted(limiter, faults).map(told);
         let progress = noted(
             ProgressHub::new(&config.progress, clock(), events()),
             faults,
@@ -117,10 +119,28 @@ fn connected(ground: &Ground, tasks: &Tasks, faults: &mut Faults) -> Option<Redi
         clock: ground.clock.clone(),
         events: ground.events.clone(),
         spawner: tasks.spawner(),
-        scripts: ground.scripts.clone(),
+        scripts: [&ground.scripts, RateLimiter::scripts()].concat(),
         credentials: ground.credentials.clone(),
     };
     noted(RedisPool::new(&ground.config.redis, &parts), faults)
+}
+
+/// The limiter, which counts together with others where there is a pool.
+#[cfg(feature = "redis")]
+fn limiter(
+    ground: &Ground,
+    redis: Option<&RedisPool>,
+    tasks: &Tasks,
+) -> Result<RateLimiter, ConfigError> {
+    let (config, routes) = (&ground.config.rate_limit, &ground.config.routes);
+    let parts = RateLimitParts {
+        clock: ground.clock.clone(),
+        events: ground.events.clone(),
+        // One that could not be built is a fault already; those of the limiter are found all the same.
+        redis: redis.cloned().unwrap_or_else(RedisPool::disabled),
+        spawner: tasks.spawner(),
+    };
+    RateLimiter::shared(config, routes, parts)
 }
 
 /// What was built, or its faults added to the others.

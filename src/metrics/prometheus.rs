@@ -228,6 +228,13 @@ fn write_rest(text: &mut Exposition, figures: &Snapshot) {
     total(text, "keep_redis_downs_total", help, figures.redis_downs);
     let help = "Warnings about the way something is set up.";
     total(text, "keep_warnings_total", help, figures.warnings);
+    let help = "Clients that were banned, counted once for each ban.";
+    total(text, "keep_rate_limit_bans_total", help, figures.bans);
+    let names = (
+        "keep_rate_limit_shut_out_total",
+        "Requests refused because of who sent them.",
+    );
+    by_word(text, names, "reason", &figures.shut_out);
     let help = "Requests without a peer address, which share one rate limit.";
     total(text, "keep_peer_unknown_total", help, figures.peers_unknown);
 }

@@ -47,6 +47,10 @@ pub struct Snapshot {
     pub redis_downs: u64,
     /// Warnings about the way something is set up.
     pub warnings: u64,
+    /// Clients that were banned, counted once for each ban.
+    pub bans: u64,
+    /// Requests refused because of who sent them, by reason: `banned`, `deny_listed`.
+    pub shut_out: BTreeMap<Arc<str>, u64>,
     /// Requests that carried no peer address.
     pub peers_unknown: u64,
 }
@@ -191,6 +195,8 @@ impl Metrics {
             progress_events: read(&totals.progress),
             redis_downs: read(&totals.redis_downs),
             warnings: read(&totals.warnings),
+            bans: read(&totals.bans),
+            shut_out: words(&totals.shut_out),
             peers_unknown: read(&totals.peers_unknown),
         }
     }
@@ -341,6 +347,11 @@ mod tests {
                 rule: "all",
                 shadow: true,
             },
+            Event::ClientBanned {
+                who: "caller:a",
+                lasts: took,
+            },
+            Event::ClientShutOut { why: "banned" },
             Event::PeerUnknown,
             Event::GuardAdmitted { waited: took },
             Event::GuardRefused { why: "overloaded" },
@@ -369,10 +380,6 @@ mod tests {
                 waited: took,
             },
             Event::RemoteQuotaRefused { remote: "a.test" },
-            Event::RemoteQuotaBlocked {
-                remote: "a.test",
-                lasts: took,
-            },
             Event::ProgressPublished,
             Event::RedisDown { reason: "gone" },
             Event::Warning { text: "odd" },
@@ -411,7 +418,8 @@ mod tests {
             "invalidations": 1, "invalidation_markers": 3,
             "queries": {"count": 2}, "queries_slow": 1,
             "remote_waits": 1, "remote_refusals": 1,
-            "progress_events": 1, "redis_downs": 1, "warnings": 1, "peers_unknown": 1
+            "progress_events": 1, "redis_downs": 1, "warnings": 1, "peers_unknown": 1,
+            "bans": 1, "shut_out": {"banned": 1}
         })
     }
 

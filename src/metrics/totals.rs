@@ -24,6 +24,8 @@ pub(crate) struct Totals {
     pub(crate) stored: AtomicU64,
     pub(crate) stored_bytes: AtomicU64,
     pub(crate) rules: Named<RuleTotals>,
+    pub(crate) bans: AtomicU64,
+    pub(crate) shut_out: Named<AtomicU64>,
     pub(crate) peers_unknown: AtomicU64,
     /// The wait of everyone admitted; its count is how many were.
     pub(crate) queue_wait: Histogram,
@@ -59,6 +61,8 @@ impl Totals {
             stored: AtomicU64::default(),
             stored_bytes: AtomicU64::default(),
             rules: Named::new(RULES_MAX),
+            bans: AtomicU64::default(),
+            shut_out: Named::new(WORDS_MAX),
             peers_unknown: AtomicU64::default(),
             queue_wait: Histogram::new(),
             refused: Named::new(WORDS_MAX),
@@ -96,6 +100,8 @@ impl Totals {
             Event::RateLimitDenied { rule, shadow: true } => {
                 self.rules.with(rule, |rule| one_more(&rule.shadow_denied));
             }
+            Event::ClientBanned { .. } => one_more(&self.bans),
+            Event::ClientShutOut { why } => self.shut_out.with(why, one_more),
             Event::PeerUnknown => one_more(&self.peers_unknown),
             Event::GuardAdmitted { waited } => self.queue_wait.record(waited),
             Event::GuardRefused { why } => self.refused.with(why, one_more),

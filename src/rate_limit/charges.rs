@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::rate_limit::gcra::Verdict;
+use crate::rate_limit::compiled::{CompiledRule, Plan};
+use crate::rate_limit::gcra::{Limit, Verdict};
 use crate::rate_limit::table::Table;
 use crate::rate_limit::terms::Terms;
 
@@ -10,9 +11,25 @@ use crate::rate_limit::terms::Terms;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Charge<'a> {
     pub(crate) key: u64,
-    pub(crate) terms: &'a Arc<Terms>,
-    /// Whether the rule only watches.
-    pub(crate) shadow: bool,
+    pub(crate) rule: &'a Arc<CompiledRule>,
+    pub(crate) plan: &'a Arc<Plan>,
+    /// The plan's limit as it stands now.
+    pub(crate) limit: Limit,
+    /// How many tokens it takes.
+    pub(crate) cost: u32,
+    /// What Redis calls the bucket.
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(dead_code, reason = "only Redis knows buckets by name")
+    )]
+    pub(crate) bucket: &'a Arc<str>,
+}
+
+impl<'a> Charge<'a> {
+    /// What is said of the quota.
+    pub(crate) fn terms(&self) -> &'a Arc<Terms> {
+        &self.plan.terms
+    }
 }
 
 /// As many charges as a request usually meets.
@@ -37,12 +54,12 @@ impl<'a> Charges<'a> {
 
     /// Those whose verdict counts.
     pub(crate) fn enforced(&self) -> impl Iterator<Item = &Charge<'a>> + Clone {
-        self.all().filter(|charge| !charge.shadow)
+        self.all().filter(|charge| !charge.rule.shadow)
     }
 
     /// Those that only watch.
     pub(crate) fn watching(&self) -> impl Iterator<Item = &Charge<'a>> + Clone {
-        self.all().filter(|charge| charge.shadow)
+        self.all().filter(|charge| charge.rule.shadow)
     }
 
     fn all(&self) -> impl Iterator<Item = &Charge<'a>> + Clone {
@@ -65,37 +82,46 @@ pub(crate) fn take_all<'c, 'a: 'c>(
     let mut ahead = charges.clone();
     let only = ahead.next()?;
     if ahead.next().is_none() {
-        return Some((only, table.charge(only.key, now, only.terms.limit)));
+        let verdict = table.charge(only.key, now, only.limit, only.cost);
+        return Some((only, verdict));
     }
     let denied = charges
         .clone()
-        .map(|charge| (charge, table.peek(charge.key, now, charge.terms.limit)))
+        .map(|charge| {
+            (
+                charge,
+                table.peek(charge.key, now, charge.limit, charge.cost),
+            )
+        })
         .filter(|(_, verdict)| !verdict.is_allow())
-        .max_by_key(|(charge, verdict)| charge.terms.limit.wait(verdict.ahead()));
+        .max_by_key(|(charge, verdict)| charge.limit.wait(verdict.ahead(), charge.cost));
     if denied.is_some() {
         return denied;
     }
-    let mut nearest: Option<(&Charge<'a>, Verdict)> = None;
+    let mut spoken: Option<(&Charge<'a>, u64)> = None;
     for (taken, charge) in charges.clone().enumerate() {
-        let verdict = table.charge(charge.key, now, charge.terms.limit);
+        let verdict = table.charge(charge.key, now, charge.limit, charge.cost);
         if !verdict.is_allow() {
             for given in charges.take(taken) {
-                table.refund(given.key, now, given.terms.limit);
+                table.refund(given.key, now, given.limit, given.cost);
             }
             return Some((charge, verdict));
         }
-        if nearest.is_none_or(|known| nearer(&(charge, verdict), &known)) {
-            nearest = Some((charge, verdict));
-        }
+        spoken = nearest(spoken.into_iter().chain([(charge, verdict.ahead())]));
     }
-    nearest
+    spoken.map(|(charge, ahead)| (charge, Verdict::Allow { ahead }))
 }
 
-/// Whether a greater part of `left`'s burst is used up than of `right`'s.
-fn nearer(left: &(&Charge<'_>, Verdict), right: &(&Charge<'_>, Verdict)) -> bool {
-    let used = |of: &(&Charge<'_>, Verdict)| u128::from(of.1.ahead());
-    let fill = |of: &(&Charge<'_>, Verdict)| u128::from(of.0.terms.limit.fill());
-    used(left) * fill(right) > used(right) * fill(left)
+/// The charge of whose burst the greatest part is used up; the first of several.
+pub(crate) fn nearest<'c, 'a: 'c>(
+    charges: impl Iterator<Item = (&'c Charge<'a>, u64)>,
+) -> Option<(&'c Charge<'a>, u64)> {
+    let used = |of: &(&Charge<'_>, u64)| u128::from(of.0.limit.used(of.1));
+    let fill = |of: &(&Charge<'_>, u64)| u128::from(of.0.limit.fill());
+    charges.reduce(|known, other| {
+        let nearer = used(&other) * fill(&known) > used(&known) * fill(&other);
+        if nearer { other } else { known }
+    })
 }
 
 #[cfg(test)]
@@ -104,26 +130,32 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::rate_limit::mode::Mode;
     use crate::rate_limit::quota::Quota;
+    use crate::rate_limit::rule::Rule;
 
-    fn terms(name: &str, requests: u32) -> Arc<Terms> {
+    fn rule(name: &str, requests: u32) -> Arc<CompiledRule> {
         let quota = Quota::requests(requests).per(Duration::from_secs(60));
-        Arc::new(Terms::new(&name.into(), &quota).unwrap())
+        let rule = Rule::new(name, quota);
+        Arc::new(CompiledRule::new(&rule, Mode::Exact).unwrap())
     }
 
-    fn charge(key: u64, terms: &Arc<Terms>) -> Charge<'_> {
+    fn charge(key: u64, rule: &Arc<CompiledRule>) -> Charge<'_> {
         Charge {
             key: key << 45 | key,
-            terms,
-            shadow: false,
+            rule,
+            plan: &rule.base,
+            limit: rule.base.terms.limit,
+            cost: 1,
+            bucket: &rule.base.bucket,
         }
     }
 
     #[test]
     fn a_denial_charges_nothing_in_whatever_order_the_rules_stand() {
-        let (wide, narrow) = (terms("wide", 10), terms("narrow", 2));
+        let (wide, narrow) = (rule("wide", 10), rule("narrow", 2));
         for flip in [false, true] {
-            let table = Table::new(64, 0);
+            let table = Table::new(64, true, 0);
             let mut both = [charge(1, &wide), charge(2, &narrow)];
             if flip {
                 both.reverse();
@@ -133,7 +165,7 @@ mod tests {
             }
             for _ in 0..5 {
                 let (by, verdict) = take_all(&table, 0, both.iter()).unwrap();
-                assert_eq!((&*by.terms.rule, verdict.is_allow()), ("narrow", false));
+                assert_eq!((&*by.terms().rule, verdict.is_allow()), ("narrow", false));
             }
             let alone = [charge(1, &wide)];
             let left = (0..20)
@@ -145,18 +177,18 @@ mod tests {
 
     #[test]
     fn the_rule_nearest_to_its_end_speaks_and_the_longest_denial() {
-        let table = Table::new(64, 0);
-        let (ten, four, two) = (terms("ten", 10), terms("four", 4), terms("two", 2));
+        let table = Table::new(64, true, 0);
+        let (ten, four, two) = (rule("ten", 10), rule("four", 4), rule("two", 2));
         let all = [charge(1, &ten), charge(2, &two), charge(3, &four)];
         let spoke = |at: u64| {
             let (by, verdict) = take_all(&table, at, all.iter()).unwrap();
-            (by.terms.rule.to_string(), verdict.is_allow())
+            (by.terms().rule.to_string(), verdict.is_allow())
         };
         assert_eq!(spoke(0), ("two".to_owned(), true));
         assert_eq!(spoke(0), ("two".to_owned(), true));
         assert_eq!(spoke(0), ("two".to_owned(), false));
         for _ in 0..2 {
-            table.charge(all[2].key, 0, four.limit);
+            table.charge(all[2].key, 0, four.base.terms.limit, 1);
         }
         // 15 s until four lets one more through, 30 s until two does.
         assert_eq!(spoke(0), ("two".to_owned(), false));
@@ -165,20 +197,20 @@ mod tests {
 
     #[test]
     fn more_charges_than_a_few_are_all_taken() {
-        let one = terms("one", 1);
+        let one = rule("one", 1);
+        let quota = Quota::requests(1).per(Duration::from_secs(60));
+        let watching = Rule::new("watching", quota).shadow(true);
+        let watching = Arc::new(CompiledRule::new(&watching, Mode::Exact).unwrap());
         let mut charges = Charges::default();
         for key in 1..=9 {
-            let shadow = key % 3 == 0;
-            charges.push(Charge {
-                shadow,
-                ..charge(key, &one)
-            });
+            let rule = if key % 3 == 0 { &watching } else { &one };
+            charges.push(charge(key, rule));
         }
         assert_eq!(
             (charges.enforced().count(), charges.watching().count()),
             (6, 3)
         );
-        let table = Table::new(64, 0);
+        let table = Table::new(64, true, 0);
         assert!(
             take_all(&table, 0, charges.enforced())
                 .unwrap()
@@ -186,7 +218,11 @@ mod tests {
                 .is_allow()
         );
         for charge in charges.enforced() {
-            assert!(!table.peek(charge.key, 0, one.limit).is_allow());
+            assert!(
+                !table
+                    .peek(charge.key, 0, one.base.terms.limit, 1)
+                    .is_allow()
+            );
         }
     }
 
@@ -194,8 +230,8 @@ mod tests {
     #[test]
     fn in_a_race_for_two_buckets_both_count_exactly_what_passed() {
         for _ in 0..200 {
-            let (left, right) = (terms("left", 50), terms("right", 60));
-            let table = Table::new(64, 0);
+            let (left, right) = (rule("left", 50), rule("right", 60));
+            let table = Table::new(64, true, 0);
             let there = [charge(1, &left), charge(2, &right)];
             let back = [charge(2, &right), charge(1, &left)];
             let passed = AtomicU32::new(0);
@@ -213,9 +249,9 @@ mod tests {
             });
             let passed = passed.into_inner();
             assert!(passed <= 50);
-            let (key, limit) = (there[1].key, right.limit);
+            let (key, limit) = (there[1].key, right.base.terms.limit);
             let rest = (0..100)
-                .filter(|_| table.charge(key, 0, limit).is_allow())
+                .filter(|_| table.charge(key, 0, limit, 1).is_allow())
                 .count();
             assert_eq!(u32::try_from(rest).unwrap(), 60 - passed);
         }

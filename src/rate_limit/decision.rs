@@ -3,17 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::rate_limit::gcra::Verdict;
+use crate::rate_limit::charges::Charge;
+use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::terms::Terms;
 
 /// Whether a request may pass, and how its caller stands with the rule that is nearest to its end.
 #[derive(Clone, Debug)]
 #[must_use]
+#[non_exhaustive]
 pub enum Decision {
     /// All rules let it through, and have counted it.
     Allow(Standing),
     /// This rule does not. None has counted it.
     Deny(Standing),
+    /// Its client is banned.
+    Banned {
+        /// For so long.
+        retry_after: Duration,
+    },
+    /// Its client is on the list of those who are never let in.
+    DenyListed,
 }
 
 impl Decision {
@@ -23,11 +32,19 @@ impl Decision {
         matches!(self, Self::Allow(_))
     }
 
-    /// How the caller stands.
-    #[must_use]
-    pub const fn standing(&self) -> &Standing {
+    pub(crate) fn into_standing(self) -> Option<Standing> {
         match self {
-            Self::Allow(standing) | Self::Deny(standing) => standing,
+            Self::Allow(standing) | Self::Deny(standing) => Some(standing),
+            Self::Banned { .. } | Self::DenyListed => None,
+        }
+    }
+
+    /// How the caller stands, if a quota decided.
+    #[must_use]
+    pub const fn standing(&self) -> Option<&Standing> {
+        match self {
+            Self::Allow(standing) | Self::Deny(standing) => Some(standing),
+            Self::Banned { .. } | Self::DenyListed => None,
         }
     }
 }
@@ -36,14 +53,18 @@ impl Decision {
 #[derive(Clone, Debug)]
 pub struct Standing {
     terms: Arc<Terms>,
+    limit: Limit,
     ahead: u64,
+    cost: u32,
 }
 
 impl Standing {
-    pub(crate) fn of(terms: &Arc<Terms>, verdict: Verdict) -> Self {
+    pub(crate) fn of(charge: &Charge<'_>, ahead: u64) -> Self {
         Self {
-            terms: Arc::clone(terms),
-            ahead: terms.limit.owed(verdict.ahead()),
+            terms: Arc::clone(charge.terms()),
+            limit: charge.limit,
+            ahead,
+            cost: charge.cost,
         }
     }
 
@@ -59,22 +80,22 @@ impl Standing {
         self.terms.requests
     }
 
-    /// How many requests would be let through if they came now.
+    /// How many requests would be let through if they came now (tokens, where requests take several).
     #[must_use]
-    pub fn remaining(&self) -> u32 {
-        self.terms.limit.remaining(self.ahead)
+    pub const fn remaining(&self) -> u32 {
+        self.limit.remaining(self.ahead)
     }
 
     /// How long until nothing is used up any more.
     #[must_use]
     pub const fn reset_after(&self) -> Duration {
-        Duration::from_micros(self.ahead)
+        Duration::from_micros(self.limit.reset(self.ahead))
     }
 
-    /// How long until one more request is let through; zero if it would be now.
+    /// How long until one more such request is let through; zero if it would be now.
     #[must_use]
-    pub fn retry_after(&self) -> Duration {
-        Duration::from_micros(self.terms.limit.wait(self.ahead))
+    pub const fn retry_after(&self) -> Duration {
+        Duration::from_micros(self.limit.wait(self.ahead, self.cost))
     }
 
     pub(crate) fn terms(&self) -> &Terms {

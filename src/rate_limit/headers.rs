@@ -9,9 +9,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::ACCESS_CONTROL_EXPOSE_HEADERS;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::rate_limit::decision::Standing;
+use crate::rate_limit::rules::Rules;
 use crate::refusal::retry_after_secs;
 
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -20,8 +22,40 @@ const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit
 const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
+const EXPOSED: HeaderValue = HeaderValue::from_static("RateLimit-Policy, RateLimit, Retry-After");
+const EXPOSED_ALL: HeaderValue = HeaderValue::from_static(
+    "RateLimit-Policy, RateLimit, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, \
+     X-RateLimit-Reset",
+);
+
+/// Which fields answers carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fields {
+    legacy: bool,
+    exposed: bool,
+}
+
+impl Fields {
+    pub(crate) const fn of(rules: &Rules) -> Self {
+        Self {
+            legacy: rules.legacy_headers,
+            exposed: rules.expose_headers,
+        }
+    }
+}
+
+/// Lets a page's script read the fields (Fetch standard, "CORS-safelisted response-header name").
+pub(crate) fn expose(headers: &mut HeaderMap, fields: Fields) {
+    if fields.exposed {
+        let names = if fields.legacy { EXPOSED_ALL } else { EXPOSED };
+        headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, names);
+    }
+}
+
 /// Adds the fields to an answer; those that the service has set itself stay as they are.
-pub(crate) fn announce(headers: &mut HeaderMap, standing: &Standing, legacy: bool) {
+pub(crate) fn announce(headers: &mut HeaderMap, standing: &Standing, fields: Fields) {
+    expose(headers, fields);
+    let legacy = fields.legacy;
     let terms = standing.terms();
     let (remaining, window) = told(standing);
     let secs = retry_after_secs(window);
@@ -69,15 +103,34 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::rate_limit::charges::Charge;
+    use crate::rate_limit::compiled::CompiledRule;
     use crate::rate_limit::gcra::Verdict;
+    use crate::rate_limit::mode::Mode;
     use crate::rate_limit::quota::Quota;
-    use crate::rate_limit::terms::Terms;
+    use crate::rate_limit::rule::Rule;
+
+    const PLAIN: Fields = Fields {
+        legacy: false,
+        exposed: false,
+    };
+    const LEGACY: Fields = Fields {
+        legacy: true,
+        exposed: false,
+    };
 
     fn standing(name: &str, quota: Quota, verdict: Verdict) -> Standing {
-        Standing::of(
-            &Arc::new(Terms::new(&name.into(), &quota).unwrap()),
-            verdict,
-        )
+        let rule = Rule::new(name, quota);
+        let rule = Arc::new(CompiledRule::new(&rule, Mode::Exact).unwrap());
+        let charge = Charge {
+            key: 1,
+            rule: &rule,
+            plan: &rule.base,
+            limit: rule.base.terms.limit,
+            cost: 1,
+            bucket: &rule.base.bucket,
+        };
+        Standing::of(&charge, verdict.ahead())
     }
 
     fn text(headers: &HeaderMap) -> Vec<String> {
@@ -134,7 +187,7 @@ mod tests {
             ),
         ] {
             let mut headers = HeaderMap::new();
-            announce(&mut headers, &standing(name, quota, verdict), false);
+            announce(&mut headers, &standing(name, quota, verdict), PLAIN);
             assert_eq!(text(&headers), lines);
         }
     }
@@ -144,7 +197,7 @@ mod tests {
         let quota = Quota::requests(100).per(Duration::from_secs(60));
         let mut headers = HeaderMap::new();
         let verdict = Verdict::Allow { ahead: 29_400_001 };
-        announce(&mut headers, &standing("default", quota, verdict), true);
+        announce(&mut headers, &standing("default", quota, verdict), LEGACY);
         assert_eq!(
             text(&headers)[2..],
             [
@@ -162,9 +215,25 @@ mod tests {
         headers.insert("ratelimit", HeaderValue::from_static("\"mine\";r=1"));
         headers.insert("x-ratelimit-limit", HeaderValue::from_static("7"));
         let verdict = Verdict::Allow { ahead: 30_000_000 };
-        announce(&mut headers, &standing("default", quota, verdict), true);
+        announce(&mut headers, &standing("default", quota, verdict), LEGACY);
         assert_eq!(headers["ratelimit"], "\"mine\";r=1");
         assert_eq!(headers["x-ratelimit-limit"], "7");
         assert_eq!(headers["ratelimit-policy"], "\"default\";q=100;w=60");
+    }
+
+    #[test]
+    fn scripts_of_other_origins_may_read_them_by_option() {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("ETag"),
+        );
+        let exposed = true;
+        expose(&mut headers, Fields { exposed, ..PLAIN });
+        expose(&mut headers, PLAIN);
+        let lines = text(&headers);
+        let name = "access-control-expose-headers";
+        let own = format!("{name}: RateLimit-Policy, RateLimit, Retry-After");
+        assert_eq!(lines, [format!("{name}: ETag"), own]);
     }
 }

@@ -1,24 +1,31 @@
-//! The limiter: rules, table and identity put together.
+//! The limiter: what applications hold.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use http::{Method, header};
+use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
 use crate::error::{ConfigError, Faults};
-use crate::event::{Event, Events};
-use crate::identity::{CallerResolver, ProxyHeader, RequestView, masked};
-use crate::rate_limit::charges::{Charge, Charges, take_all};
-use crate::rate_limit::compiled::CompiledRule;
+use crate::event::Events;
+use crate::identity::{ApiKeyResolver, CallerResolver, RequestView, masked};
+use crate::rate_limit::calendar::Calendar;
+use crate::rate_limit::check::Check;
 use crate::rate_limit::config::RateLimitConfig;
-use crate::rate_limit::decision::{Decision, Standing};
-use crate::rate_limit::scope::Scope;
-use crate::rate_limit::subject::{Origin, Owner, Subject};
+use crate::rate_limit::decision::Decision;
+use crate::rate_limit::engine::{Begun, Engine, Fixed};
+use crate::rate_limit::ledger::Ledger;
+use crate::rate_limit::owner::Owner;
+use crate::rate_limit::penalty::PenaltyBox;
+use crate::rate_limit::rules::Rules;
+use crate::rate_limit::subject::{Origin, Resolvers};
 use crate::rate_limit::table::Table;
+use crate::rate_limit::ticks::ticks;
+use crate::rate_limit::top::{TopEntry, TopList};
+use crate::rate_limit::writer::RefusalWriter;
 
 /// Decides whether requests may pass. Cheap to clone; all clones count together.
 #[derive(Clone)]
@@ -26,39 +33,22 @@ pub struct RateLimiter {
     inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
-    callers: CallerResolver,
+    resolvers: Resolvers,
+    writer: RefusalWriter,
     engine: Arc<Engine>,
 }
 
-/// What all clones share, with whatever resolver of callers.
-struct Engine {
-    enabled: bool,
-    rules: Box<[CompiledRule]>,
-    origin: Origin,
-    table: Table,
-    clock: Clock,
-    events: Events,
-    legacy_headers: bool,
-    preflight: bool,
-    told_peer: AtomicBool,
-    told_proxy: AtomicBool,
-}
+/// How these settings are called in faults.
+const ROOM: &str = "rate_limit";
 
 /// A table that is never used needs no room.
 const KEYS_DISABLED: usize = 16;
 
-const TOLD_PEER: &str = "requests carry no peer address, so that they share one rate limit: serve \
-    with `into_make_service_with_connect_info::<SocketAddr>()` (and the feature `axum`), or put \
-    `PeerAddr` into their extensions";
-
-const TOLD_PROXY: &str = "requests come from a private address and name another client, but no proxy \
-    is trusted, so that all clients behind it share one rate limit: set `trusted_proxies` or \
-    `trusted_hops`";
-
 impl RateLimiter {
-    /// A limiter by these settings. Where the service's path templates are known, rules may speak of
-    /// no others; pass none if they are not.
+    /// A limiter by these settings, which counts in memory. Where the service's path templates are known,
+    /// rules may speak of no others; pass none if they are not.
     ///
     /// # Errors
     ///
@@ -69,42 +59,30 @@ impl RateLimiter {
         clock: Clock,
         events: Events,
     ) -> Result<Self, ConfigError> {
-        let room = "rate_limit";
-        let mut faults = Faults::new();
-        config.check(room, &mut faults);
-        config.check_routes(room, known_routes, &mut faults);
-        faults.into_result()?;
-        // Checked above; the faults would be found a second time.
-        let proxies = config.proxies(room, &mut Faults::new());
-        let rules = config.all_rules();
-        let rules = rules.iter().zip(0..).map(|(rule, number)| {
-            CompiledRule::new(rule, number).map_err(|wrong| {
-                ConfigError::one(format!("{room}.rules"), &rule.name, wrong.to_string())
-            })
-        });
-        let keys_max = if config.enabled {
-            config.keys_max
-        } else {
-            KEYS_DISABLED
-        };
+        check(config, known_routes)?;
+        let ledger = Arc::new(books(config, clock, events));
+        Self::with(config, ledger)
+    }
+
+    /// A limiter on these books, by settings that were checked.
+    pub(crate) fn with(config: &RateLimitConfig, ledger: Arc<Ledger>) -> Result<Self, ConfigError> {
         let engine = Engine {
             enabled: config.enabled,
-            rules: rules.collect::<Result<_, _>>()?,
+            rules: ArcSwap::from_pointee(Rules::new(config, ROOM, None)?),
             origin: Origin {
-                proxies,
+                // The faults were found when the configuration was checked.
+                proxies: config.proxies(ROOM, &mut Faults::new()),
                 ipv6_prefix: config.ipv6_prefix,
             },
-            table: Table::new(keys_max, ticks(&clock)),
-            clock,
-            events,
-            legacy_headers: config.legacy_headers,
-            preflight: config.preflight,
+            fixed: Fixed::of(config),
+            ledger,
             told_peer: AtomicBool::new(false),
             told_proxy: AtomicBool::new(false),
         };
         Ok(Self {
             inner: Arc::new(Inner {
-                callers: CallerResolver::none(),
+                resolvers: Resolvers::default(),
+                writer: RefusalWriter::default(),
                 engine: Arc::new(engine),
             }),
         })
@@ -113,74 +91,130 @@ impl RateLimiter {
     /// The same limiter, which asks `callers` who has signed in. Counts together with this one.
     #[must_use]
     pub fn callers(&self, callers: CallerResolver) -> Self {
+        self.asking(Resolvers {
+            callers,
+            ..self.inner.resolvers.clone()
+        })
+    }
+
+    /// The same limiter, which asks `api_keys` for the key that a request was let in with. Counts together
+    /// with this one.
+    #[must_use]
+    pub fn api_keys(&self, api_keys: ApiKeyResolver) -> Self {
+        self.asking(Resolvers {
+            api_keys,
+            ..self.inner.resolvers.clone()
+        })
+    }
+
+    /// The same limiter, whose layer writes refusals by `writer`. Counts together with this one.
+    #[must_use]
+    pub fn refusals(&self, writer: RefusalWriter) -> Self {
+        let mut inner = Inner::clone(&self.inner);
+        inner.writer = writer;
         Self {
-            inner: Arc::new(Inner {
-                callers,
-                engine: Arc::clone(&self.inner.engine),
-            }),
+            inner: Arc::new(inner),
+        }
+    }
+
+    fn asking(&self, resolvers: Resolvers) -> Self {
+        let mut inner = Inner::clone(&self.inner);
+        inner.resolvers = resolvers;
+        Self {
+            inner: Arc::new(inner),
         }
     }
 
     /// Decides about a request and counts it if it may pass; `None` if no enforced rule speaks of
-    /// it, the limiter is switched off, or it is a CORS preflight and those are not counted.
+    /// it, it is on the list of those who are never limited, the limiter is switched off, or it is a CORS
+    /// preflight and those are not counted.
     ///
-    /// Takes no lock that is held for long and waits for nothing; allocates only if more than four
-    /// rules speak of the request, or the closures that name callers do.
-    #[must_use]
-    pub fn check(&self, request: &RequestView<'_>) -> Option<Decision> {
-        let engine = &*self.inner.engine;
-        if !engine.enabled || (!engine.preflight && is_preflight(request)) {
-            return None;
-        }
-        let subject = Subject::of(*request, &self.inner.callers, &engine.origin);
-        let matched = request.matched_template();
-        let mut charges = Charges::default();
-        for rule in &engine.rules {
-            if rule.speaks_of(request, matched) {
-                let tier = rule.has_tiers().then(|| subject.tier());
-                let (tier, terms) = rule.terms(tier);
-                let owner = subject.owner(&rule.scope);
-                let key = owner.key(rule, tier, engine.table.hasher());
-                let shadow = rule.shadow;
-                charges.push(Charge { key, terms, shadow });
-            }
-        }
-        engine.warn(request, &subject);
-        engine.decide(&charges)
+    /// Counted is when this is called; what is returned is ready at once where memory has the answer, and
+    /// else waits for one round trip to Redis, `redis.command_timeout` at most. Dropping it takes nothing
+    /// back. In memory it takes no lock that is held for long, and allocates only if more than four rules
+    /// speak of the request, or the closures that name callers do.
+    ///
+    /// What a rule counts by the answer is left to the layer: here such a request stays counted as it came.
+    pub fn check(&self, request: &RequestView<'_>) -> Check {
+        Check::new(self.begin(request))
     }
 
-    /// Decides about one request of `key` with the rule called `rule`, without HTTP; `None` if there
-    /// is no such rule or the limiter is switched off. A rule that only watches says what it would
-    /// have said.
+    /// Decides about a request of `key` that takes `cost` tokens from the rule called `rule`, without HTTP;
+    /// `None` if there is no such rule or the limiter is switched off.
     ///
     /// The key is whatever the rule's scope counts by, and shares its bucket with requests: the id of
     /// a caller, a tenant, an address, a custom name; for the scope `global` it means nothing. The
-    /// quota is the rule's own, not a tier's.
-    #[must_use]
-    pub fn check_key(&self, rule: &str, key: &str) -> Option<Decision> {
-        let engine = &*self.inner.engine;
-        let rule = engine.rules.iter().find(|known| &*known.name == rule)?;
-        if !engine.enabled {
-            return None;
-        }
-        let owner = match &rule.scope {
-            Scope::Caller => Owner::Caller(key),
-            Scope::Tenant => Owner::Tenant(key),
-            Scope::Global => Owner::Everybody,
-            Scope::Custom(_) => Owner::Named(Cow::Borrowed(key)),
-            Scope::Ip => key.parse().map_or(Owner::Named(Cow::Borrowed(key)), |ip| {
-                Owner::Ip(masked(ip, engine.origin.ipv6_prefix))
-            }),
-        };
-        let (tier, terms) = rule.terms(None);
-        let key = owner.key(rule, tier, engine.table.hasher());
-        let mut charges = Charges::default();
-        charges.push(Charge {
-            key,
-            terms,
-            shadow: false,
+    /// quota is the rule's own, not a tier's. A rule that only watches lets everything through.
+    pub fn check_key(&self, rule: &str, key: &str, cost: u32) -> Check {
+        let engine = &self.inner.engine;
+        let rules = engine.rules.load();
+        let begun = rules.find(rule).map(|known| {
+            let scope = &known.rule.scope;
+            let owner = Owner::of_key(scope, key, engine.origin.ipv6_prefix);
+            engine.begin_one(known, owner, cost)
         });
-        engine.decide(&charges)
+        Check::new(begun.unwrap_or(Begun::Done(None, None)))
+    }
+
+    /// As [`check_key`](Self::check_key), for an address; IPv6 by the configured prefix.
+    pub fn check_ip(&self, rule: &str, ip: IpAddr, cost: u32) -> Check {
+        let engine = &self.inner.engine;
+        let owner = Owner::Ip(masked(ip.to_canonical(), engine.origin.ipv6_prefix));
+        let rules = engine.rules.load();
+        let begun = rules
+            .find(rule)
+            .map(|known| engine.begin_one(known, owner, cost));
+        Check::new(begun.unwrap_or(Begun::Done(None, None)))
+    }
+
+    /// What [`check`](Self::check) would say, without counting anything: by what this instance knows, which
+    /// in a fleet is what Redis has last told it.
+    #[must_use]
+    pub fn peek(&self, request: &RequestView<'_>) -> Option<Decision> {
+        self.inner.engine.peek(request, &self.inner.resolvers)
+    }
+
+    /// Replaces the rules, the lists and what answers say, while requests come. Buckets are kept: of a rule
+    /// whose quota has changed the same part stays used up, so that nobody gets a fresh burst.
+    ///
+    /// # Errors
+    ///
+    /// All faults of the settings, and those that cannot be changed while the limiter runs: `enabled`,
+    /// `keys_max`, `deny_when_full`, the proxies, `ipv6_prefix`, `penalty`. Then all stays as it was.
+    pub fn reconfigure(&self, config: &RateLimitConfig) -> Result<(), ConfigError> {
+        check(config, &[])?;
+        let engine = &self.inner.engine;
+        engine.check_unchanged(config, ROOM)?;
+        let now = engine.ledger.now();
+        let next = Rules::new(config, ROOM, Some((&engine.rules.load(), now)))?;
+        engine.rules.store(Arc::new(next));
+        Ok(())
+    }
+
+    /// Those who press hardest against their limits, at most 64: the most refused first. Counts are of the
+    /// last minutes, and of this instance.
+    #[must_use]
+    pub fn top(&self, count: usize) -> Vec<TopEntry> {
+        let ledger = &self.inner.engine.ledger;
+        ledger.top.first(count, ledger.now())
+    }
+
+    /// Bans somebody for so long, at most 62 days: here at once, and on all instances as soon as they hear of
+    /// it. `who` is written as in [`TopEntry::who`]: `caller:alice`, `ip:203.0.113.7`, `ip:2001:db8::/64`.
+    /// Returns whether penalties are configured; nothing is done if not.
+    #[must_use = "nobody is banned where penalties are not configured"]
+    pub fn ban(&self, who: &str, lasts: Duration) -> bool {
+        self.inner.engine.ledger.ban(who, lasts)
+    }
+
+    /// Ends a ban, here at once and elsewhere as soon as it is heard of, and forgets its strikes and those of
+    /// former bans. Returns whether this instance knew of a ban.
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "a pardon is asked for its effect"
+    )]
+    pub fn unban(&self, who: &str) -> bool {
+        self.inner.engine.ledger.pardon(who)
     }
 
     /// Whether requests are limited at all.
@@ -192,123 +226,85 @@ impl RateLimiter {
     /// Bytes that the buckets take up: fixed when the limiter was built.
     #[must_use]
     pub fn table_bytes(&self) -> usize {
-        self.inner.engine.table.bytes()
+        self.inner.engine.ledger.table.bytes()
     }
 
     /// How many buckets in use had to make room for others since the limiter was built. If this
     /// grows in quiet times, `keys_max` is too small.
     #[must_use]
     pub fn evictions(&self) -> u64 {
-        self.inner.engine.table.evicted()
+        self.inner.engine.ledger.table.evicted()
     }
 
-    pub(crate) fn legacy_headers(&self) -> bool {
-        self.inner.engine.legacy_headers
-    }
-}
-
-impl Engine {
-    fn decide(&self, charges: &Charges<'_>) -> Option<Decision> {
-        let now = ticks(&self.clock);
-        let taken = take_all(&self.table, now, charges.enforced());
-        if let Some((charge, verdict)) = taken
-            && !verdict.is_allow()
-        {
-            self.events.emit(Event::RateLimitDenied {
-                rule: &charge.terms.rule,
-                shadow: false,
-            });
-            return Some(Decision::Deny(Standing::of(charge.terms, verdict)));
-        }
-        for charge in charges.enforced() {
-            let rule = &*charge.terms.rule;
-            self.events.emit(Event::RateLimitAllowed { rule });
-        }
-        // Rules that watch see only what the others let through, as they would if enforced.
-        for charge in charges.watching() {
-            let rule = &*charge.terms.rule;
-            let verdict = self.table.charge(charge.key, now, charge.terms.limit);
-            self.events.emit(match verdict.is_allow() {
-                true => Event::RateLimitAllowed { rule },
-                false => Event::RateLimitDenied { rule, shadow: true },
-            });
-        }
-        taken.map(|(charge, verdict)| Decision::Allow(Standing::of(charge.terms, verdict)))
+    pub(crate) fn begin(&self, request: &RequestView<'_>) -> Begun {
+        self.inner.engine.begin(request, &self.inner.resolvers)
     }
 
-    /// Tells what makes clients indistinguishable.
-    fn warn(&self, request: &RequestView<'_>, subject: &Subject<'_>) {
-        if subject.lacks_peer() {
-            self.events.emit(Event::PeerUnknown);
-            self.warn_once(&self.told_peer, TOLD_PEER);
-        }
-        if self.origin.proxies.trusts_nobody()
-            && !self.told_proxy.load(Ordering::Relaxed)
-            && subject.asked_peer().is_some_and(is_private)
-            && [ProxyHeader::XForwardedFor, ProxyHeader::Forwarded]
-                .iter()
-                .any(|header| request.headers.contains_key(header.name()))
-        {
-            self.warn_once(&self.told_proxy, TOLD_PROXY);
-        }
+    pub(crate) fn writer(&self) -> &RefusalWriter {
+        &self.inner.writer
     }
 
-    fn warn_once(&self, told: &AtomicBool, text: &str) {
-        if !told.load(Ordering::Relaxed) && !told.swap(true, Ordering::Relaxed) {
-            self.events.emit(Event::Warning { text });
-        }
+    pub(crate) fn rules(&self) -> arc_swap::Guard<Arc<Rules>> {
+        self.inner.engine.rules.load()
     }
 }
 
-/// Now, in the table's ticks.
-fn ticks(clock: &Clock) -> u64 {
-    clock.now().as_nanos() / 1000
+/// All faults of the settings.
+pub(crate) fn check(config: &RateLimitConfig, known_routes: &[String]) -> Result<(), ConfigError> {
+    let mut faults = Faults::new();
+    config.check(ROOM, &mut faults);
+    config.check_routes(ROOM, known_routes, &mut faults);
+    faults.into_result()
 }
 
-/// Fetch standard, "CORS-preflight request": a preflight is an `OPTIONS` request with `Origin` and
-/// `Access-Control-Request-Method`.
-fn is_preflight(request: &RequestView<'_>) -> bool {
-    request.method == Method::OPTIONS
-        && request.headers.contains_key(header::ORIGIN)
-        && request
-            .headers
-            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
-}
-
-/// Whether an address is one that proxies in the same network have.
-const fn is_private(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+/// Empty books, kept by this instance alone.
+pub(crate) fn books(config: &RateLimitConfig, clock: Clock, events: Events) -> Ledger {
+    let keys_max = if config.enabled {
+        config.keys_max
+    } else {
+        KEYS_DISABLED
+    };
+    let now = ticks(&clock);
+    let penalties = config.penalty.as_ref().filter(|_| config.enabled);
+    Ledger {
+        table: Arc::new(Table::new(keys_max, !config.deny_when_full, now)),
+        calendar: Calendar::new(),
+        penalties: penalties.map(|penalty| PenaltyBox::new(penalty.terms(), keys_max, now)),
+        top: TopList::default(),
+        clock,
+        events,
+        #[cfg(feature = "redis")]
+        shared: None,
     }
 }
 
 impl fmt::Debug for RateLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let engine = &*self.inner.engine;
-        let rules = engine.rules.iter().map(|rule| &*rule.name);
-        f.debug_struct("RateLimiter")
-            .field("enabled", &engine.enabled)
-            .field("rules", &rules.collect::<Vec<_>>())
-            .field("table", &engine.table)
-            .finish_non_exhaustive()
+        f.debug_tuple("RateLimiter")
+            .field(&self.inner.engine)
+            .finish()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+    use std::future::Future;
     use std::net::SocketAddr;
+    use std::pin::pin;
     use std::sync::Mutex;
+    use std::task::{Context, Poll, Waker};
     use std::time::Duration;
 
-    use http::Request;
+    use http::{Method, Request};
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::event::Recorder;
+    use crate::event::{Event, Recorder};
     use crate::identity::{Caller, PeerAddr};
     use crate::rate_limit::quota::Quota;
     use crate::rate_limit::rule::Rule;
+    use crate::rate_limit::scope::Scope;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -322,6 +318,15 @@ mod tests {
                 other => format!("{other:?}"),
             };
             self.0.lock().unwrap().push(text);
+        }
+    }
+
+    /// What memory has the answer to.
+    fn now(check: Check) -> Option<Decision> {
+        let mut context = Context::from_waker(Waker::noop());
+        match pin!(check).poll(&mut context) {
+            Poll::Ready(decision) => decision,
+            Poll::Pending => panic!("waits"),
         }
     }
 
@@ -364,7 +369,7 @@ mod tests {
     fn passes(limiter: &RateLimiter, request: &Request<()>) -> usize {
         let view = RequestView::of(request);
         (0..50)
-            .take_while(|_| limiter.check(&view).is_some_and(|d| d.is_allow()))
+            .take_while(|_| now(limiter.check(&view)).is_some_and(|d| d.is_allow()))
             .count()
     }
 
@@ -377,8 +382,8 @@ mod tests {
         let (limiter, hand, heard) = limiter(&config);
         let login = from("203.0.113.7", "/login");
         assert_eq!(passes(&limiter, &login), 2);
-        let denied = limiter.check(&RequestView::of(&login)).unwrap();
-        let standing = denied.standing();
+        let denied = now(limiter.check(&RequestView::of(&login))).unwrap();
+        let standing = denied.standing().unwrap();
         assert_eq!(
             (standing.rule(), standing.limit(), standing.remaining()),
             ("login", 2, 0)
@@ -513,7 +518,7 @@ mod tests {
         let (alone, _hand, _heard) =
             self::limiter(&only(vec![Rule::new("new", at_once(1)).shadow(true)]));
         for _ in 0..3 {
-            assert!(alone.check(&RequestView::of(&request)).is_none());
+            assert!(now(alone.check(&RequestView::of(&request))).is_none());
         }
     }
 
@@ -541,7 +546,7 @@ mod tests {
                 let headers = request.headers_mut();
                 headers.insert("x-forwarded-for", "1.2.3.4".parse().unwrap());
             }
-            let _ = limiter.check(&RequestView::of(&request));
+            let _ = now(limiter.check(&RequestView::of(&request)));
             let heard = heard.0.lock().unwrap();
             heard.iter().filter(|event| *event == "Warning").count()
         };
@@ -562,11 +567,11 @@ mod tests {
             let mut options = from("203.0.113.7", "/");
             *options.method_mut() = Method::OPTIONS;
             // Plain `OPTIONS` is a request like any other.
-            assert!(limiter.check(&RequestView::of(&options)).is_some());
+            assert!(now(limiter.check(&RequestView::of(&options))).is_some());
             let headers = options.headers_mut();
             headers.insert("origin", "https://a.test".parse().unwrap());
             headers.insert("access-control-request-method", "PUT".parse().unwrap());
-            let counted = limiter.check(&RequestView::of(&options)).is_some();
+            let counted = now(limiter.check(&RequestView::of(&options))).is_some();
             assert_eq!(counted, preflight);
         }
     }
@@ -579,7 +584,8 @@ mod tests {
             Rule::new("all", at_once(20)).scope(Scope::Global),
         ]);
         let (limiter, _hand, _heard) = limiter(&config);
-        let allows = |rule: &str, key: &str| limiter.check_key(rule, key).unwrap().is_allow();
+        let allows =
+            |rule: &str, key: &str| now(limiter.check_key(rule, key, 1)).unwrap().is_allow();
         assert_eq!(passes(&limiter, &by(Caller::new("a"))), 3);
         assert!(!allows("callers", "a"));
         assert!(allows("callers", "b"));
@@ -594,7 +600,7 @@ mod tests {
             (0..50).filter(|at| allows("all", &at.to_string())).count(),
             17
         );
-        assert!(limiter.check_key("none", "a").is_none());
+        assert!(now(limiter.check_key("none", "a", 1)).is_none());
     }
 
     #[test]
@@ -605,12 +611,8 @@ mod tests {
             ..only(vec![Rule::new("r", at_once(1))])
         };
         let (limiter, _hand, heard) = limiter(&config);
-        assert!(
-            limiter
-                .check(&RequestView::of(&from("203.0.113.7", "/")))
-                .is_none()
-        );
-        assert!(limiter.check_key("r", "a").is_none());
+        assert!(now(limiter.check(&RequestView::of(&from("203.0.113.7", "/")))).is_none());
+        assert!(now(limiter.check_key("r", "a", 1)).is_none());
         assert!(!limiter.is_enabled());
         assert!(limiter.table_bytes() < 1000);
         assert!(heard.0.lock().unwrap().is_empty());

@@ -55,30 +55,95 @@
 //!
 //! **Without HTTP**, [`RateLimiter::check_key`] counts anything that has a name.
 
+#[cfg(feature = "redis")]
+mod ask;
+#[cfg(feature = "redis")]
+mod ban_talk;
+#[cfg(feature = "redis")]
+mod bans;
+mod body;
+mod calendar;
 mod charges;
+mod check;
 mod compiled;
 mod config;
+mod cost;
+mod count;
 mod decision;
+mod digest;
+mod engine;
+mod escape;
+mod fingerprint;
+#[cfg(feature = "redis")]
+mod fleet;
+#[cfg(feature = "redis")]
+mod flights;
+mod future;
 mod gcra;
 mod headers;
+mod here;
+#[cfg(feature = "redis")]
+mod join;
 mod layer;
+#[cfg(feature = "redis")]
+mod leases;
+mod ledger;
 mod limiter;
+mod lists;
+mod mode;
+#[cfg(feature = "redis")]
+mod outage;
+mod owner;
+mod penalty;
+mod penalty_config;
 mod period;
+#[cfg(feature = "redis")]
+mod presence;
+mod preset;
 mod quota;
 mod rule;
+mod rule_text;
+mod rules;
 mod scope;
+#[cfg(feature = "redis")]
+mod script;
 mod service;
+mod settle;
+#[cfg(feature = "redis")]
+mod shared;
 mod slot;
 mod subject;
 mod table;
 mod terms;
+#[cfg(all(test, feature = "redis"))]
+#[path = "../../tests/it/redis/mod.rs"]
+mod test_redis;
+mod ticks;
+#[cfg(feature = "redis")]
+mod together;
+mod top;
+#[cfg(all(test, feature = "redis"))]
+mod twin;
+mod who;
+mod writer;
 
+pub use body::RateLimitBody;
+pub use check::Check;
 pub use config::RateLimitConfig;
+pub use cost::{Cost, CustomCost, RequestCost};
+pub use count::{Count, CustomCount, ResponseView};
 pub use decision::{Decision, Standing};
+pub use future::RateLimitFuture;
+#[cfg(feature = "redis")]
+pub use join::RateLimitParts;
 pub use layer::RateLimitLayer;
 pub use limiter::RateLimiter;
+pub use mode::Mode;
+pub use penalty_config::PenaltyConfig;
 pub use period::Period;
 pub use quota::{Quota, Requests};
 pub use rule::Rule;
 pub use scope::{CustomScope, Scope};
-pub use service::{RateLimitFuture, RateLimitService};
+pub use service::RateLimitService;
+pub use top::TopEntry;
+pub use writer::RefusalWriter;

@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 
 use http::Method;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::error::Faults;
+use crate::identity::TIER_ANONYMOUS;
+use crate::rate_limit::cost::RequestCost;
+use crate::rate_limit::count::Count;
+use crate::rate_limit::mode::Mode;
 use crate::rate_limit::quota::{Quota, QuotaFields};
 use crate::rate_limit::scope::Scope;
 use crate::route::Route;
 
-/// The longest name of a rule.
+/// The longest name of a rule or a tier.
 const NAME_BYTES_MAX: usize = 64;
 
 /// A rule of the limiter. All rules that speak of a request must let it through.
@@ -30,32 +34,41 @@ const NAME_BYTES_MAX: usize = 64;
 /// ```
 ///
 /// In files: `{"name": "login", "route": "/login", "methods": ["POST"], "scope": "ip",
-/// "quota": {"requests": 5, "per_ms": 3600000}, "tiers": {"premium": {..}}, "shadow": false}`, of
-/// which `name` and `quota` must be given.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// "quota": {"requests": 5, "per_ms": 3600000}, "tiers": {"premium": {..}}, "count": "failures",
+/// "cost": "one", "mode": "exact", "shadow": false}`, of which `name` and a `quota` or `tiers` must be
+/// given; or a preset with what differs, `{"preset": "search", "route": "/notes/search"}`. The presets are
+/// `authentication`, `search`, `crud_read`, `crud_write`, `crud_delete`, `public`, `users` and `plans`: see
+/// [`Rule::search`] and the others.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Rule {
-    /// Tells the rule from all others, in header fields and figures: 1 to 64 printable ASCII
-    /// characters other than `"` and `\`.
+    /// Tells the rule from all others, in header fields, figures and Redis: 1 to 64 printable ASCII
+    /// characters other than `"` and `\`. Buckets go by it: a rule that is given another name begins anew.
     pub name: String,
     /// The path template that it speaks of, as axum writes them; all paths if none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
     /// The methods that it speaks of; all if none. `GET` includes `HEAD`, which runs the same
     /// handlers.
-    #[serde(default)]
     pub methods: Vec<String>,
     /// Whom it counts against; by default the caller, or the client's IP if nobody has signed in.
-    #[serde(default)]
     pub scope: Scope,
-    /// How many it lets through, unless the caller's tier has another quota.
-    pub quota: Quota,
+    /// How many it lets through, unless the caller's tier has another quota. Without it only `tiers` have
+    /// quotas: then `anonymous` and all of
+    /// [`known_tiers`](crate::rate_limit::RateLimitConfig::known_tiers) must have one, and a caller of a
+    /// tier that is none of them gets the smallest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
     /// Quotas by tier. Requests nobody has signed in for are of tier `anonymous`. A caller that
     /// changes tiers keeps its bucket, with what was used up of it in time.
-    #[serde(default)]
     pub tiers: BTreeMap<String, Quota>,
+    /// Which requests stay counted, told by their answers; all by default.
+    pub count: Count,
+    /// How many tokens of the quota a request takes; one by default.
+    pub cost: RequestCost,
+    /// How exactly a fleet counts together, if not as the configuration's `mode` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
     /// Whether it only watches: it counts and tells events, but lets everything through.
-    #[serde(default)]
     pub shadow: bool,
 }
 
@@ -64,12 +77,29 @@ impl Rule {
     #[must_use]
     pub fn new(name: impl Into<String>, quota: Quota) -> Self {
         Self {
+            quota: Some(quota),
+            ..Self::by_tier(name, BTreeMap::<String, Quota>::new())
+        }
+    }
+
+    /// A rule for all requests, per caller, with quotas for these tiers only. `anonymous` must be among
+    /// them, and all known tiers if those are configured.
+    #[must_use]
+    pub fn by_tier<T: Into<String>>(
+        name: impl Into<String>,
+        tiers: impl IntoIterator<Item = (T, Quota)>,
+    ) -> Self {
+        let tiers = tiers.into_iter();
+        Self {
             name: name.into(),
             route: None,
             methods: Vec::new(),
             scope: Scope::default(),
-            quota,
-            tiers: BTreeMap::new(),
+            quota: None,
+            tiers: tiers.map(|(tier, quota)| (tier.into(), quota)).collect(),
+            count: Count::default(),
+            cost: RequestCost::default(),
+            mode: None,
             shadow: false,
         }
     }
@@ -103,6 +133,27 @@ impl Rule {
         self
     }
 
+    /// The same rule, which keeps only these requests counted.
+    #[must_use]
+    pub fn count(mut self, count: Count) -> Self {
+        self.count = count;
+        self
+    }
+
+    /// The same rule, whose requests take this many tokens.
+    #[must_use]
+    pub fn cost(mut self, cost: RequestCost) -> Self {
+        self.cost = cost;
+        self
+    }
+
+    /// The same rule, counted over a fleet in this way.
+    #[must_use]
+    pub const fn mode(mut self, mode: Mode) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+
     /// The same rule, watching only or enforced.
     #[must_use]
     pub const fn shadow(mut self, shadow: bool) -> Self {
@@ -111,7 +162,7 @@ impl Rule {
     }
 
     /// Notes what is wrong with the rule, which stands at `path` in its configuration.
-    pub(crate) fn check(&self, path: &str, faults: &mut Faults) {
+    pub(crate) fn check(&self, path: &str, known_tiers: &[String], faults: &mut Faults) {
         if !is_name(&self.name) {
             let allowed = "must be 1 to 64 printable ASCII characters other than \" and \\";
             faults.add(format!("{path}.name"), format!("{:?}", self.name), allowed);
@@ -131,9 +182,31 @@ impl Rule {
                 );
             }
         }
-        self.quota
-            .check(QuotaFields::at(&format!("{path}.quota")), faults);
-        check_tiers(&self.tiers, path, faults);
+        match &self.quota {
+            Some(quota) => quota.check(QuotaFields::at(&format!("{path}.quota")), faults),
+            None => self.check_every_tier(path, known_tiers, faults),
+        }
+        check_tiers(&self.tiers, known_tiers, path, faults);
+        if self.cost.is_known_late() && self.count != Count::All {
+            let allowed = format!(
+                "contradicts the cost {:?}, which is known only after the answer: count all, and let \
+                 the handler tell a cost of 0 for what does not count",
+                self.cost.name()
+            );
+            faults.add(format!("{path}.count"), self.count.name(), allowed);
+        }
+    }
+
+    /// Notes every tier for which a rule without a quota of its own has none either.
+    fn check_every_tier(&self, path: &str, known_tiers: &[String], faults: &mut Faults) {
+        let known = known_tiers.iter().map(String::as_str);
+        for tier in known.chain([TIER_ANONYMOUS]) {
+            if !self.tiers.contains_key(tier) {
+                let allowed = "tier without quota: must be among the tiers, or the rule must have a \
+                               quota for all others";
+                faults.add(format!("{path}.tiers"), tier, allowed);
+            }
+        }
     }
 
     /// The methods that it speaks of; empty for all.
@@ -150,18 +223,29 @@ impl Rule {
     }
 }
 
-/// Notes tiers without a name, and what is wrong with their quotas.
-pub(crate) fn check_tiers(tiers: &BTreeMap<String, Quota>, path: &str, faults: &mut Faults) {
+/// Notes tiers without a proper name, those that are not known, and what is wrong with their quotas.
+pub(crate) fn check_tiers(
+    tiers: &BTreeMap<String, Quota>,
+    known_tiers: &[String],
+    path: &str,
+    faults: &mut Faults,
+) {
     for (tier, quota) in tiers {
-        if tier.trim().is_empty() {
-            faults.add(
-                format!("{path}.tiers"),
-                format!("{tier:?}"),
-                "must be a tier's name",
-            );
+        if !is_tier(tier) {
+            let allowed = "must be a tier's name, of 1 to 64 bytes";
+            faults.add(format!("{path}.tiers"), format!("{tier:?}"), allowed);
+        } else if !(known_tiers.is_empty() || tier == TIER_ANONYMOUS || known_tiers.contains(tier))
+        {
+            let allowed = format!("is none of known_tiers: {}", known_tiers.join(", "));
+            faults.add(format!("{path}.tiers"), tier, allowed);
         }
         quota.check(QuotaFields::at(&format!("{path}.tiers.{tier}")), faults);
     }
+}
+
+/// Whether a tier may be called this.
+pub(crate) fn is_tier(name: &str) -> bool {
+    !name.trim().is_empty() && name.len() <= NAME_BYTES_MAX
 }
 
 /// RFC 9651 §3.3.3: strings hold printable ASCII; the two that would need escapes are left out.
@@ -188,40 +272,19 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    #[test]
-    fn a_rule_reads_from_a_file() {
-        let rule: Rule = serde_json::from_str(
-            r#"{"name": "login", "route": "/login", "methods": ["POST"], "scope": "ip",
-                "quota": {"requests": 5, "per_ms": 60000},
-                "tiers": {"premium": {"requests": 15, "per_ms": 60000, "burst": 3}},
-                "shadow": true}"#,
-        )
-        .unwrap();
-        let built = Rule::new("login", Quota::requests(5).per(MINUTE))
-            .route("/login")
-            .methods([Method::POST])
-            .scope(Scope::Ip)
-            .tier("premium", Quota::requests(15).per(MINUTE).burst(3))
-            .shadow(true);
-        assert_eq!(rule, built);
-        let text = serde_json::to_string(&built).unwrap();
-        assert_eq!(serde_json::from_str::<Rule>(&text).unwrap(), built);
-        let short = r#"{"name": "all", "quota": {"requests": 5, "per_ms": 60000}}"#;
-        let short: Rule = serde_json::from_str(short).unwrap();
-        assert_eq!(short, Rule::new("all", Quota::requests(5).per(MINUTE)));
+    fn faults(rule: &Rule, known_tiers: &[&str]) -> Vec<(String, String)> {
+        let known: Vec<String> = known_tiers.iter().map(ToString::to_string).collect();
+        let mut faults = Faults::new();
+        rule.check("r", &known, &mut faults);
+        let error = faults.into_result().err();
+        let found = error.iter().flat_map(|error| error.faults());
+        found
+            .map(|fault| (fault.field.clone(), fault.value.clone()))
+            .collect()
     }
 
-    #[test]
-    fn an_unknown_field_or_scope_is_refused() {
-        for text in [
-            r#"{"name": "a"}"#,
-            r#"{"name": "a", "quota": {"requests": 5, "per_ms": 1}, "scope": "custom"}"#,
-            r#"{"name": "a", "quota": {"requests": 5, "per_ms": 1}, "scope": "IP"}"#,
-            r#"{"name": "a", "quota": {"requests": 5, "per_ms": 1}, "path": "/"}"#,
-            r#"{"name": "a", "quota": {"requests": 5, "per_ms": 1}, "tiers": {"b": null}}"#,
-        ] {
-            assert!(serde_json::from_str::<Rule>(text).is_err(), "{text}");
-        }
+    fn fields(found: &[(String, String)]) -> Vec<&str> {
+        found.iter().map(|(field, _)| field.as_str()).collect()
     }
 
     #[test]
@@ -229,14 +292,11 @@ mod tests {
         let mut rule = Rule::new("a\"b", Quota::requests(0).per(MINUTE))
             .route("login")
             .tier("free", Quota::requests(1).per(Duration::ZERO))
-            .tier(" ", Quota::requests(1).per(MINUTE));
+            .tier(" ", Quota::requests(1).per(MINUTE))
+            .tier("t".repeat(65), Quota::requests(1).per(MINUTE));
         rule.methods = ["GET", "get", "", "A B"].map(str::to_owned).to_vec();
-        let mut faults = Faults::new();
-        rule.check("r", &mut faults);
-        let error = faults.into_result().unwrap_err();
-        let fields: Vec<_> = error.faults().iter().map(|f| f.field.as_str()).collect();
         assert_eq!(
-            fields,
+            fields(&faults(&rule, &[])),
             [
                 "r.name",
                 "r.route",
@@ -245,9 +305,69 @@ mod tests {
                 "r.methods[3]",
                 "r.quota.requests",
                 "r.tiers",
-                "r.tiers.free.per_ms"
+                "r.tiers.free.per_ms",
+                "r.tiers",
             ]
         );
+    }
+
+    #[test]
+    fn a_tier_without_quota_and_one_that_nobody_knows_are_faults() {
+        let quota = Quota::requests(1).per(MINUTE);
+        let nobody: [(&str, Quota); 0] = [];
+        for (rule, known, missing) in [
+            (Rule::by_tier("a", nobody), &[][..], &["anonymous"][..]),
+            (Rule::by_tier("a", [("anonymous", quota)]), &[], &[]),
+            (
+                Rule::by_tier("a", [("free", quota)]),
+                &["free", "pro"],
+                &["pro", "anonymous"],
+            ),
+            (
+                Rule::by_tier("a", [("free", quota), ("anonymous", quota)]),
+                &["free"],
+                &[],
+            ),
+            // With a quota for all others nobody can be left without one.
+            (Rule::new("a", quota), &["free", "pro"], &[]),
+            (
+                Rule::new("a", quota).tier("fere", quota),
+                &["free"],
+                &["fere"],
+            ),
+            (Rule::new("a", quota).tier("fere", quota), &[], &[]),
+            (
+                Rule::new("a", quota).tier("anonymous", quota),
+                &["free"],
+                &[],
+            ),
+        ] {
+            let found = faults(&rule, known);
+            let met: Vec<_> = found.iter().map(|(_, value)| value.as_str()).collect();
+            assert_eq!(met, missing, "{rule:?}");
+            assert!(fields(&found).iter().all(|field| *field == "r.tiers"));
+        }
+    }
+
+    #[test]
+    fn what_is_counted_by_the_answer_cannot_cost_what_is_known_after_it() {
+        let rule = Rule::new("a", Quota::requests(1).per(MINUTE));
+        let costs = [
+            (RequestCost::One, true),
+            (RequestCost::by(|_| 2), true),
+            (RequestCost::Told, false),
+            (RequestCost::BodyBytes, false),
+        ];
+        for (cost, sound) in costs {
+            let counts = [Count::Failures, Count::Successes, Count::when(|_| true)];
+            for count in counts {
+                let rule = rule.clone().cost(cost.clone()).count(count);
+                let found = faults(&rule, &[]);
+                let expected: &[&str] = if sound { &[] } else { &["r.count"] };
+                assert_eq!(fields(&found), expected, "{rule:?}");
+            }
+            assert_eq!(faults(&rule.clone().cost(cost), &[]), []);
+        }
     }
 
     #[test]

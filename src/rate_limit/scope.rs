@@ -13,7 +13,7 @@ use crate::identity::RequestView;
 /// Where a request lacks what a scope asks for, the client's IP stands in for it, so that leaving a
 /// key or a login away is never a way around a rule.
 ///
-/// In files: `ip`, `caller`, `tenant` or `global`.
+/// In files: `ip`, `caller` (or `user`), `tenant`, `api_key`, `fingerprint` or `global`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
@@ -26,6 +26,19 @@ pub enum Scope {
     Caller,
     /// All callers of a tenant together. A caller without a tenant is one by itself.
     Tenant,
+    /// The API key that the request was let in with: an [`ApiKey`](crate::identity::ApiKey) in its
+    /// extensions, or what the closure of [`KeepBuilder::api_keys`](crate::KeepBuilder::api_keys)
+    /// says. Never a field as the client sent it.
+    ApiKey,
+    /// The client's IP together with what its browser or library says of itself in every request
+    /// (`User-Agent`, `Accept-Language`, `Accept-Encoding`, `Sec-CH-UA`, `Sec-CH-UA-Platform`).
+    ///
+    /// It keeps people apart who share an address, an office or a mobile network, and have not signed in.
+    /// It identifies nobody: two alike machines behind one address share a bucket, and a client may say of
+    /// itself what it likes, with every request anew. Of one address no more than 256 are therefore told
+    /// apart, so that this multiplies a quota and never lifts it; a rule of scope `ip` beside it bounds
+    /// the whole.
+    Fingerprint,
     /// Everybody together, per tier with a quota of its own.
     Global,
     /// What a closure says; see [`Scope::custom`].
@@ -91,6 +104,8 @@ impl From<Scope> for String {
             Scope::Ip => "ip",
             Scope::Caller => "caller",
             Scope::Tenant => "tenant",
+            Scope::ApiKey => "api_key",
+            Scope::Fingerprint => "fingerprint",
             Scope::Global => "global",
             // Written for whoever looks at a configuration; it does not read back.
             Scope::Custom(_) => "custom",
@@ -105,12 +120,38 @@ impl TryFrom<String> for Scope {
     fn try_from(text: String) -> Result<Self, String> {
         match text.as_str() {
             "ip" => Ok(Self::Ip),
-            "caller" => Ok(Self::Caller),
+            "caller" | "user" => Ok(Self::Caller),
             "tenant" => Ok(Self::Tenant),
+            "api_key" => Ok(Self::ApiKey),
+            "fingerprint" => Ok(Self::Fingerprint),
             "global" => Ok(Self::Global),
             _ => Err(format!(
-                "unknown scope {text:?}: must be ip, caller, tenant or global"
+                "unknown scope {text:?}: must be ip, caller, tenant, api_key, fingerprint or global"
             )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_name_all_but_closures() {
+        for (text, scope) in [
+            ("ip", Scope::Ip),
+            ("caller", Scope::Caller),
+            ("tenant", Scope::Tenant),
+            ("api_key", Scope::ApiKey),
+            ("fingerprint", Scope::Fingerprint),
+            ("global", Scope::Global),
+        ] {
+            assert_eq!(Scope::try_from(text.to_owned()).as_ref(), Ok(&scope));
+            assert_eq!(String::from(scope), text);
+        }
+        assert_eq!(Scope::try_from("user".to_owned()), Ok(Scope::Caller));
+        for text in ["custom", "IP", "", "apikey"] {
+            assert!(Scope::try_from(text.to_owned()).is_err(), "{text}");
         }
     }
 }

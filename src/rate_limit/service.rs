@@ -1,20 +1,19 @@
 //! The limiter before a service.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http::{Request, Response};
-use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::identity::RequestView;
-use crate::rate_limit::decision::{Decision, Standing};
-use crate::rate_limit::headers::announce;
+use crate::rate_limit::body::RateLimitBody;
+use crate::rate_limit::decision::Decision;
+use crate::rate_limit::engine::Begun;
+use crate::rate_limit::future::{Pass, RateLimitFuture, refusal};
+use crate::rate_limit::headers::Fields;
 use crate::rate_limit::limiter::RateLimiter;
-use crate::refusal::Refusal;
-use crate::response::{AnswerBody, refuse};
+#[cfg(feature = "redis")]
+use crate::rate_limit::{together::Asking, writer::RefusalWriter};
 
 /// Passes requests on as far as its limiter allows; see the [module](crate::rate_limit).
 ///
@@ -33,99 +32,67 @@ impl<S> RateLimitService<S> {
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for RateLimitService<S>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    ReqBody: Send + 'static,
+    ResBody: Send + 'static,
 {
-    type Response = Response<AnswerBody<ResBody>>;
+    type Response = Response<RateLimitBody<ResBody>>;
     type Error = S::Error;
-    type Future = RateLimitFuture<S::Future, ResBody>;
+    type Future = RateLimitFuture<S::Future, ResBody, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let legacy = self.limiter.legacy_headers();
-        let journey = match self.limiter.check(&RequestView::of(&request)) {
-            Some(Decision::Deny(standing)) => Journey::Ready {
-                response: Some(refusal(&standing, legacy)),
-            },
-            Some(Decision::Allow(standing)) => Journey::Forward {
-                inner: self.inner.call(request),
-                standing: Some(standing),
-                legacy,
-            },
-            None => Journey::Forward {
-                inner: self.inner.call(request),
-                standing: None,
-                legacy,
-            },
-        };
-        RateLimitFuture { journey }
-    }
-}
-
-/// The answer to a request over its quota. RFC 6585 §4: "MAY include a Retry-After header
-/// indicating how long to wait before making a new request".
-fn refusal<B>(standing: &Standing, legacy: bool) -> Response<AnswerBody<B>> {
-    let mut response = refuse(Refusal::OverQuota {
-        rule: Arc::clone(&standing.terms().rule),
-        retry_after: standing.retry_after(),
-    });
-    announce(response.headers_mut(), standing, legacy);
-    response
-}
-
-pin_project! {
-    /// The future of a [`RateLimitService`].
-    #[derive(Debug)]
-    pub struct RateLimitFuture<F, B> {
-        #[pin]
-        journey: Journey<F, B>,
-    }
-}
-
-pin_project! {
-    #[project = JourneyProj]
-    #[derive(Debug)]
-    enum Journey<F, B> {
-        // Refused.
-        Ready {
-            response: Option<Response<AnswerBody<B>>>,
-        },
-        // Let through.
-        Forward {
-            #[pin]
-            inner: F,
-            standing: Option<Standing>,
-            legacy: bool,
-        },
-    }
-}
-
-impl<F, B, E> Future for RateLimitFuture<F, B>
-where
-    F: Future<Output = Result<Response<B>, E>>,
-{
-    type Output = Result<Response<AnswerBody<B>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().journey.project() {
-            JourneyProj::Ready { response } => match response.take() {
-                Some(response) => Poll::Ready(Ok(response)),
-                // Polled after its end, which a future may answer as it likes, but not by panicking.
-                None => Poll::Pending,
-            },
-            JourneyProj::Forward {
-                inner,
-                standing,
-                legacy,
-            } => {
-                let mut response = ready!(inner.poll(cx))?.map(AnswerBody::service);
-                if let Some(standing) = standing {
-                    announce(response.headers_mut(), standing, *legacy);
-                }
-                Poll::Ready(Ok(response))
+        let fields = Fields::of(&self.limiter.rules());
+        match self.limiter.begin(&RequestView::of(&request)) {
+            Begun::Done(Some(decision), _) if !decision.is_allow() => {
+                RateLimitFuture::refused(refusal(&decision, fields, self.limiter.writer()))
+            }
+            Begun::Done(decision, settlement) => {
+                let standing = decision.and_then(Decision::into_standing);
+                let pass = Pass {
+                    standing,
+                    settlement,
+                    fields,
+                };
+                RateLimitFuture::passed(self.inner.call(request), pass)
+            }
+            #[cfg(feature = "redis")]
+            Begun::Asking(asking) => {
+                // The clone may not be ready; the one that is goes with the request.
+                let clone = self.inner.clone();
+                let ready = std::mem::replace(&mut self.inner, clone);
+                let writer = self.limiter.writer().clone();
+                let slow = go_on(asking, (ready, request), (fields, writer));
+                RateLimitFuture::slow(Box::pin(slow))
             }
         }
     }
+}
+
+/// Goes on with a request once Redis has answered.
+#[cfg(feature = "redis")]
+async fn go_on<S, ReqBody, ResBody>(
+    mut asking: Box<Asking>,
+    (mut ready, request): (S, Request<ReqBody>),
+    (fields, writer): (Fields, RefusalWriter),
+) -> Result<Response<RateLimitBody<ResBody>>, S::Error>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+{
+    let outcome = (&mut *asking).await;
+    let (decision, settlement) = outcome.finish(asking.ledger());
+    if let Some(decision) = decision.as_ref().filter(|decision| !decision.is_allow()) {
+        return Ok(refusal(decision, fields, &writer));
+    }
+    let mut pass = Pass {
+        standing: decision.and_then(Decision::into_standing),
+        settlement,
+        fields,
+    };
+    Ok(pass.deliver(ready.call(request).await?))
 }

@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::hash::Hasher;
 use std::net::IpAddr;
 
 use crate::identity::{
-    Caller, CallerResolver, RequestView, TIER_ANONYMOUS, TrustedProxies, masked, peer_ip,
+    ApiKeyResolver, Caller, CallerResolver, RequestView, TIER_ANONYMOUS, TrustedProxies, masked,
+    peer_ip,
 };
-use crate::rate_limit::compiled::CompiledRule;
+use crate::rate_limit::fingerprint::fingerprint;
+use crate::rate_limit::owner::Owner;
 use crate::rate_limit::scope::Scope;
 
 /// How clients are told apart by their addresses.
@@ -18,46 +19,47 @@ pub(crate) struct Origin {
     pub(crate) ipv6_prefix: u8,
 }
 
-/// Whose bucket it is.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Owner<'a> {
-    /// The client at this address, masked.
-    Ip(IpAddr),
-    /// All those whose address is not known.
-    Unknown,
-    Caller(&'a str),
-    Tenant(&'a str),
-    Everybody,
-    Named(Cow<'a, str>),
+/// Whom the application asks who a request comes from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Resolvers {
+    pub(crate) callers: CallerResolver,
+    pub(crate) api_keys: ApiKeyResolver,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 struct Address {
     peer: IpAddr,
+    /// The client's, whole.
+    whole: IpAddr,
+    /// The client's, masked.
     client: IpAddr,
 }
 
 /// A request, and what has been found out about who sent it.
 pub(crate) struct Subject<'a> {
     request: RequestView<'a>,
-    callers: &'a CallerResolver,
+    resolvers: &'a Resolvers,
     origin: &'a Origin,
     caller: OnceCell<Option<Cow<'a, Caller>>>,
+    api_key: OnceCell<Option<Cow<'a, str>>>,
     address: OnceCell<Option<Address>>,
+    print: OnceCell<u8>,
 }
 
 impl<'a> Subject<'a> {
     pub(crate) const fn of(
         request: RequestView<'a>,
-        callers: &'a CallerResolver,
+        resolvers: &'a Resolvers,
         origin: &'a Origin,
     ) -> Self {
         Self {
             request,
-            callers,
+            resolvers,
             origin,
             caller: OnceCell::new(),
+            api_key: OnceCell::new(),
             address: OnceCell::new(),
+            print: OnceCell::new(),
         }
     }
 
@@ -75,6 +77,10 @@ impl<'a> Subject<'a> {
                 Some(tenant) => Owner::Tenant(tenant),
                 None => Owner::Caller(&caller.id),
             }),
+            Scope::ApiKey => self.api_key().map(Owner::Key),
+            Scope::Fingerprint => self
+                .address()
+                .map(|address| Owner::Print(address.client, self.print(address.client))),
             Scope::Global => Some(Owner::Everybody),
             Scope::Custom(custom) => custom.name(&self.request).map(Owner::Named),
         };
@@ -95,47 +101,165 @@ impl<'a> Subject<'a> {
         asked.map(|address| address.peer)
     }
 
-    fn caller(&self) -> Option<&Caller> {
+    /// The client's address, whole.
+    pub(crate) fn client_ip(&self) -> Option<IpAddr> {
+        self.address().map(|address| address.whole)
+    }
+
+    /// Whoever has signed in.
+    pub(crate) fn caller(&self) -> Option<&Caller> {
         self.caller
-            .get_or_init(|| self.callers.caller(&self.request))
+            .get_or_init(|| self.resolvers.callers.caller(&self.request))
             .as_deref()
     }
 
-    /// Where the request comes from; the client masked.
+    /// The key that the request was let in with.
+    pub(crate) fn api_key(&self) -> Option<&str> {
+        self.api_key
+            .get_or_init(|| self.resolvers.api_keys.api_key(&self.request))
+            .as_deref()
+    }
+
+    /// Where the request comes from.
     fn address(&self) -> Option<Address> {
         *self.address.get_or_init(|| {
             let peer = peer_ip(&self.request)?;
-            let client = self.origin.proxies.client_ip(peer, self.request.headers);
-            let client = masked(client, self.origin.ipv6_prefix);
-            Some(Address { peer, client })
+            let whole = self.origin.proxies.client_ip(peer, self.request.headers);
+            Some(Address {
+                peer,
+                whole,
+                client: masked(whole, self.origin.ipv6_prefix),
+            })
         })
+    }
+
+    fn print(&self, client: IpAddr) -> u8 {
+        *self
+            .print
+            .get_or_init(|| fingerprint(client, self.request.headers))
     }
 }
 
-impl Owner<'_> {
-    /// The bucket of this owner with a rule; `tier` is the number of the rule's quota for it.
-    ///
-    /// A caller or tenant has one bucket whatever its tier, so that a change of plans is no fresh
-    /// start. An address may have people of several plans behind it, who must not be charged for
-    /// each other's quota: there each has its own.
-    pub(crate) fn key(&self, rule: &CompiledRule, tier: u32, mut hasher: impl Hasher) -> u64 {
-        let (kind, tier) = match self {
-            Self::Ip(_) => (1, tier),
-            Self::Unknown => (2, tier),
-            Self::Caller(_) => (3, 0),
-            Self::Tenant(_) => (4, 0),
-            Self::Everybody => (5, tier),
-            Self::Named(_) => (6, tier),
-        };
-        hasher.write_u64(u64::from(rule.number) << 32 | u64::from(tier));
-        hasher.write_u8(kind);
-        match self {
-            Self::Ip(IpAddr::V4(ip)) => hasher.write_u32(ip.to_bits()),
-            Self::Ip(IpAddr::V6(ip)) => hasher.write_u128(ip.to_bits()),
-            Self::Unknown | Self::Everybody => {}
-            Self::Caller(name) | Self::Tenant(name) => hasher.write(name.as_bytes()),
-            Self::Named(name) => hasher.write(name.as_bytes()),
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use http::Request;
+
+    use super::*;
+    use crate::error::Faults;
+    use crate::identity::{ApiKey, PeerAddr, ProxyHeader};
+
+    fn from(peer: &str) -> Request<()> {
+        let mut request = Request::new(());
+        let peer = SocketAddr::new(peer.parse().unwrap(), 1234);
+        request.extensions_mut().insert(PeerAddr(peer));
+        request
+    }
+
+    fn origin() -> Origin {
+        let networks = ["10.0.0.0/8".to_owned()];
+        let header = ProxyHeader::XForwardedFor;
+        let proxies = TrustedProxies::from_config("r", &networks, None, header, &mut Faults::new());
+        Origin {
+            proxies,
+            ipv6_prefix: 64,
         }
-        hasher.finish()
+    }
+
+    /// What the owner of a request is called, by scope.
+    fn owner(request: &Request<()>, scope: &Scope) -> String {
+        let (origin, resolvers) = (origin(), Resolvers::default());
+        let subject = Subject::of(RequestView::of(request), &resolvers, &origin);
+        subject.owner(scope).text(64).to_string()
+    }
+
+    #[test]
+    fn every_scope_finds_its_owner_or_the_address() {
+        let mut request = from("10.0.0.1");
+        let headers = request.headers_mut();
+        headers.insert("x-forwarded-for", "1.1.1.1, 2001:db8::7".parse().unwrap());
+        headers.insert("x-api-key", "made up".parse().unwrap());
+        let custom = Scope::custom(|request| {
+            let name = request.headers.get("x-device")?;
+            name.to_str().ok().map(Cow::Borrowed)
+        });
+        let scopes = [
+            Scope::Ip,
+            Scope::Caller,
+            Scope::Tenant,
+            Scope::ApiKey,
+            custom,
+        ];
+        for scope in &scopes {
+            assert_eq!(owner(&request, scope), "ip:2001:db8::/64", "{scope:?}");
+        }
+        assert_eq!(owner(&request, &Scope::Global), "all");
+        let print = owner(&request, &Scope::Fingerprint);
+        assert!(print.starts_with("print:2001:db8::/64/"), "{print}");
+
+        let extensions = request.extensions_mut();
+        extensions.insert(Caller::new("alice"));
+        extensions.insert(ApiKey::new("k-1"));
+        request
+            .headers_mut()
+            .insert("x-device", "d-1".parse().unwrap());
+        let named = scopes.each_ref().map(|scope| owner(&request, scope));
+        assert_eq!(
+            named[..3],
+            ["ip:2001:db8::/64", "caller:alice", "caller:alice"]
+        );
+        assert!(named[3].starts_with("key:"), "{}", named[3]);
+        assert_eq!(named[4], "name:d-1");
+        request
+            .extensions_mut()
+            .insert(Caller::new("alice").tenant("acme"));
+        assert_eq!(owner(&request, &Scope::Tenant), "tenant:acme");
+    }
+
+    #[test]
+    fn without_an_address_all_are_unknown_whatever_they_say_of_themselves() {
+        let mut request = Request::new(());
+        let agent = "Firefox/140".parse().unwrap();
+        request.headers_mut().insert("user-agent", agent);
+        for scope in [Scope::Ip, Scope::Fingerprint, Scope::ApiKey, Scope::Caller] {
+            assert_eq!(owner(&request, &scope), "unknown", "{scope:?}");
+        }
+    }
+
+    #[test]
+    fn whoever_is_asked_is_asked_once_and_only_if_need_be() {
+        let asked = [(); 2].map(|()| Arc::new(AtomicU32::new(0)));
+        let [callers, keys] = asked.each_ref().map(Arc::clone);
+        let resolvers = Resolvers {
+            callers: CallerResolver::new(move |_| {
+                callers.fetch_add(1, Ordering::SeqCst);
+                Some(Caller::new("alice").tier("pro"))
+            }),
+            api_keys: ApiKeyResolver::new(move |_| {
+                keys.fetch_add(1, Ordering::SeqCst);
+                None
+            }),
+        };
+        let times = || asked.each_ref().map(|asked| asked.load(Ordering::SeqCst));
+        let (origin, request) = (origin(), from("203.0.113.7"));
+        let subject = Subject::of(RequestView::of(&request), &resolvers, &origin);
+        assert_eq!(subject.owner(&Scope::Global), Owner::Everybody);
+        assert!(!subject.lacks_peer() && subject.asked_peer().is_none());
+        let _ = subject.owner(&Scope::Ip);
+        assert_eq!((times(), subject.lacks_peer()), ([0, 0], false));
+        assert_eq!(subject.asked_peer(), subject.client_ip());
+        for _ in 0..2 {
+            let _ = (subject.owner(&Scope::Caller), subject.tier());
+            let _ = (subject.owner(&Scope::Tenant), subject.caller());
+        }
+        assert_eq!(times(), [1, 0]);
+        for _ in 0..2 {
+            assert_eq!(subject.owner(&Scope::ApiKey), subject.owner(&Scope::Ip));
+        }
+        assert_eq!(times(), [1, 1]);
+        assert_eq!(subject.tier(), "pro");
     }
 }

@@ -51,6 +51,7 @@ pub(crate) struct Table {
     due: AtomicU64,
     sweeping: Mutex<()>,
     evicted: AtomicU64,
+    evicts: bool,
 }
 
 /// Where a key lives: its tag and the lines that may hold it.
@@ -64,7 +65,9 @@ struct Place {
 impl Table {
     /// A table with room for `keys_max` keys in use, of which it will be four fifths full: above
     /// that, keys begin to drive each other out.
-    pub(crate) fn new(keys_max: usize, now: u64) -> Self {
+    ///
+    /// Unless it `evicts`, new keys that find no room are denied instead.
+    pub(crate) fn new(keys_max: usize, evicts: bool, now: u64) -> Self {
         let slots = keys_max.saturating_add(keys_max / 4);
         let lines = slots.div_ceil(SLOTS).max(2);
         Self {
@@ -74,6 +77,7 @@ impl Table {
             due: AtomicU64::new(now.saturating_add(SWEEP_EVERY)),
             sweeping: Mutex::new(()),
             evicted: AtomicU64::new(0),
+            evicts,
         }
     }
 
@@ -82,36 +86,76 @@ impl Table {
         self.hashers.build_hasher()
     }
 
-    /// Charges one request to the bucket of `key`, if it fits.
-    pub(crate) fn charge(&self, key: u64, now: u64, limit: Limit) -> Verdict {
+    /// Charges a request of this cost to the bucket of `key`, if it fits.
+    pub(crate) fn charge(&self, key: u64, now: u64, limit: Limit, cost: u32) -> Verdict {
+        self.update(key, now, |ahead| limit.charge(ahead, cost))
+    }
+
+    /// Charges tokens that nobody can refuse any more.
+    pub(crate) fn debit(&self, key: u64, now: u64, limit: Limit, tokens: u32) -> u64 {
+        let debit = |ahead| Verdict::Allow {
+            ahead: limit.debit(ahead, tokens),
+        };
+        self.update(key, now, debit).ahead()
+    }
+
+    /// Sets how far ahead the bucket's time lies, whatever was known of it.
+    pub(crate) fn put(&self, key: u64, now: u64, ahead: u64) {
+        self.update(key, now, |_| Verdict::Allow { ahead });
+    }
+
+    /// Sees to it that the bucket's time lies at least so far ahead.
+    pub(crate) fn raise(&self, key: u64, now: u64, least: u64) {
+        self.update(key, now, |ahead| match ahead < least {
+            true => Verdict::Allow { ahead: least },
+            false => Verdict::Deny { ahead },
+        });
+    }
+
+    /// How far ahead the bucket's time lies; 0 if there is none.
+    pub(crate) fn ahead(&self, key: u64, now: u64) -> u64 {
         self.sweep_if_due(now);
+        let found = self.find(&self.place(key));
+        found.map_or(0, |(_, seen)| seen.ahead(now))
+    }
+
+    /// Empties the bucket's slot, and says how far ahead its time lay.
+    pub(crate) fn take(&self, key: u64, now: u64) -> u64 {
         let place = self.place(key);
-        loop {
-            let Some((slot, seen)) = self.find(&place) else {
-                return self.insert(&place, now, limit);
-            };
-            if let Some(verdict) = charge_slot(slot, seen, &place, now, limit) {
-                return verdict;
+        while let Some((slot, seen)) = self.find(&place) {
+            if swap(slot, seen, Slot::EMPTY) {
+                return seen.ahead(now);
+            }
+        }
+        0
+    }
+
+    /// What charging would say, without doing it.
+    pub(crate) fn peek(&self, key: u64, now: u64, limit: Limit, cost: u32) -> Verdict {
+        limit.charge(self.ahead(key, now), cost)
+    }
+
+    /// Takes one charge of this cost back.
+    pub(crate) fn refund(&self, key: u64, now: u64, limit: Limit, cost: u32) {
+        let place = self.place(key);
+        while let Some((slot, seen)) = self.find(&place) {
+            let less = Slot::of(place.tag, now, limit.refund(seen.ahead(now), cost));
+            if swap(slot, seen, less) {
+                return;
             }
         }
     }
 
-    /// What charging would say, without doing it.
-    pub(crate) fn peek(&self, key: u64, now: u64, limit: Limit) -> Verdict {
+    /// Puts what `rule` makes of the bucket in its place, in one step; a `Deny` leaves it.
+    fn update(&self, key: u64, now: u64, rule: impl Fn(u64) -> Verdict) -> Verdict {
         self.sweep_if_due(now);
-        let ahead = self
-            .find(&self.place(key))
-            .map_or(0, |(_, seen)| seen.ahead(now));
-        limit.charge(ahead)
-    }
-
-    /// Takes one charge back.
-    pub(crate) fn refund(&self, key: u64, now: u64, limit: Limit) {
         let place = self.place(key);
-        while let Some((slot, seen)) = self.find(&place) {
-            let less = Slot::of(place.tag, now, limit.refund(seen.ahead(now)));
-            if swap(slot, seen, less) {
-                return;
+        loop {
+            let Some((slot, seen)) = self.find(&place) else {
+                return self.insert(&place, now, rule);
+            };
+            if let Some(verdict) = update_slot(slot, seen, &place, now, &rule) {
+                return verdict;
             }
         }
     }
@@ -159,23 +203,31 @@ impl Table {
             .find(|(_, seen)| seen.is_of(place.tag))
     }
 
-    /// Charges a key that was not found, in a free slot or in the place of another.
-    fn insert(&self, place: &Place, now: u64, limit: Limit) -> Verdict {
+    /// Updates a key that was not found, in a free slot or in the place of another.
+    fn insert(&self, place: &Place, now: u64, rule: impl Fn(u64) -> Verdict) -> Verdict {
         let _turn = self.turns.get(place.turn).map(lock);
         loop {
             // Somebody may have had the turn before us.
             if let Some((slot, seen)) = self.find(place) {
-                if let Some(verdict) = charge_slot(slot, seen, place, now, limit) {
+                if let Some(verdict) = update_slot(slot, seen, place, now, &rule) {
                     return verdict;
                 }
                 continue;
             }
-            let verdict = limit.charge(0);
+            let verdict = rule(0);
+            if verdict.ahead() == 0 {
+                // A full bucket is the same as none.
+                return verdict;
+            }
             let Some((slot, seen)) = self.room(place, now) else {
                 return verdict;
             };
+            let in_use = seen.ahead(now);
+            if in_use > 0 && !self.evicts {
+                return Verdict::Deny { ahead: in_use };
+            }
             if swap(slot, seen, Slot::of(place.tag, now, verdict.ahead())) {
-                if seen.ahead(now) > 0 {
+                if in_use > 0 {
                     self.evicted.fetch_add(1, Ordering::Relaxed);
                 }
                 return verdict;
@@ -244,15 +296,15 @@ impl Table {
     }
 }
 
-/// Charges the bucket in `slot`; `None` if it has changed since it was seen.
-fn charge_slot(
+/// Updates the bucket in `slot`; `None` if it has changed since it was seen.
+fn update_slot(
     slot: &AtomicU64,
     seen: Slot,
     place: &Place,
     now: u64,
-    limit: Limit,
+    rule: &impl Fn(u64) -> Verdict,
 ) -> Option<Verdict> {
-    let verdict = limit.charge(seen.ahead(now));
+    let verdict = rule(seen.ahead(now));
     let done = !verdict.is_allow() || swap(slot, seen, Slot::of(place.tag, now, verdict.ahead()));
     done.then_some(verdict)
 }
@@ -317,29 +369,29 @@ mod tests {
 
     #[test]
     fn a_key_flood_neither_grows_the_table_nor_frees_who_is_refused() {
-        let table = Table::new(10_000, 0);
+        let table = Table::new(10_000, true, 0);
         let limit = Limit::new(SECOND_TICKS, 10);
         let (bytes, refused) = (table.bytes(), key(&table, u64::MAX));
         assert_eq!(bytes, 12_504 * 8);
-        while table.charge(refused, 0, limit).is_allow() {}
+        while table.charge(refused, 0, limit, 1).is_allow() {}
         let flood =
-            (0..1_000_000).filter(|name| table.charge(key(&table, *name), 0, limit).is_allow());
+            (0..1_000_000).filter(|name| table.charge(key(&table, *name), 0, limit, 1).is_allow());
         // One in a thousand runs finds a twin of the refused key.
         assert!(flood.count() >= 999_998);
         assert_eq!(table.bytes(), bytes);
         assert!(in_use(&table, 0) <= 12_504);
         // All that did not find room, but for some twins.
         assert!(table.evicted() >= 987_496 - 100, "{table:?}");
-        assert!(!table.charge(refused, 0, limit).is_allow());
+        assert!(!table.charge(refused, 0, limit, 1).is_allow());
     }
 
     #[test]
     fn as_many_keys_as_promised_hardly_ever_drive_each_other_out() {
         for (share, most) in [(10, 60), (5, 0)] {
-            let table = Table::new(100_000, 0);
+            let table = Table::new(100_000, true, 0);
             let limit = Limit::new(SECOND_TICKS, 1);
             for name in 0..10_000 * share {
-                table.charge(key(&table, name), 0, limit);
+                table.charge(key(&table, name), 0, limit, 1);
             }
             let evicted = table.evicted();
             assert!(evicted <= most, "{evicted} at {share} tenths");
@@ -348,30 +400,34 @@ mod tests {
 
     #[test]
     fn a_full_bucket_makes_room_without_being_an_eviction() {
-        let table = Table::new(16, 0);
+        let table = Table::new(16, true, 0);
         let limit = Limit::new(10, 1);
         for name in 0..10_000 {
-            assert!(table.charge(key(&table, name), name * 10, limit).is_allow());
+            assert!(
+                table
+                    .charge(key(&table, name), name * 10, limit, 1)
+                    .is_allow()
+            );
         }
         assert_eq!(table.evicted(), 0);
     }
 
     #[test]
     fn what_is_refunded_can_be_had_again() {
-        let table = Table::new(16, 0);
+        let table = Table::new(16, true, 0);
         let limit = Limit::new(SECOND_TICKS, 2);
         let key = key(&table, 7);
-        assert!(table.peek(key, 0, limit).is_allow());
+        assert!(table.peek(key, 0, limit, 1).is_allow());
         assert_eq!(in_use(&table, 0), 0);
-        assert!(table.charge(key, 0, limit).is_allow());
-        assert!(table.charge(key, 0, limit).is_allow());
-        assert!(!table.peek(key, 0, limit).is_allow());
-        table.refund(key, 0, limit);
-        assert!(table.charge(key, 0, limit).is_allow());
-        assert!(!table.charge(key, 0, limit).is_allow());
-        table.refund(key, 0, limit);
-        table.refund(key, 0, limit);
-        table.refund(key, 0, limit);
+        assert!(table.charge(key, 0, limit, 1).is_allow());
+        assert!(table.charge(key, 0, limit, 1).is_allow());
+        assert!(!table.peek(key, 0, limit, 1).is_allow());
+        table.refund(key, 0, limit, 1);
+        assert!(table.charge(key, 0, limit, 1).is_allow());
+        assert!(!table.charge(key, 0, limit, 1).is_allow());
+        table.refund(key, 0, limit, 1);
+        table.refund(key, 0, limit, 1);
+        table.refund(key, 0, limit, 1);
         assert_eq!(in_use(&table, 0), 0);
     }
 
@@ -380,7 +436,7 @@ mod tests {
     fn no_race_lets_more_through_than_burst_and_time_allow() {
         const THREADS: u64 = 4;
         for round in 0..200 {
-            let table = Table::new(64, 0);
+            let table = Table::new(64, true, 0);
             let limit = Limit::new(100, 20);
             let contended = key(&table, u64::MAX - round);
             let allowed = AtomicU32::new(0);
@@ -392,8 +448,8 @@ mod tests {
                         for step in 0..200 {
                             let now = clock.fetch_add(1, Ordering::SeqCst);
                             let other = key(table, thread * 1000 + step % 3);
-                            table.charge(other, now, limit);
-                            if table.charge(contended, now, limit).is_allow() {
+                            table.charge(other, now, limit, 1);
+                            if table.charge(contended, now, limit, 1).is_allow() {
                                 allowed.fetch_add(1, Ordering::SeqCst);
                             }
                         }
@@ -416,10 +472,10 @@ mod tests {
         let once = Limit::new(DAY, 1);
         let tables: Vec<Table> = (0..ROUNDS)
             .map(|_| {
-                let table = Table::new(8, 0);
+                let table = Table::new(8, true, 0);
                 for name in 0..100 {
                     // The slots that are filled first are free last.
-                    table.charge(key(&table, name), 0, Limit::new(1000 - name, 1));
+                    table.charge(key(&table, name), 0, Limit::new(1000 - name, 1), 1);
                 }
                 table
             })
@@ -435,7 +491,7 @@ mod tests {
                         while arrived.load(Ordering::SeqCst) < 2 * round {
                             std::thread::yield_now();
                         }
-                        if table.charge(new, 980 + 10 * thread, once).is_allow() {
+                        if table.charge(new, 980 + 10 * thread, once, 1).is_allow() {
                             allowed.fetch_add(1, Ordering::SeqCst);
                         }
                     }
@@ -451,10 +507,10 @@ mod tests {
     fn after_a_pause_of_any_length_a_bucket_is_full() {
         let limit = Limit::new(DAY, 60);
         for pause in (0..4000).map(|weeks| weeks * 7 * DAY / 2) {
-            let table = Table::new(16, 0);
+            let table = Table::new(16, true, 0);
             let key = key(&table, 1);
             for _ in 0..60 {
-                assert!(table.charge(key, 0, limit).is_allow());
+                assert!(table.charge(key, 0, limit, 1).is_allow());
             }
             let days = (pause / DAY).min(60);
             assert_eq!(
@@ -477,18 +533,47 @@ mod tests {
         fn over_many_years_the_table_agrees_with_a_map_of_unbounded_times(
             steps in proptest::collection::vec((0u64..5, 0u64..4, 0u64..240), 200..600),
         ) {
-            let table = Table::new(100, 0);
+            let table = Table::new(100, true, 0);
             let limits = [Limit::new(31 * DAY, 2), Limit::new(SECOND_TICKS, 3)];
             let mut full_at: HashMap<u64, u64> = HashMap::new();
             let mut now = 0;
             for (name, unit, count) in steps {
                 now += [0, 0, SECOND_TICKS / 100, DAY / 2][unit as usize] * count;
                 let limit = limits[name as usize % 2];
-                let expected = limit.charge(full_at.get(&name).map_or(0, |at| at.saturating_sub(now)));
-                let verdict = table.charge(key(&table, name), now, limit);
+                let expected = limit.charge(full_at.get(&name).map_or(0, |at| at.saturating_sub(now)), 1);
+                let verdict = table.charge(key(&table, name), now, limit, 1);
                 prop_assert_eq!(verdict, expected, "key {} on day {}", name, now / DAY);
                 full_at.insert(name, now + verdict.ahead());
             }
         }
+    }
+
+    #[test]
+    fn a_full_table_may_turn_new_keys_away_instead() {
+        let table = Table::new(16, false, 0);
+        let limit = Limit::new(SECOND_TICKS, 1);
+        let passed = (0..1000)
+            .filter(|name| table.charge(key(&table, *name), 0, limit, 1).is_allow())
+            .count();
+        assert!((16..=24).contains(&passed), "{passed}");
+        assert_eq!(table.evicted(), 0);
+        assert!(
+            table
+                .charge(key(&table, 5000), 2 * SECOND_TICKS, limit, 1)
+                .is_allow()
+        );
+    }
+
+    #[test]
+    fn a_bucket_is_put_raised_debited_and_taken() {
+        let table = Table::new(16, true, 0);
+        let (key, limit) = (key(&table, 7), Limit::new(10, 3));
+        table.raise(key, 0, 20);
+        table.raise(key, 5, 10);
+        assert_eq!(table.ahead(key, 5), 15);
+        assert_eq!(table.debit(key, 5, limit, 4), 55);
+        table.put(key, 5, 1);
+        assert_eq!((table.take(key, 5), table.take(key, 5)), (1, 0));
+        assert!(table.charge(key, 5, limit, 3).is_allow());
     }
 }

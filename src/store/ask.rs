@@ -277,7 +277,7 @@ async fn beside(
     let _place = node.queue_beside()?;
     let work = async {
         let held = tokio::select! {
-            held = Box::pin(node.reserve()) => held?,
+            held = node.reserve() => held?,
             () = lane.ended() => return Err(StoreError::Unavailable(lane.reason())),
         };
         let borrowed = Borrowed(Some(held));

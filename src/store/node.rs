@@ -1,6 +1,7 @@
 //! One server, as its users see it: the connection there is, or the reason why there is none.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -98,6 +99,9 @@ struct Inner {
     /// Bulk questions that have a connection beside the lane, or wait for one.
     queued: AtomicUsize,
 }
+
+/// A connection on its way.
+type Reserve<'a> = Pin<Box<dyn Future<Output = Result<Held, StoreError>> + Send + 'a>>;
 
 impl Node {
     /// A node that is down until its supervisor runs.
@@ -221,11 +225,16 @@ impl Node {
     }
 
     /// A connection beside the command lane, unless the cap leaves none.
-    pub(crate) async fn reserve(&self) -> Result<Held, StoreError> {
-        let held = self.inner.pool.get().await;
-        held.map_err(|error| match error {
-            deadpool::managed::PoolError::Backend(reason) => StoreError::Unavailable(reason),
-            _ => StoreError::Crowded,
+    ///
+    /// Its type is told to nobody: all that connecting consists of would be part of every caller's future,
+    /// and a compiler that asks whether such a future is `Send` gives up before it has seen it all.
+    pub(crate) fn reserve(&self) -> Reserve<'_> {
+        Box::pin(async {
+            let held = self.inner.pool.get().await;
+            held.map_err(|error| match error {
+                deadpool::managed::PoolError::Backend(reason) => StoreError::Unavailable(reason),
+                _ => StoreError::Crowded,
+            })
         })
     }
 

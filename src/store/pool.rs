@@ -321,25 +321,28 @@ impl RedisPool {
         self.nudge();
     }
 
-    fn nudge(&self) {
+    /// Whether keys lie on several servers, so that a script takes only those of one `{hash tag}`.
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self.inner.fleet, Fleet::Cluster(_))
+    }
+
+    fn nodes(&self) -> Vec<Node> {
         match &self.inner.fleet {
-            Fleet::None => {}
-            Fleet::Single(node) => node.nudge(),
-            Fleet::Cluster(topology) => topology.nodes().iter().for_each(Node::nudge),
+            Fleet::None => Vec::new(),
+            Fleet::Single(node) => vec![node.clone()],
+            Fleet::Cluster(topology) => topology.nodes(),
         }
+    }
+
+    fn nudge(&self) {
+        self.nodes().iter().for_each(Node::nudge);
     }
 
     /// What an operator wants to know.
     #[must_use]
     pub fn figures(&self) -> RedisFigures {
         let mut figures = RedisFigures::new(self.status());
-        match &self.inner.fleet {
-            Fleet::None => {}
-            Fleet::Single(node) => figures.add(node),
-            Fleet::Cluster(topology) => {
-                topology.nodes().iter().for_each(|node| figures.add(node));
-            }
-        }
+        self.nodes().iter().for_each(|node| figures.add(node));
         figures
     }
 }

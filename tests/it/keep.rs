@@ -1,5 +1,6 @@
 //! The whole stack: the builder's faults, each feature switched off, real connections, the end.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +23,7 @@ use tower_keep::error::ConfigError;
 use tower_keep::event::{Event, Recorder};
 use tower_keep::identity::PeerAddr;
 use tower_keep::invalidation::{Invalidate, InvalidationRule};
-use tower_keep::rate_limit::{Quota, Rule};
+use tower_keep::rate_limit::{Quota, Rule, Scope};
 use tower_keep::refusal::Refusal;
 use tower_keep::{Keep, Profile};
 
@@ -454,6 +455,50 @@ async fn requests_without_a_peer_share_one_bucket() {
         200,
         "a known peer has its own"
     );
+}
+
+#[tokio::test]
+async fn a_checked_key_has_a_bucket_of_its_own_and_a_made_up_one_has_none() {
+    let keep = Keep::builder(Profile::production())
+        .rate_limit(|limits| {
+            limits.default_rule = false;
+            let quota = Quota::requests(2).per(MINUTE);
+            limits.rules = vec![Rule::new("keys", quota).scope(Scope::ApiKey)];
+        })
+        .api_keys(|request| {
+            let key = request.headers.get("x-api-key")?.to_str().ok()?;
+            key.starts_with("k-").then_some(Cow::Borrowed(key))
+        })
+        .build()
+        .unwrap();
+    let answer = async |_| Ok::<_, std::convert::Infallible>(Response::new(Empty::<Bytes>::new()));
+    let service = keep.rate_limit_layer().layer(tower::service_fn(answer));
+    let ask = async |peer: [u8; 4], key: &str| {
+        let mut request = Request::new(());
+        let peer = SocketAddr::from((peer, 1234));
+        request.extensions_mut().insert(PeerAddr(peer));
+        request
+            .headers_mut()
+            .insert("x-api-key", key.parse().unwrap());
+        service
+            .clone()
+            .oneshot(request)
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
+    };
+    let (home, away) = ([203, 0, 113, 7], [203, 0, 113, 8]);
+    // The key's two, from wherever; then another key's.
+    assert_eq!(ask(home, "k-1").await, 200);
+    assert_eq!(ask(away, "k-1").await, 200);
+    assert_eq!(ask(home, "k-1").await, 429);
+    assert_eq!(ask(home, "k-2").await, 200);
+    // Whoever makes keys up is the address that he comes from.
+    for (made_up, status) in [("x", 200), ("y", 200), ("z", 429), ("", 429)] {
+        assert_eq!(ask(home, made_up).await, status, "{made_up}");
+    }
+    assert_eq!(ask(away, "x").await, 200);
 }
 
 #[tokio::test]

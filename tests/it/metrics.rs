@@ -156,6 +156,11 @@ fn record_one_of_each(metrics: &Metrics) {
             rule: "all",
             shadow: true,
         },
+        Event::ClientBanned {
+            who: "caller:a",
+            lasts: took,
+        },
+        Event::ClientShutOut { why: "banned" },
         Event::PeerUnknown,
         Event::GuardAdmitted {
             waited: Duration::ZERO,

@@ -4,7 +4,7 @@
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- [room ..]
 //! ```
 //!
-//! Without a room all of them are measured. Each case prints a table for people and lines for programs:
+//! Without a room all of them are measured; `rate_limit` stands for all that begin with `rate_limit/`. Each case prints a table for people and lines for programs:
 //! `RATIO <room>/<case> ours=<ns> <peer>=<ns> ratio=<ours/peer>`, one peer a line. A ratio below 1 means
 //! that tower-keep is cheaper. `floor` is no peer but the least work that could do the job, written by
 //! hand: what a ratio to it costs is what the features cost.
@@ -17,6 +17,7 @@ mod cache;
 mod drive;
 mod measure;
 mod metrics;
+mod rate_limit;
 mod store;
 #[path = "../../../tests/it/redis/mod.rs"]
 #[allow(
@@ -40,17 +41,21 @@ pub(crate) type Failure = Box<dyn std::error::Error>;
 /// A name for the command line, and what measures it.
 type Room = (&'static str, fn(&Bench) -> Result<(), Failure>);
 
-/// What can be measured, in order. Rooms still to come: `guard`, `rate_limit`, `tiers`.
-const ROOMS: [Room; 3] = [
+/// What can be measured, in order. Rooms still to come: `guard`, `tiers`.
+const ROOMS: [Room; 6] = [
     ("metrics", metrics::run),
     ("cache", cache::run),
     ("store", store::run),
+    ("rate_limit/memory", rate_limit::memory),
+    ("rate_limit/decision", rate_limit::decision),
+    ("rate_limit/layer", rate_limit::layer),
 ];
 
 fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();
     let known = ROOMS.map(|(name, _)| name);
-    if let Some(unknown) = asked.iter().find(|room| !known.contains(&room.as_str())) {
+    let is_known = |asked: &String| known.iter().any(|name| is_of(name, asked));
+    if let Some(unknown) = asked.iter().find(|room| !is_known(room)) {
         eprintln!("there is no room {unknown:?}; rooms: {}", known.join(", "));
         return ExitCode::FAILURE;
     }
@@ -63,10 +68,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whether whoever asks for `asked` means the room called `name`.
+fn is_of(name: &str, asked: &str) -> bool {
+    let rest = name.strip_prefix(asked);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 fn measure(asked: &[String]) -> Result<(), Failure> {
     let bench = Bench::new()?;
     for (name, run) in ROOMS {
-        if asked.is_empty() || asked.iter().any(|room| room == name) {
+        if asked.is_empty() || asked.iter().any(|room| is_of(name, room)) {
             run(&bench)?;
         }
     }

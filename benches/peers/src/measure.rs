@@ -20,7 +20,7 @@ use crate::drive::drive;
 use crate::traffic::Traffic;
 
 /// How often every contender has its turn.
-const ROUNDS: usize = 15;
+pub(crate) const ROUNDS: usize = 15;
 
 /// What all rooms share: a runtime on this thread.
 pub(crate) struct Bench {
@@ -66,6 +66,22 @@ pub(crate) struct Case {
     pub(crate) requests: usize,
     pub(crate) compare: Compare,
     pub(crate) contenders: Vec<Contender>,
+}
+
+/// What has come out of a case.
+pub(crate) struct Figures {
+    /// How many requests every contender was sent.
+    pub(crate) sent: u64,
+    rows: Vec<Row>,
+}
+
+impl Figures {
+    /// What `name` took above the baseline, in nanoseconds for one request; nothing if there is no such
+    /// contender.
+    pub(crate) fn above(&self, name: &str) -> Option<f64> {
+        let row = self.rows.iter().find(|row| row.name == name)?;
+        Some(row.above)
+    }
 }
 
 /// The figures of one contender, in nanoseconds for one request.
@@ -148,7 +164,17 @@ impl Contender {
 impl Case {
     /// Measures and prints. Returns how many requests every contender was sent.
     pub(crate) fn run(mut self) -> u64 {
-        self.first_turn();
+        self.first_turn(true);
+        self.measure().sent
+    }
+
+    /// The same where everybody has words of his own, so that answers differ in length.
+    pub(crate) fn run_in_own_words(mut self) -> Figures {
+        self.first_turn(false);
+        self.measure()
+    }
+
+    fn measure(mut self) -> Figures {
         let times = self.rounds();
         let baseline = self.index_of(Role::Baseline);
         let mut rows = Vec::new();
@@ -171,20 +197,24 @@ impl Case {
             });
         }
         self.print(&rows);
-        ((ROUNDS + 2) * self.requests) as u64
+        Figures {
+            sent: ((ROUNDS + 2) * self.requests) as u64,
+            rows,
+        }
     }
 
     fn index_of(&self, role: Role) -> Option<usize> {
         self.contenders.iter().position(|one| one.role == role)
     }
 
-    /// A turn for everybody that is not timed, and in which all must deliver as many bytes.
-    fn first_turn(&mut self) {
+    /// A turn for everybody that is not timed, and in which `alike` all must deliver as many bytes.
+    fn first_turn(&mut self, alike: bool) {
         let mut expected = None;
         for contender in &mut self.contenders {
             let delivered = contender.turn(self.requests);
             let expected = *expected.get_or_insert(delivered);
-            assert_eq!(delivered, expected, "bytes by {}", contender.name);
+            let name = contender.name;
+            assert!(!alike || delivered == expected, "bytes by {name}");
             contender.rest();
         }
     }
@@ -249,12 +279,12 @@ impl Case {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-fn thread_cpu_nanos() -> i64 {
+pub(crate) fn thread_cpu_nanos() -> i64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec * 1_000_000_000 + time.tv_nsec
 }

@@ -1,8 +1,10 @@
 //! The requests: the same ones, in the same order, for every contender of a case.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use http::header::{ACCEPT, ACCEPT_ENCODING, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, Uri};
 
@@ -16,6 +18,9 @@ pub(crate) struct Traffic {
     order: Arc<[u32]>,
     at: usize,
     headers: HeaderMap,
+    /// Who sends them, one after the other and then from the first again; nobody knows if empty.
+    clients: Arc<[SocketAddr]>,
+    client: usize,
 }
 
 impl Traffic {
@@ -46,6 +51,12 @@ impl Traffic {
         Self::over(keys, (0..keys).collect())
     }
 
+    /// One address, asked for by these clients in turn, whom the server has told by their peer's address.
+    pub(crate) fn from_clients(clients: Arc<[SocketAddr]>) -> Result<Self, Failure> {
+        let traffic = Self::each_once(1)?;
+        Ok(Self { clients, ..traffic })
+    }
+
     fn over(keys: u32, order: Arc<[u32]>) -> Result<Self, Failure> {
         let uri = |key: u32| format!("/items/{key:08}").parse::<Uri>();
         let uris = (0..keys).map(uri).collect::<Result<Arc<[_]>, _>>()?;
@@ -66,6 +77,8 @@ impl Traffic {
             order,
             at: 0,
             headers,
+            clients: Arc::default(),
+            client: 0,
         })
     }
 
@@ -85,26 +98,41 @@ impl Traffic {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = self.uris[key].clone();
         *request.headers_mut() = self.headers.clone();
+        if let Some(client) = self.clients.get(self.client) {
+            request.extensions_mut().insert(ConnectInfo(*client));
+            self.client += 1;
+            if self.client == self.clients.len() {
+                self.client = 0;
+            }
+        }
         request
     }
 }
 
-const SEED: u64 = 20_261_120;
+pub(crate) const SEED: u64 = 20_261_120;
 const SPREAD: u64 = 7_919;
 /// Longer than a batch, so that two batches in a row are different ones.
 const DRAWS: usize = 200_003;
 
 /// Steele, Lea and Flood's SplitMix64: fixed numbers on every machine, in four lines.
-struct SplitMix(u64);
+pub(crate) struct SplitMix(pub(crate) u64);
 
 impl SplitMix {
     /// From 0 to 1, without 1.
-    fn share(&mut self) -> f64 {
+    pub(crate) fn share(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// From 0 to `bound`, without `bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        (u128::from(self.next()) * bound as u128 >> 64) as usize
+    }
+
+    fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        (mixed >> 11) as f64 / (1_u64 << 53) as f64
+        mixed ^ (mixed >> 31)
     }
 }

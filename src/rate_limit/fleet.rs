@@ -1,0 +1,344 @@
+//! Counting together with other instances through Redis.
+//!
+//! The local table holds what Redis last said about each bucket. It is never ahead of Redis, but for tokens
+//! given back by others, so that what it denies Redis would deny: such a request costs Redis nothing. All
+//! others are asked for, unless a lease holds tokens for them. Requests for the same buckets that come
+//! while a question about them is under way go together with the next one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::rate_limit::ask::{Answer, Ask, Part};
+use crate::rate_limit::ban_talk::{ban_message, pardon_message};
+use crate::rate_limit::flights::{Boarding, Flights};
+use crate::rate_limit::gcra::Limit;
+use crate::rate_limit::leases::{Landed, Leases, Taken};
+use crate::rate_limit::outage::Outage;
+use crate::rate_limit::shared::Shared;
+use crate::rate_limit::table::Table;
+use crate::rate_limit::ticks::ticks;
+use crate::task::Spawner;
+
+/// The instance's part in the fleet. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Fleet {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    parts: FleetParts,
+    leases: Leases,
+    flights: Flights<Landing>,
+}
+
+/// What a fleet goes by.
+#[derive(Debug)]
+pub(crate) struct FleetParts {
+    pub(crate) shared: Shared,
+    pub(crate) spawner: Spawner,
+    pub(crate) clock: Clock,
+    pub(crate) table: Arc<Table>,
+    pub(crate) outage: Arc<Outage>,
+}
+
+/// A bucket that Redis is asked about.
+#[derive(Clone, Debug)]
+pub(crate) struct Stop {
+    pub(crate) key: u64,
+    /// As it stood at `Route::at`.
+    pub(crate) limit: Limit,
+    pub(crate) leased: bool,
+    pub(crate) part: Part,
+}
+
+/// The buckets of a decision.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) stops: Vec<Stop>,
+    /// When the limits were looked at, in ticks.
+    pub(crate) at: u64,
+    /// Whose ban is looked up along with them.
+    pub(crate) client: Option<Arc<str>>,
+}
+
+/// What Redis said about a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Landing {
+    pub(crate) granted: bool,
+    /// How far ahead each bucket's time lies, from `at`.
+    pub(crate) ahead: Arc<[u64]>,
+    pub(crate) at: u64,
+    /// How long the client is banned, if it is.
+    pub(crate) banned: Option<Duration>,
+}
+
+impl Fleet {
+    pub(crate) fn new(parts: FleetParts) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                parts,
+                leases: Leases::new(LEASES_MAX),
+                flights: Flights::new(),
+            }),
+        }
+    }
+
+    /// Takes tokens that are held for the bucket, and sees to it that there will be more.
+    pub(crate) fn take_held(
+        &self,
+        key: u64,
+        now: u64,
+        cost: u32,
+        stop: impl FnOnce() -> Stop,
+    ) -> Option<u32> {
+        match self.inner.leases.take(key, now, cost) {
+            Taken::Held { left } => Some(left),
+            Taken::Low { left } => {
+                let route = Route {
+                    stops: vec![stop()],
+                    at: now,
+                    client: None,
+                };
+                self.refill(route);
+                Some(left)
+            }
+            Taken::Missing => None,
+        }
+    }
+
+    /// Takes tokens that are held for the bucket, without asking for more.
+    pub(crate) fn take_last(&self, key: u64, now: u64, cost: u32) -> bool {
+        match self.inner.leases.take(key, now, cost) {
+            Taken::Held { .. } => true,
+            Taken::Low { .. } => {
+                self.inner.leases.fail(key);
+                true
+            }
+            Taken::Missing => false,
+        }
+    }
+
+    /// Puts tokens back that [`take_held`](Self::take_held) has taken.
+    pub(crate) fn put_back(&self, key: u64, cost: u32) {
+        self.inner.leases.put_back(key, cost);
+    }
+
+    /// Asks Redis about one request. The answer's channel ends without one where Redis cannot be asked.
+    pub(crate) fn ask(&self, route: Route) -> Option<oneshot::Receiver<Landing>> {
+        let key = route.key();
+        match self.inner.flights.board(key) {
+            Boarding::Lead(seats, receiver) => {
+                self.take_off(key, route, seats);
+                Some(receiver)
+            }
+            Boarding::Join(receiver) => Some(receiver),
+            Boarding::Full => None,
+        }
+    }
+
+    /// Gives tokens back that the answer has shown not to count.
+    pub(crate) fn give_back(&self, stop: Stop, tokens: u32) {
+        if stop.leased {
+            self.inner.leases.put_back(stop.key, tokens);
+            return;
+        }
+        // Where Redis does not hear of it somebody goes without, and nobody gets too much.
+        let shared = self.inner.parts.shared.clone();
+        self.inner.parts.spawner.spawn(async move {
+            let _ = shared.give_back(&[stop.part], &[tokens]).await;
+        });
+    }
+
+    /// Tells everybody of a ban.
+    pub(crate) fn ban(&self, who: &str, lasts: Duration) {
+        let (shared, who) = (self.inner.parts.shared.clone(), who.to_owned());
+        self.inner.parts.spawner.spawn(async move {
+            // Whoever does not hear of it meets the client's key in Redis, or bans it by its own count.
+            let _ = shared.ban(&who, lasts).await;
+            let _ = shared.say(ban_message(&who, lasts)).await;
+        });
+    }
+
+    /// Tells everybody that a ban has ended.
+    pub(crate) fn pardon(&self, who: &str) {
+        let (shared, who) = (self.inner.parts.shared.clone(), who.to_owned());
+        self.inner.parts.spawner.spawn(async move {
+            let _ = shared.unban(&who).await;
+            let _ = shared.say(pardon_message(&who)).await;
+        });
+    }
+
+    /// Charges tokens that were only known after the answer.
+    pub(crate) fn debit(&self, part: Part, tokens: u32) {
+        let shared = self.inner.parts.shared.clone();
+        self.inner.parts.spawner.spawn(async move {
+            let _ = shared.debit(&[part], &[tokens]).await;
+        });
+    }
+
+    /// Forgets what nobody has used for a while.
+    pub(crate) fn sweep(&self) {
+        self.inner.leases.sweep(ticks(&self.inner.parts.clock));
+    }
+
+    fn refill(&self, route: Route) {
+        let key = route.key();
+        if self.inner.flights.lead(key) {
+            self.take_off(key, route, Vec::new());
+        }
+    }
+
+    fn take_off(&self, key: u64, route: Route, seats: Vec<oneshot::Sender<Landing>>) {
+        let row = Row {
+            key,
+            fleet: self.clone(),
+        };
+        // After shutdown nothing is spawned: the row ends with the task that was refused.
+        self.inner.parts.spawner.spawn(row.fly(route, seats));
+    }
+}
+
+/// Keys that hold leases at a time.
+const LEASES_MAX: usize = 8192;
+
+impl Route {
+    /// What tells these buckets, at these costs, from all others.
+    fn key(&self) -> u64 {
+        let fold = |all: u64, stop: &Stop| {
+            let one = stop.key.rotate_left(stop.part.cost % 63);
+            (all.rotate_left(7) ^ one).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        };
+        self.stops.iter().fold(0, fold)
+    }
+}
+
+/// Questions about the same buckets, one after the other. Dropped, it ends: nobody waits for an answer
+/// that no task will bring.
+struct Row {
+    key: u64,
+    fleet: Fleet,
+}
+
+impl Drop for Row {
+    fn drop(&mut self) {
+        self.fleet.inner.flights.end(self.key);
+    }
+}
+
+impl Row {
+    async fn fly(self, route: Route, first: Vec<oneshot::Sender<Landing>>) {
+        let inner = &*self.fleet.inner;
+        let mut seats = first;
+        loop {
+            let asked = inner.prepare(&route, seats.len());
+            let answer = inner
+                .parts
+                .shared
+                .take(&asked.ask, route.client.as_deref())
+                .await;
+            let Ok(answer) = answer else {
+                inner.call_off(&route, &asked);
+                return;
+            };
+            inner.land(&route, &asked, &answer, seats);
+            let Some(next) = inner.flights.next(self.key) else {
+                return;
+            };
+            seats = next;
+        }
+    }
+}
+
+/// A question under way.
+struct Asked {
+    ask: Ask,
+    /// When it was asked, in ticks.
+    at: u64,
+    /// What it told of the instance's own shares, to be put back if nobody answers.
+    taken: Vec<u64>,
+}
+
+impl Inner {
+    /// The question for so many requests.
+    fn prepare(&self, route: &Route, requests: usize) -> Asked {
+        let now = ticks(&self.parts.clock);
+        let mut taken = Vec::with_capacity(route.stops.len());
+        let parts = route.stops.iter().map(|stop| {
+            let limit = stop.limit.after(now.saturating_sub(route.at));
+            let memory = self
+                .parts
+                .outage
+                .remember(&self.parts.table, (stop.key, limit), now);
+            taken.push(memory.taken);
+            let mut part = stop.part.clone();
+            (part.hint, part.debt) = (memory.hint, memory.debt);
+            if stop.leased {
+                let remaining = limit.remaining(self.parts.table.ahead(stop.key, now));
+                let fair = remaining / (2 * self.parts.outage.instances());
+                part.lease = self.leases.want(stop.key, now).min(fair);
+            }
+            part
+        });
+        let parts = parts.collect();
+        let requests = u32::try_from(requests).unwrap_or(u32::MAX);
+        Asked {
+            ask: Ask { requests, parts },
+            at: now,
+            taken,
+        }
+    }
+
+    /// Notes the answer, and tells everybody who waits.
+    fn land(
+        &self,
+        route: &Route,
+        asked: &Asked,
+        answer: &Answer,
+        seats: Vec<oneshot::Sender<Landing>>,
+    ) {
+        let now = ticks(&self.parts.clock);
+        let stops = route.stops.iter().zip(&asked.ask.parts).zip(&answer.told);
+        let ahead = stops.map(|((stop, part), told)| {
+            let limit = stop.limit.after(now.saturating_sub(route.at));
+            let ahead = limit.ahead_of(told.ahead);
+            // Around midnight the server's window may be another one than ours.
+            let same = told.window == part.window;
+            if same {
+                self.parts.table.put(stop.key, now, ahead);
+            }
+            if stop.leased {
+                let landed = Landed {
+                    asked_at: asked.at,
+                    ahead,
+                    interval: limit.interval(),
+                    tokens: if same { told.leased } else { 0 },
+                };
+                self.leases.land(stop.key, now, landed);
+            }
+            ahead
+        });
+        let ahead: Arc<[u64]> = ahead.collect();
+        for (place, seat) in seats.into_iter().enumerate() {
+            let landing = Landing {
+                granted: (place as u64) < u64::from(answer.granted),
+                ahead: Arc::clone(&ahead),
+                at: now,
+                banned: answer.banned,
+            };
+            // Who has gone away meanwhile stays counted.
+            let _ = seat.send(landing);
+        }
+    }
+
+    fn call_off(&self, route: &Route, asked: &Asked) {
+        let now = ticks(&self.parts.clock);
+        for (stop, taken) in route.stops.iter().zip(&asked.taken) {
+            Outage::restore(&self.parts.table, stop.key, *taken, now);
+            self.leases.fail(stop.key);
+        }
+    }
+}

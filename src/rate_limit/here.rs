@@ -1,0 +1,123 @@
+//! Decisions that this instance makes by itself: always without Redis, and while Redis is away.
+
+use std::sync::Arc;
+
+use crate::event::Event;
+use crate::rate_limit::charges::{Charge, nearest, take_all};
+use crate::rate_limit::decision::{Decision, Standing};
+use crate::rate_limit::ledger::Ledger;
+use crate::rate_limit::settle::{Item, Settlement};
+use crate::rate_limit::who::Who;
+
+/// What was decided, and what of it waits for the answer.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) decision: Option<Decision>,
+    pub(crate) items: Vec<Item>,
+}
+
+impl Outcome {
+    /// Whether the request goes on.
+    pub(crate) fn passes(&self) -> bool {
+        self.decision.as_ref().is_none_or(Decision::is_allow)
+    }
+
+    /// The decision, and what waits for the answer.
+    pub(crate) fn finish(
+        self,
+        ledger: &Arc<Ledger>,
+    ) -> (Option<Decision>, Option<Box<Settlement>>) {
+        let settlement = (self.passes() && !self.items.is_empty()).then(|| {
+            Box::new(Settlement {
+                ledger: Arc::clone(ledger),
+                items: self.items,
+            })
+        });
+        (self.decision, settlement)
+    }
+}
+
+/// Counts a request in all these buckets or in none.
+pub(crate) fn decide<'c>(
+    ledger: &Ledger,
+    charges: impl Iterator<Item = &'c Charge<'c>> + Clone,
+    who: &impl Who,
+    now: u64,
+) -> Outcome {
+    let Some((charge, verdict)) = take_all(&ledger.table, now, charges.clone()) else {
+        return Outcome::default();
+    };
+    let allowed = verdict.is_allow();
+    let mut items = Vec::new();
+    if allowed {
+        ledger.tell_allowed(charges.clone());
+        let late = charges.filter(|charge| charge.rule.settles());
+        items.extend(late.map(|charge| item(charge, now)));
+    }
+    Outcome {
+        decision: Some(spoken(ledger, charge, (allowed, verdict.ahead()), who, now)),
+        items,
+    }
+}
+
+/// How a request stands with the bucket that is nearest to its end, or that denies it longest. Charges
+/// nothing.
+pub(crate) fn look<'c>(
+    ledger: &Ledger,
+    charges: impl Iterator<Item = &'c Charge<'c>> + Clone,
+    now: u64,
+) -> Option<Decision> {
+    let known = charges.map(|charge| (charge, ledger.table.ahead(charge.key, now)));
+    let wait = |(charge, ahead): &(&Charge<'_>, u64)| charge.limit.wait(*ahead, charge.cost);
+    let longest = known.clone().max_by_key(wait)?;
+    if wait(&longest) > 0 {
+        return Some(Decision::Deny(Standing::of(longest.0, longest.1)));
+    }
+    nearest(known).map(|(charge, ahead)| Decision::Allow(Standing::of(charge, ahead)))
+}
+
+/// Counts a request that was let through by the rules that only watch, as they would if enforced. In a fleet
+/// each instance watches by itself.
+pub(crate) fn watch<'c>(ledger: &Ledger, charges: impl Iterator<Item = &'c Charge<'c>>, now: u64) {
+    for charge in charges {
+        let rule = &*charge.terms().rule;
+        let table = &ledger.table;
+        let verdict = table.charge(charge.key, now, charge.limit, charge.cost);
+        ledger.events.emit(match verdict.is_allow() {
+            true => Event::RateLimitAllowed { rule },
+            false => Event::RateLimitDenied { rule, shadow: true },
+        });
+    }
+}
+
+/// The decision by the charge that speaks for all, noted.
+pub(crate) fn spoken(
+    ledger: &Ledger,
+    charge: &Charge<'_>,
+    (allowed, ahead): (bool, u64),
+    who: &impl Who,
+    now: u64,
+) -> Decision {
+    let standing = Standing::of(charge, ahead);
+    if allowed {
+        if charge.limit.is_near(ahead) {
+            ledger.note(charge, who, false, now);
+        }
+        return Decision::Allow(standing);
+    }
+    ledger.tell_denied(charge, who, now);
+    Decision::Deny(standing)
+}
+
+/// A charge that waits for the answer.
+pub(crate) fn item(charge: &Charge<'_>, now: u64) -> Item {
+    Item {
+        rule: Arc::clone(charge.rule),
+        key: charge.key,
+        limit: charge.limit,
+        at: now,
+        cost: charge.cost,
+        #[cfg(feature = "redis")]
+        stop: None,
+    }
+}

@@ -1,0 +1,134 @@
+//! The books of a limiter: buckets, strikes, who presses hardest, and the fleet that shares them.
+
+use std::fmt;
+use std::hash::Hasher;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::event::{Event, Events};
+use crate::rate_limit::calendar::Calendar;
+use crate::rate_limit::charges::Charge;
+use crate::rate_limit::gcra::Limit;
+use crate::rate_limit::penalty::PenaltyBox;
+use crate::rate_limit::table::Table;
+use crate::rate_limit::terms::Terms;
+use crate::rate_limit::ticks::ticks;
+use crate::rate_limit::top::TopList;
+use crate::rate_limit::who::Who;
+#[cfg(feature = "redis")]
+use crate::rate_limit::{fleet::Fleet, outage::Outage};
+
+/// What all clones of a limiter write in.
+pub(crate) struct Ledger {
+    pub(crate) table: Arc<Table>,
+    pub(crate) calendar: Calendar,
+    pub(crate) penalties: Option<PenaltyBox>,
+    pub(crate) top: TopList,
+    pub(crate) clock: Clock,
+    pub(crate) events: Events,
+    #[cfg(feature = "redis")]
+    pub(crate) shared: Option<SharedLedger>,
+}
+
+/// How it is shared with other instances.
+#[cfg(feature = "redis")]
+#[derive(Debug)]
+pub(crate) struct SharedLedger {
+    pub(crate) fleet: Fleet,
+    pub(crate) outage: Arc<Outage>,
+}
+
+impl Ledger {
+    pub(crate) fn now(&self) -> u64 {
+        ticks(&self.clock)
+    }
+
+    /// The bucket and the limit as they stand now: those that go by the calendar have another bucket in each
+    /// window.
+    pub(crate) fn current(&self, key: u64, terms: &Terms, now: u64) -> (u64, Limit) {
+        let Some(period) = terms.period else {
+            return (key, terms.limit);
+        };
+        let end = self.calendar.end(period, now, &self.clock);
+        let mut hasher = self.table.hasher();
+        hasher.write_u64(key);
+        hasher.write_u64(end);
+        (hasher.finish(), terms.limit.ending(end - now))
+    }
+
+    /// Tells that a request was let through, by all these rules.
+    pub(crate) fn tell_allowed<'c>(&self, charges: impl Iterator<Item = &'c Charge<'c>>) {
+        for charge in charges {
+            let rule = &*charge.terms().rule;
+            self.events.emit(Event::RateLimitAllowed { rule });
+        }
+    }
+
+    /// Tells that a rule said no, notes to whom, and bans those who go on.
+    pub(crate) fn tell_denied(&self, charge: &Charge<'_>, who: &impl Who, now: u64) {
+        let rule = &charge.terms().rule;
+        let shadow = false;
+        self.events.emit(Event::RateLimitDenied { rule, shadow });
+        self.note(charge, who, true, now);
+        let Some(penalties) = &self.penalties else {
+            return;
+        };
+        let client = who.client();
+        if let Some(lasts) = penalties.strike(self.client(&client), now) {
+            self.tell_ban(&client, lasts);
+        }
+    }
+
+    /// Notes who presses against a limit.
+    pub(crate) fn note(&self, charge: &Charge<'_>, who: &impl Who, refused: bool, now: u64) {
+        let names = || (Arc::clone(&charge.terms().rule), who.owner(charge));
+        self.top.note(charge.key, refused, now, names);
+    }
+
+    /// What a client's strikes and bans are kept under.
+    pub(crate) fn client(&self, who: &str) -> u64 {
+        let mut hasher = self.table.hasher();
+        hasher.write(who.as_bytes());
+        hasher.finish()
+    }
+
+    /// Bans a client here and everywhere. Says whether anybody can be banned at all.
+    pub(crate) fn ban(&self, who: &str, lasts: Duration) -> bool {
+        let Some(penalties) = &self.penalties else {
+            return false;
+        };
+        penalties.ban(self.client(who), lasts, self.now());
+        self.tell_ban(who, lasts);
+        true
+    }
+
+    /// Ends a ban here and everywhere. Says whether it was one here.
+    pub(crate) fn pardon(&self, who: &str) -> bool {
+        #[cfg(feature = "redis")]
+        if let Some(shared) = &self.shared {
+            shared.fleet.pardon(who);
+        }
+        let penalties = self.penalties.as_ref();
+        penalties.is_some_and(|penalties| penalties.pardon(self.client(who), self.now()))
+    }
+
+    fn tell_ban(&self, who: &str, lasts: Duration) {
+        self.events.emit(Event::ClientBanned { who, lasts });
+        #[cfg(feature = "redis")]
+        if let Some(shared) = &self.shared {
+            shared.fleet.ban(who, lasts);
+        }
+    }
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Ledger");
+        debug.field("table", &self.table);
+        debug.field("penalties", &self.penalties);
+        #[cfg(feature = "redis")]
+        debug.field("shared", &self.shared);
+        debug.finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,119 @@
+//! The rules in force, which may be replaced while the limiter runs.
+
+use std::sync::Arc;
+
+use crate::error::{ConfigError, Faults};
+use crate::rate_limit::compiled::{CompiledRule, Plan};
+use crate::rate_limit::config::RateLimitConfig;
+use crate::rate_limit::lists::Lists;
+
+/// Changes in a row that are remembered for a rule.
+const FORMER_MAX: usize = 4;
+
+/// What may be changed while a limiter runs.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) all: Box<[RuleInForce]>,
+    pub(crate) lists: Lists,
+    pub(crate) legacy_headers: bool,
+    pub(crate) expose_headers: bool,
+    pub(crate) preflight: bool,
+}
+
+/// A rule, and what it was before.
+#[derive(Debug)]
+pub(crate) struct RuleInForce {
+    pub(crate) rule: Arc<CompiledRule>,
+    /// Tells the buckets under these quotas from those under former ones.
+    pub(crate) generation: u64,
+    pub(crate) former: Vec<Former>,
+}
+
+/// Quotas that a rule had before, some of which may still be used up.
+#[derive(Clone, Debug)]
+pub(crate) struct Former {
+    pub(crate) rule: Arc<CompiledRule>,
+    pub(crate) generation: u64,
+    /// From when on nothing that was used then can still count, in ticks.
+    pub(crate) until: u64,
+}
+
+impl Rules {
+    /// The rules of a configuration that was checked, to follow on `before`.
+    ///
+    /// # Errors
+    ///
+    /// When a rule's name cannot stand in a field, which a checked one always can.
+    pub(crate) fn new(
+        config: &RateLimitConfig,
+        room: &str,
+        before: Option<(&Self, u64)>,
+    ) -> Result<Self, ConfigError> {
+        let all = config.all_rules();
+        let all = all.iter().map(|rule| {
+            let compiled = CompiledRule::new(rule, config.mode)
+                .map_err(|wrong| ConfigError::one(format!("{room}.rules"), &rule.name, wrong))?;
+            Ok(RuleInForce::new(Arc::new(compiled), before))
+        });
+        Ok(Self {
+            all: all.collect::<Result<_, ConfigError>>()?,
+            // The faults were found when the configuration was checked.
+            lists: config.lists(room, &mut Faults::new()),
+            legacy_headers: config.legacy_headers,
+            expose_headers: config.expose_headers,
+            preflight: config.preflight,
+        })
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<&RuleInForce> {
+        self.all.iter().find(|known| &*known.rule.name == name)
+    }
+}
+
+impl RuleInForce {
+    fn new(rule: Arc<CompiledRule>, before: Option<(&Rules, u64)>) -> Self {
+        let known = before.and_then(|(rules, now)| Some((rules.find(&rule.name)?, now)));
+        let Some((known, now)) = known else {
+            return Self {
+                rule,
+                generation: 0,
+                former: Vec::new(),
+            };
+        };
+        let mut former = known.former.clone();
+        former.retain(|former| former.until > now);
+        let same = known.rule.same_quotas(&rule);
+        if !same {
+            former.insert(
+                0,
+                Former {
+                    until: now.saturating_add(known.rule.lasts()),
+                    rule: Arc::clone(&known.rule),
+                    generation: known.generation,
+                },
+            );
+            former.truncate(FORMER_MAX);
+        }
+        Self {
+            rule,
+            generation: if same {
+                known.generation
+            } else {
+                next(known.generation)
+            },
+            former,
+        }
+    }
+}
+
+/// Another number without pattern; they do not come round.
+const fn next(generation: u64) -> u64 {
+    generation.wrapping_add(0x9e37_79b9_7f4a_7c15)
+}
+
+impl Former {
+    /// The plan that a caller of this tier had.
+    pub(crate) fn plan(&self, tier: Option<&str>) -> &Arc<Plan> {
+        self.rule.plan(tier)
+    }
+}

@@ -1,0 +1,8 @@
+//! The limiter's time: whole microseconds since its clock was built.
+
+use crate::clock::Clock;
+
+/// Now, in ticks of 1 µs.
+pub(crate) fn ticks(clock: &Clock) -> u64 {
+    clock.now().as_nanos() / 1000
+}

@@ -1,0 +1,359 @@
+//! Decisions that a fleet makes together through Redis.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::rate_limit::ask::{Meter, Part};
+use crate::rate_limit::calendar::Calendar;
+use crate::rate_limit::charges::{Charge, Charges, nearest};
+use crate::rate_limit::compiled::{CompiledRule, Plan};
+use crate::rate_limit::decision::Decision;
+use crate::rate_limit::fleet::{Landing, Route, Stop};
+use crate::rate_limit::here::{self, Outcome};
+use crate::rate_limit::ledger::{Ledger, SharedLedger};
+use crate::rate_limit::mode::Mode;
+use crate::rate_limit::settle::Item;
+use crate::rate_limit::who::Who;
+
+/// For how long a ban that another instance has spoken is believed without asking again.
+const BAN_BELIEVED: Duration = Duration::from_secs(5);
+
+/// What a fleet has decided, or a question under way.
+pub(crate) enum Together {
+    Now(Outcome),
+    Later(Box<Asking>),
+}
+
+/// Decides about a request as far as is known here, and asks Redis for the rest.
+pub(crate) fn decide(
+    shared: &SharedLedger,
+    ledger: &Arc<Ledger>,
+    charges: &Charges<'_>,
+    who: &impl Who,
+    now: u64,
+) -> Together {
+    let mut held = Vec::new();
+    let mut asked = Vec::new();
+    let mut denied: Option<(&Charge<'_>, u64)> = None;
+    for charge in charges.enforced() {
+        let stop = || Bought::new(charge, who, ledger).stop;
+        let leased = charge.rule.mode == Mode::Leased;
+        if leased && let Some(left) = shared.fleet.take_held(charge.key, now, charge.cost, stop) {
+            held.push((charge, left));
+            continue;
+        }
+        let ahead = ledger.table.ahead(charge.key, now);
+        let wait = charge.limit.wait(ahead, charge.cost);
+        if wait == 0 {
+            asked.push(charge);
+        } else if denied.is_none_or(|(known, ahead)| known.limit.wait(ahead, known.cost) < wait) {
+            denied = Some((charge, ahead));
+        }
+    }
+    if let Some((charge, ahead)) = denied {
+        put_back(shared, held.iter().map(|(charge, _)| *charge));
+        let decision = here::spoken(ledger, charge, (false, ahead), who, now);
+        return Together::Now(Outcome {
+            decision: Some(decision),
+            items: Vec::new(),
+        });
+    }
+    if asked.is_empty() {
+        return Together::Now(all_held(ledger, &held, who, now));
+    }
+    let bought = |charge: &&Charge<'_>| Bought::new(charge, who, ledger);
+    let asking = Asking {
+        receiver: None,
+        ledger: Arc::clone(ledger),
+        asked: asked.iter().map(bought).collect(),
+        held: held.iter().map(|(charge, _)| bought(charge)).collect(),
+        watching: charges.watching().map(|charge| bought(&charge)).collect(),
+        client: ledger.penalties.is_some().then(|| who.client()),
+        at: now,
+    };
+    asking.take_off(shared)
+}
+
+/// Decides alone while Redis is away: by what is still held, and by this instance's share of the rest.
+pub(crate) fn decide_alone(
+    shared: &SharedLedger,
+    ledger: &Ledger,
+    charges: &[Charge<'_>],
+    who: &impl Who,
+    now: u64,
+) -> Outcome {
+    let mut held = Vec::new();
+    let mut own = Vec::with_capacity(charges.len());
+    for charge in charges {
+        let (key, cost) = (charge.key, charge.cost);
+        if charge.rule.mode == Mode::Leased && shared.fleet.take_last(key, now, cost) {
+            held.push(charge);
+            continue;
+        }
+        let (key, limit) = shared.outage.share(&ledger.table, (key, charge.limit), now);
+        own.push(Charge {
+            key,
+            limit,
+            ..*charge
+        });
+    }
+    if own.is_empty() {
+        let held: Vec<_> = held.into_iter().map(|charge| (charge, 0)).collect();
+        return all_held(ledger, &held, who, now);
+    }
+    let outcome = here::decide(ledger, own.iter(), who, now);
+    match &outcome.decision {
+        Some(Decision::Allow(_)) => ledger.tell_allowed(held.into_iter()),
+        _ => put_back(shared, held.into_iter()),
+    }
+    outcome
+}
+
+/// A request whose tokens were all here.
+fn all_held(ledger: &Ledger, held: &[(&Charge<'_>, u32)], who: &impl Who, now: u64) -> Outcome {
+    let standing = held.iter().map(|(charge, left)| {
+        // What is held still counts as used in the shared bucket, but not for whoever asks here.
+        let ahead = ledger.table.ahead(charge.key, now);
+        (*charge, charge.limit.refund(ahead, *left))
+    });
+    let Some((charge, ahead)) = nearest(standing) else {
+        return Outcome::default();
+    };
+    ledger.tell_allowed(held.iter().map(|(charge, _)| *charge));
+    let late = held.iter().filter(|(charge, _)| charge.rule.settles());
+    let items = late.map(|(charge, _)| Bought::new(charge, who, ledger).item(now));
+    Outcome {
+        items: items.collect(),
+        decision: Some(here::spoken(ledger, charge, (true, ahead), who, now)),
+    }
+}
+
+fn put_back<'c>(shared: &SharedLedger, held: impl Iterator<Item = &'c Charge<'c>>) {
+    for charge in held {
+        shared.fleet.put_back(charge.key, charge.cost);
+    }
+}
+
+/// A charge that outlives its request's call, and its bucket in Redis.
+#[derive(Debug)]
+struct Bought {
+    rule: Arc<CompiledRule>,
+    plan: Arc<Plan>,
+    stop: Stop,
+}
+
+impl Bought {
+    fn new(charge: &Charge<'_>, who: &impl Who, ledger: &Ledger) -> Self {
+        let terms = charge.terms();
+        let meter = match terms.period {
+            Some(period) => Meter::Calendar {
+                period,
+                requests: terms.requests,
+            },
+            None => Meter::Rolling {
+                interval: charge.limit.interval(),
+                fill: charge.limit.fill(),
+            },
+        };
+        let part = Part {
+            owner: who.owner(charge),
+            bucket: Arc::clone(charge.bucket),
+            meter,
+            cost: charge.cost,
+            lease: 0,
+            hint: 0,
+            debt: 0,
+            window: terms.period.map_or(0, |period| {
+                Calendar::end_by_day(period, charge.limit, &ledger.clock)
+            }),
+        };
+        Self {
+            rule: Arc::clone(charge.rule),
+            plan: Arc::clone(charge.plan),
+            stop: Stop {
+                key: charge.key,
+                limit: charge.limit,
+                leased: charge.rule.mode == Mode::Leased,
+                part,
+            },
+        }
+    }
+
+    /// The charge, so many ticks later.
+    fn after(&self, ticks: u64) -> Charge<'_> {
+        Charge {
+            key: self.stop.key,
+            rule: &self.rule,
+            plan: &self.plan,
+            limit: self.stop.limit.after(ticks),
+            cost: self.stop.part.cost,
+            bucket: &self.stop.part.bucket,
+        }
+    }
+
+    fn item(&self, now: u64) -> Item {
+        let (rule, limit) = (Arc::clone(&self.rule), self.stop.limit);
+        Item {
+            rule,
+            key: self.stop.key,
+            limit,
+            at: now,
+            cost: self.stop.part.cost,
+            stop: Some(self.stop.clone()),
+        }
+    }
+}
+
+/// A request that waits for Redis. Dropped, it stays counted.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    receiver: Option<oneshot::Receiver<Landing>>,
+    ledger: Arc<Ledger>,
+    asked: Vec<Bought>,
+    held: Vec<Bought>,
+    /// The rules that only watch.
+    watching: Vec<Bought>,
+    client: Option<Arc<str>>,
+    at: u64,
+}
+
+impl Asking {
+    fn take_off(mut self, shared: &SharedLedger) -> Together {
+        let route = Route {
+            stops: self
+                .asked
+                .iter()
+                .map(|bought| bought.stop.clone())
+                .collect(),
+            at: self.at,
+            client: self.client.clone(),
+        };
+        self.receiver = shared.fleet.ask(route);
+        match self.receiver {
+            Some(_) => Together::Later(Box::new(self)),
+            None => Together::Now(self.alone(self.at)),
+        }
+    }
+
+    /// Nobody answered.
+    fn alone(&self, now: u64) -> Outcome {
+        let Some(shared) = &self.ledger.shared else {
+            return Outcome::default();
+        };
+        let later = now.saturating_sub(self.at);
+        let charges: Vec<Charge<'_>> = self
+            .asked
+            .iter()
+            .map(|bought| bought.after(later))
+            .collect();
+        let outcome = decide_alone(shared, &self.ledger, &charges, self, now);
+        if !outcome.decision.as_ref().is_some_and(Decision::is_allow) {
+            self.put_back(shared, later);
+        }
+        outcome
+    }
+
+    fn land(&self, landing: &Landing) -> Outcome {
+        let (now, ledger) = (landing.at, &*self.ledger);
+        let later = now.saturating_sub(self.at);
+        let asked: Vec<Charge<'_>> = self
+            .asked
+            .iter()
+            .map(|bought| bought.after(later))
+            .collect();
+        let held: Vec<Charge<'_>> = self.held.iter().map(|bought| bought.after(later)).collect();
+        if !landing.granted
+            && let Some(shared) = &ledger.shared
+        {
+            self.put_back(shared, later);
+        }
+        if let Some(left) = landing.banned {
+            return self.banned(left, now);
+        }
+        let known = asked.iter().zip(landing.ahead.iter().copied());
+        if !landing.granted {
+            let longest =
+                known.max_by_key(|(charge, ahead)| charge.limit.wait(*ahead, charge.cost));
+            let decision = longest
+                .map(|(charge, ahead)| here::spoken(ledger, charge, (false, ahead), self, now));
+            let items = Vec::new();
+            return Outcome { decision, items };
+        }
+        let here = held
+            .iter()
+            .map(|charge| (charge, ledger.table.ahead(charge.key, now)));
+        let decision = nearest(known.chain(here))
+            .map(|(charge, ahead)| here::spoken(ledger, charge, (true, ahead), self, now));
+        ledger.tell_allowed(asked.iter().chain(&held));
+        let all = self.asked.iter().chain(&self.held);
+        let late = all.filter(|bought| bought.rule.settles());
+        Outcome {
+            decision,
+            items: late.map(|bought| bought.item(self.at)).collect(),
+        }
+    }
+
+    fn banned(&self, left: Duration, now: u64) -> Outcome {
+        if let (Some(penalties), Some(client)) = (&self.ledger.penalties, &self.client) {
+            let client = self.ledger.client(client);
+            if penalties.banned(client, now).is_none() {
+                penalties.ban(client, left.min(BAN_BELIEVED), now);
+            }
+        }
+        Outcome {
+            decision: Some(Decision::Banned { retry_after: left }),
+            items: Vec::new(),
+        }
+    }
+
+    /// The books that were asked for.
+    pub(crate) const fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    fn put_back(&self, shared: &SharedLedger, later: u64) {
+        let held: Vec<Charge<'_>> = self.held.iter().map(|bought| bought.after(later)).collect();
+        put_back(shared, held.iter());
+    }
+}
+
+impl Who for Asking {
+    fn owner(&self, charge: &Charge<'_>) -> Arc<str> {
+        let mut all = self.asked.iter().chain(&self.held);
+        let owner = all.find(|bought| Arc::ptr_eq(&bought.rule, charge.rule));
+        owner.map_or_else(|| "".into(), |bought| Arc::clone(&bought.stop.part.owner))
+    }
+
+    fn client(&self) -> Arc<str> {
+        self.client.clone().unwrap_or_default()
+    }
+}
+
+impl Future for Asking {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let this = self.get_mut();
+        let Some(receiver) = &mut this.receiver else {
+            return Poll::Pending;
+        };
+        let answer = ready!(Pin::new(receiver).poll(cx));
+        this.receiver = None;
+        let outcome = match answer {
+            Ok(landing) => this.land(&landing),
+            Err(_) => this.alone(this.ledger.now()),
+        };
+        if outcome.passes() {
+            let now = this.ledger.now();
+            let later = now.saturating_sub(this.at);
+            let watching = this.watching.iter().map(|bought| bought.after(later));
+            here::watch(&this.ledger, watching.collect::<Vec<_>>().iter(), now);
+        }
+        Poll::Ready(outcome)
+    }
+}

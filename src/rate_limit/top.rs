@@ -1,0 +1,188 @@
+//! Who presses hardest against the limits: a short list that never grows.
+//!
+//! Kept by the *space-saving* algorithm (Metwally, Agrawal, El Abbadi 2005): whoever is new when the list is
+//! full takes the place of the one counted least, and its count along. A count is therefore at most that
+//! much too high, and nobody who presses often is missing. Counts are halved every minute.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How many are kept apart.
+const ENTRIES_MAX: usize = 64;
+
+/// How often counts are halved, in ticks.
+const HALVE_EVERY: u64 = 60_000_000;
+
+/// Somebody near or over a limit; see [`RateLimiter::top`](crate::rate_limit::RateLimiter::top).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopEntry {
+    /// The rule.
+    pub rule: Arc<str>,
+    /// Whom it counts against: `ip:203.0.113.7`, `caller:alice`, `tenant:acme`, ..
+    pub who: Arc<str>,
+    /// How many of the last minutes' requests were refused.
+    pub refused: u64,
+    /// How many of them were let through when less than a fifth of the quota was left.
+    pub near: u64,
+    /// How long ago the last of them was.
+    pub seen: Duration,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct TopList {
+    list: Mutex<List>,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    entries: Vec<Entry>,
+    halved_at: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: u64,
+    rule: Arc<str>,
+    who: Arc<str>,
+    refused: u64,
+    near: u64,
+    seen_at: u64,
+}
+
+impl Entry {
+    const fn count(&self) -> u64 {
+        self.refused + self.near
+    }
+}
+
+impl TopList {
+    /// Notes that the bucket `key` of a rule was pressed. `who` is asked only for a new entry. Where another
+    /// thread is at the list, this one goes on without having noted anything.
+    pub(crate) fn note(
+        &self,
+        key: u64,
+        refused: bool,
+        now: u64,
+        who: impl FnOnce() -> (Arc<str>, Arc<str>),
+    ) {
+        let Ok(mut list) = self.list.try_lock() else {
+            return;
+        };
+        list.halve_if_due(now);
+        let known = list.entries.iter().position(|entry| entry.key == key);
+        let at = known.unwrap_or_else(|| {
+            let (rule, who) = who();
+            list.enter(key, rule, who)
+        });
+        if let Some(entry) = list.entries.get_mut(at) {
+            entry.seen_at = now;
+            if refused {
+                entry.refused += 1;
+            } else {
+                entry.near += 1;
+            }
+        }
+    }
+
+    /// The first `count` of them, those refused most often first.
+    pub(crate) fn first(&self, count: usize, now: u64) -> Vec<TopEntry> {
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        list.halve_if_due(now);
+        list.entries
+            .sort_by_key(|entry| std::cmp::Reverse((entry.refused, entry.near)));
+        let told = |entry: &Entry| TopEntry {
+            rule: Arc::clone(&entry.rule),
+            who: Arc::clone(&entry.who),
+            refused: entry.refused,
+            near: entry.near,
+            seen: Duration::from_micros(now.saturating_sub(entry.seen_at)),
+        };
+        list.entries.iter().take(count).map(told).collect()
+    }
+}
+
+impl List {
+    /// Makes room for a new entry, and says where it is.
+    fn enter(&mut self, key: u64, rule: Arc<str>, who: Arc<str>) -> usize {
+        let mut entry = Entry {
+            key,
+            rule,
+            who,
+            refused: 0,
+            near: 0,
+            seen_at: 0,
+        };
+        if self.entries.len() < ENTRIES_MAX {
+            self.entries.push(entry);
+            return self.entries.len() - 1;
+        }
+        let least = (0..self.entries.len())
+            .min_by_key(|at| self.entries.get(*at).map_or(0, Entry::count))
+            .unwrap_or(0);
+        if let Some(place) = self.entries.get_mut(least) {
+            entry.near = place.count();
+            *place = entry;
+        }
+        least
+    }
+
+    fn halve_if_due(&mut self, now: u64) {
+        let rounds = now.saturating_sub(self.halved_at) / HALVE_EVERY;
+        if rounds == 0 {
+            return;
+        }
+        self.halved_at = now;
+        let by = u32::try_from(rounds).unwrap_or(u32::MAX).min(63);
+        for entry in &mut self.entries {
+            entry.refused >>= by;
+            entry.near >>= by;
+        }
+        self.entries.retain(|entry| entry.count() > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(top: &TopList, key: u64, refused: bool, now: u64) {
+        top.note(key, refused, now, || {
+            ("r".into(), format!("caller:{key}").into())
+        });
+    }
+
+    #[test]
+    fn those_who_press_most_come_first_whoever_else_comes_by() {
+        let top = TopList::default();
+        for round in 0..10_000 {
+            note(&top, 1, true, 0);
+            if round % 2 == 0 {
+                note(&top, 2, true, 0);
+            }
+            note(&top, 3, false, 0);
+            // A new one each time.
+            note(&top, 1000 + round, true, 0);
+        }
+        let first = top.first(2, 5_000_000);
+        let who: Vec<&str> = first.iter().map(|entry| &*entry.who).collect();
+        assert_eq!(who, ["caller:1", "caller:2"]);
+        assert_eq!((first[0].refused, first[1].refused), (10_000, 5000));
+        assert_eq!(first[0].seen, Duration::from_secs(5));
+        let all = top.first(1000, 0);
+        let near = all.iter().find(|entry| &*entry.who == "caller:3").unwrap();
+        assert_eq!((near.refused, near.near), (0, 10_000));
+        assert_eq!(top.first(1000, 0).len(), ENTRIES_MAX);
+    }
+
+    #[test]
+    fn what_is_over_is_forgotten() {
+        let top = TopList::default();
+        for _ in 0..8 {
+            note(&top, 1, true, 0);
+        }
+        assert_eq!(top.first(9, HALVE_EVERY)[0].refused, 4);
+        assert_eq!(top.first(9, 3 * HALVE_EVERY)[0].refused, 1);
+        assert_eq!(top.first(9, 4 * HALVE_EVERY), []);
+    }
+}

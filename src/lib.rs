@@ -73,6 +73,7 @@ pub mod route;
 #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
 pub mod sqlx;
 pub mod store;
+mod sync;
 pub mod target;
 pub mod task;
 

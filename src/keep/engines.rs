@@ -12,6 +12,8 @@ use crate::event::Events;
 use crate::guard::Guard;
 use crate::invalidation::Invalidator;
 use crate::journal::Journal;
+#[cfg(feature = "redis")]
+use crate::outbound::RemoteQuota;
 use crate::progress::ProgressHub;
 #[cfg(feature = "redis")]
 use crate::rate_limit::RateLimitParts;
@@ -119,7 +121,7 @@ fn connected(ground: &Ground, tasks: &Tasks, faults: &mut Faults) -> Option<Redi
         clock: ground.clock.clone(),
         events: ground.events.clone(),
         spawner: tasks.spawner(),
-        scripts: [&ground.scripts, RateLimiter::scripts()].concat(),
+        scripts: [&ground.scripts, RateLimiter::scripts(), RemoteQuota::scripts()].concat(),
         credentials: ground.credentials.clone(),
     };
     noted(RedisPool::new(&ground.config.redis, &parts), faults)

@@ -331,13 +331,11 @@ mod tests {
         for event in [
             Event::CacheHit { stale: false },
             Event::CacheHit { stale: true },
-            Event::CacheHit { stale: true },
             Event::CacheForwarded { reason: "uri-miss" },
             Event::CacheForwarded { reason: "bypass" },
             Event::CacheForwarded { reason: "uri-miss" },
             Event::CacheCollapsed,
-            Event::CacheStored { bytes: 40 },
-            Event::CacheStored { bytes: 2 },
+            Event::CacheStored { bytes: 42 },
             Event::RateLimitAllowed { rule: "login" },
             Event::RateLimitDenied {
                 rule: "login",
@@ -404,8 +402,8 @@ mod tests {
             },
             "routes": [],
             "cache": {
-                "hits": 1, "stale_hits": 2, "forwards": {"uri-miss": 2, "bypass": 1},
-                "collapsed": 1, "stored": 2, "stored_bytes": 42
+                "hits": 1, "stale_hits": 1, "forwards": {"uri-miss": 2, "bypass": 1},
+                "collapsed": 1, "stored": 1, "stored_bytes": 42
             },
             "rate_limit": {
                 "all": {"allowed": 0, "denied": 0, "shadow_denied": 1},

@@ -29,7 +29,8 @@ pub(crate) struct Part {
     pub(crate) lease: u32,
     /// So much is known to be used (µs or tokens), should the server have forgotten it.
     pub(crate) hint: u64,
-    /// So much was used elsewhere (µs or tokens) and is added whatever is decided, until nothing is left.
+    /// So much was used elsewhere (µs or tokens) and is added whatever is decided, up to twice what the bucket
+    /// holds.
     pub(crate) debt: u64,
     /// The end of the calendar window that hint, debt and tokens to give back are of, in seconds since
     /// 1970; once another window runs they mean nothing. 0 stands for the window that runs.

@@ -46,6 +46,7 @@ impl Presence {
                 () = self.live(&name, status) => {}
             }
             if self.outage.is_up() {
+                self.outage.begin();
                 // Where it fails, the others count this one for some seconds more.
                 let _ = self.shared.leave(&name).await;
             }
@@ -87,7 +88,7 @@ impl Presence {
     async fn announce(&self, name: &str) {
         let live = self.shared.announce(name, COUNTED_FOR).await;
         if let (Ok(live), false) = (live, self.fixed) {
-            self.outage.set_instances(live);
+            self.outage.set_instances(live, ticks(&self.clock));
         }
     }
 }

@@ -28,6 +28,7 @@ mod outbound_fleet;
 mod progress;
 mod prometheus_text;
 mod rate_limit;
+mod rate_limit_fleet;
 mod rate_limit_rules;
 mod rate_limit_who;
 mod redis;

@@ -121,7 +121,12 @@ fn connected(ground: &Ground, tasks: &Tasks, faults: &mut Faults) -> Option<Redi
         clock: ground.clock.clone(),
         events: ground.events.clone(),
         spawner: tasks.spawner(),
-        scripts: [&ground.scripts, RateLimiter::scripts(), RemoteQuota::scripts()].concat(),
+        scripts: [
+            &ground.scripts,
+            RateLimiter::scripts(),
+            RemoteQuota::scripts(),
+        ]
+        .concat(),
         credentials: ground.credentials.clone(),
     };
     noted(RedisPool::new(&ground.config.redis, &parts), faults)

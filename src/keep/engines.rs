@@ -13,7 +13,7 @@ use crate::guard::Guard;
 use crate::invalidation::Invalidator;
 use crate::journal::Journal;
 #[cfg(feature = "redis")]
-use crate::outbound;
+use crate::outbound::RemoteQuota;
 use crate::progress::ProgressHub;
 #[cfg(feature = "redis")]
 use crate::rate_limit::RateLimitParts;
@@ -121,7 +121,12 @@ fn connected(ground: &Ground, tasks: &Tasks, faults: &mut Faults) -> Option<Redi
         clock: ground.clock.clone(),
         events: ground.events.clone(),
         spawner: tasks.spawner(),
-        scripts: [&ground.scripts, RateLimiter::scripts(), &outbound::SCRIPTS].concat(),
+        scripts: [
+            &ground.scripts,
+            RateLimiter::scripts(),
+            RemoteQuota::scripts(),
+        ]
+        .concat(),
         credentials: ground.credentials.clone(),
     };
     noted(RedisPool::new(&ground.config.redis, &parts), faults)

@@ -378,10 +378,6 @@ mod tests {
                 waited: took,
             },
             Event::RemoteQuotaRefused { remote: "a.test" },
-            Event::RemoteQuotaBlocked {
-                remote: "a.test",
-                lasts: took,
-            },
             Event::ProgressPublished,
             Event::RedisDown { reason: "gone" },
             Event::Warning { text: "odd" },

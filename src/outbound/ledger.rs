@@ -225,7 +225,7 @@ impl Ledger {
             return;
         }
         let wait = BACKOFF_FIRST * (1 << times.min(BACKOFF_DOUBLINGS));
-        self.unhinted = (now, times + 1);
+        self.unhinted = (now, times.saturating_add(1));
         self.stop(now, now.plus(wait.min(bound)), true);
     }
 

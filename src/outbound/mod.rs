@@ -154,5 +154,3 @@ pub use layer::QuotaLayer;
 pub use quota::RemoteQuota;
 pub use service::QuotaService;
 pub use standing::RemoteStanding;
-#[cfg(feature = "redis")]
-pub use sync::SCRIPTS;

@@ -12,9 +12,8 @@ use std::time::Duration;
 
 use crate::store::{Call, Script};
 
-/// The scripts of this room, for the pool to know: see
-/// [`StoreParts::scripts`](crate::store::StoreParts).
-pub static SCRIPTS: [&Script; 1] = [&SYNC];
+/// The scripts of this room.
+pub(crate) static SCRIPTS: [&Script; 1] = [&SYNC];
 
 /// For how long an instance is believed to hold what it said last: ten times as long as it takes to say
 /// so again.

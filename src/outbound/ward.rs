@@ -15,14 +15,23 @@ use crate::outbound::quota::RemoteQuota;
 use crate::outbound::remote::Remote;
 use crate::outbound::remotes::Remotes;
 use crate::outbound::server_time::ServerTime;
-use crate::outbound::sync::{Answer, Letterhead, Report, message};
-use crate::store::{Batch, Push, PushSink, RedisPool, RedisStatus, StatusWatch, StoreError};
+use crate::outbound::sync::{Answer, Letterhead, Report, SCRIPTS, message};
+use crate::store::{
+    Batch, Push, PushSink, RedisPool, RedisStatus, Script, StatusWatch, StoreError,
+};
 use crate::task::Spawner;
 
 impl RemoteQuota {
+    /// The scripts that a pool must know which an engine is shared through: for
+    /// [`StoreParts::scripts`](crate::store::StoreParts::scripts).
+    #[must_use]
+    pub fn scripts() -> &'static [&'static Script] {
+        &SCRIPTS
+    }
+
     /// Shares what is learned with the other instances through Redis, as long as it is there. The pool
-    /// must know this room's [`SCRIPTS`](crate::outbound::SCRIPTS). An engine is shared once, before it is
-    /// used; a pool without a Redis changes nothing.
+    /// must know the [`scripts`](Self::scripts). An engine is shared once, before it is used; a pool
+    /// without a Redis changes nothing.
     ///
     /// The task that does so ends with the spawner's owner, or once nobody holds the engine any more.
     #[must_use]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tower_keep::clock::Clock;
 use tower_keep::event::{Event, Events, Recorder};
-use tower_keep::outbound::{QuotaConfig, RemoteQuota, SCRIPTS};
+use tower_keep::outbound::{QuotaConfig, RemoteQuota};
 use tower_keep::store::{Call, Command, RedisConfig, RedisPool, StoreParts};
 use tower_keep::task::Tasks;
 
@@ -27,7 +27,7 @@ impl Instance {
     fn beside(redis: &RedisConfig, config: &QuotaConfig) -> Self {
         let tasks = Tasks::new().unwrap();
         let parts = StoreParts {
-            scripts: SCRIPTS.to_vec(),
+            scripts: RemoteQuota::scripts().to_vec(),
             ..StoreParts::new(tasks.spawner())
         };
         let pool = RedisPool::new(redis, &parts).unwrap();
@@ -369,10 +369,18 @@ struct Said {
     windows: Vec<(String, u64)>,
 }
 
-async fn say(pool: &RedisPool, remote: &str, says: Says<'_>) -> Said {
+/// The server's time in milliseconds.
+async fn now(pool: &RedisPool) -> u64 {
     let time: Vec<u64> = pool.run(&Command::new("TIME")).await.unwrap();
-    let now = time[0] * 1000 + time[1] / 1000;
-    let mut call = Call::new(SCRIPTS[0])
+    time[0] * 1000 + time[1] / 1000
+}
+
+async fn say(pool: &RedisPool, remote: &str, says: Says<'_>) -> Said {
+    say_at(pool, now(pool).await, remote, says).await
+}
+
+async fn say_at(pool: &RedisPool, now: u64, remote: &str, says: Says<'_>) -> Said {
+    let mut call = Call::new(RemoteQuota::scripts()[0])
         .key(pool.key(format_args!("{{outbound}}:at:{remote}")))
         .key(pool.key("{outbound}:news"))
         .arg(says.instance)
@@ -464,7 +472,7 @@ async fn the_script_hands_out_what_is_left_and_less_ahead_than_to_whoever_waits(
 async fn the_script_believes_the_newer_word() {
     let server = TestRedis::start();
     let instance = Instance::at(&server).await;
-    let minute = 60_000;
+    let (begin, minute) = (now(&instance.pool).await, 60_000);
     for (left, ends, sent, heard, known) in [
         (5, minute, 5_000, 4_990, 5),
         // Sent before the last was heard: of the same window the lower one counts.
@@ -481,7 +489,7 @@ async fn the_script_believes_the_newer_word() {
         (0, 0, 10, 5, 50),
     ] {
         let windows = &[("w", left, -1, ends, sent, heard)];
-        let said = say(&instance.pool, "a", Says { windows, ..NOTHING }).await;
+        let said = say_at(&instance.pool, begin, "a", Says { windows, ..NOTHING }).await;
         assert_eq!(said.windows, [("w".to_owned(), known)], "{left} {sent}");
     }
 }

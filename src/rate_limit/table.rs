@@ -112,6 +112,14 @@ impl Table {
         });
     }
 
+    /// Cuts a bucket back that lies further ahead than it can under this quota, as after a change to one of
+    /// shorter windows.
+    pub(crate) fn cut_back(&self, key: u64, now: u64, limit: Limit) {
+        self.update(key, now, |ahead| Verdict::Deny {
+            ahead: limit.ahead_of(limit.used(ahead)),
+        });
+    }
+
     /// Moves the bucket's time to where `change` wants it, which is told how far ahead it lies.
     #[cfg(feature = "redis")]
     pub(crate) fn change(&self, key: u64, now: u64, change: impl Fn(u64) -> u64) {

@@ -247,7 +247,10 @@ mod tests {
         assert!(table.charge(both[0].key, 0, day, 1).is_allow());
         let (_, denied) = take_all(&table, 0, both.iter()).unwrap();
         let wait = left.base.terms.limit.wait(denied.ahead(), 1);
-        assert_eq!(wait, 90_000_000, "two quotas of debt, and one of two requests");
+        assert_eq!(
+            wait, 90_000_000,
+            "two quotas of debt, and one of two requests"
+        );
         let (_, passed) = take_all(&table, wait, both.iter()).unwrap();
         assert!(passed.is_allow());
     }

@@ -159,7 +159,7 @@ pub(crate) fn what_is_taken_was_charged() {
 
 /// The bucket that is closest to full is charged at the moment at which others drive it out.
 pub(crate) fn a_bucket_that_gives_way_is_not_in_two_places() {
-    orders_with(3, || {
+    orders_with(2, || {
         let table = Arc::new(full_table(true, &[DAY / 2]));
         let deeds: [fn(&Table) -> bool; 3] = [
             |table| charge(table, 101, 0, Limit::new(2 * DAY, 2)),
@@ -175,7 +175,7 @@ pub(crate) fn a_bucket_that_gives_way_is_not_in_two_places() {
 }
 
 pub(crate) fn a_full_table_turns_new_keys_away_whoever_comes_first() {
-    orders_with(3, || {
+    orders_with(2, || {
         let table = Arc::new(full_table(false, &[]));
         let deeds: [fn(&Table) -> bool; 3] = [
             |table| charge(table, 1, 0, BURST),
@@ -215,7 +215,7 @@ pub(crate) fn a_sweep_forgets_no_charge() {
 pub(crate) fn after_a_long_pause_nobody_meets_an_old_time() {
     const LATER: u64 = 150 * DAY;
     const SLOW: Limit = Limit::new(30 * DAY, 2);
-    orders_with(3, || {
+    orders_with(2, || {
         let table = Arc::new(table());
         assert!(charge(&table, 1, 0, SLOW) && charge(&table, 2, 0, SLOW));
         let deeds: [fn(&Table) -> bool; 3] = [
@@ -243,7 +243,7 @@ pub(crate) fn all_or_nothing_from_both_ends() {
         take_all(table, 0, charges.iter()).is_some_and(|(_, verdict)| verdict.is_allow())
     }
     static BUCKET: std::sync::LazyLock<Arc<str>> = std::sync::LazyLock::new(|| "bucket".into());
-    orders_with(3, || {
+    orders_with(2, || {
         let table = Arc::new(table());
         let deeds: [fn(&Table) -> bool; 3] = [
             |table| take(table, [1, 2]),
@@ -260,7 +260,7 @@ pub(crate) fn all_or_nothing_from_both_ends() {
 
 pub(crate) fn one_of_those_who_strike_at_once_is_banned() {
     const CLIENT: u64 = 0x3c6e_f372_fe94_f82b;
-    orders_with(3, || {
+    orders_with(2, || {
         let terms = PenaltyTerms {
             strikes: 1,
             strike_fades: DAY,

@@ -107,7 +107,7 @@ impl Questions {
 }
 
 pub(crate) fn whoever_asks_is_answered() {
-    orders_with(3, || {
+    orders_with(2, || {
         let questions = Questions::new();
         let ask: fn(&Questions) -> Fate = Questions::ask;
         assert_eq!(at_once(&questions, [ask, ask, ask]), [Fate::Answered; 3]);
@@ -116,7 +116,7 @@ pub(crate) fn whoever_asks_is_answered() {
 }
 
 pub(crate) fn nobody_waits_for_a_question_that_was_called_off() {
-    orders_with(3, || {
+    orders_with(2, || {
         let questions = Questions::new();
         let deeds: [fn(&Questions) -> Fate; 3] =
             [Questions::ask_in_vain, Questions::ask, Questions::ask];
@@ -127,7 +127,7 @@ pub(crate) fn nobody_waits_for_a_question_that_was_called_off() {
 }
 
 pub(crate) fn those_who_leave_hold_nobody_up() {
-    orders_with(3, || {
+    orders_with(2, || {
         let questions = Questions::new();
         let deeds: [fn(&Questions) -> Fate; 3] =
             [Questions::ask_and_leave, Questions::ask, Questions::ask];
@@ -223,7 +223,7 @@ pub(crate) fn what_a_share_lets_through_is_told_once() {
         }
     }
     for ask in [Instance::ask, Instance::ask_in_vain] {
-        every_order(move || {
+        orders_with(2, move || {
             let instance = Arc::new(Instance {
                 table: Table::new(8, true, 0),
                 outage: Outage::new(1),

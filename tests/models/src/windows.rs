@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::orders::{at_once, every_order};
+use crate::orders::{at_once, orders_with};
 use crate::rate_limit::calendar::Calendar;
 use crate::rate_limit::period::Period;
 
@@ -20,7 +20,7 @@ fn end(calendar: &Calendar, ticks: u64, lag: u64) -> u64 {
 }
 
 pub(crate) fn a_window_ends_for_everybody_at_once() {
-    every_order(|| {
+    orders_with(3, || {
         let calendar = Arc::new(Calendar::new());
         assert_eq!(end(&calendar, SECOND, 0), 3600 * SECOND);
         let deeds: [fn(&Calendar) -> u64; 3] = [

@@ -86,25 +86,28 @@ impl Window {
     fn turn(&self, end: u64, now: u64, clock: &Clock) -> u64 {
         self.check_at
             .store(now.saturating_add(CHECK_EVERY), Ordering::Relaxed);
-        let by_day = self.by_time_of_day(end, now, clock);
-        if now < end && by_day.abs_diff(end) <= TOLERANCE {
+        let wall = clock.wall().duration_since(UNIX_EPOCH);
+        let wall = wall.unwrap_or(Duration::ZERO);
+        let by_day = self.by_time_of_day(wall, 0, now);
+        // A window that has just ended must not begin again, and one that has just begun must not be
+        // undone, for the moments that the time of day lags behind.
+        let if_it_lags = self.by_time_of_day(wall, TOLERANCE / SECOND, now);
+        let is_end = |by_day: u64| by_day.abs_diff(end) <= TOLERANCE;
+        if now < end && (is_end(by_day) || is_end(if_it_lags)) {
             return end;
         }
+        let has_just_ended = end > 0 && now >= end && now - end <= TOLERANCE;
+        let next = if has_just_ended { if_it_lags } else { by_day };
         // Whoever comes first says where the new one ends.
         let swapped = self
             .end
-            .compare_exchange(end, by_day, Ordering::Relaxed, Ordering::Relaxed);
-        swapped.map_or_else(|theirs| theirs.max(now + 1), |_| by_day)
+            .compare_exchange(end, next, Ordering::Relaxed, Ordering::Relaxed);
+        swapped.map_or_else(|theirs| theirs.max(now + 1), |_| next)
     }
 
-    /// Where the window ends by the time of day, in ticks.
-    fn by_time_of_day(&self, end: u64, now: u64, clock: &Clock) -> u64 {
-        let wall = clock.wall().duration_since(UNIX_EPOCH);
-        let wall = wall.unwrap_or(Duration::ZERO);
-        // One that has just ended must not begin again for the moment that the time of day lags behind.
-        let over = end > 0 && now >= end && now - end <= TOLERANCE;
-        let seen = wall.as_secs() + if over { TOLERANCE / SECOND } else { 0 };
-        let ends = Duration::from_secs(self.period.end(seen));
+    /// Where the window ends in which the time of day will be after so many seconds, in ticks.
+    fn by_time_of_day(&self, wall: Duration, after: u64, now: u64) -> u64 {
+        let ends = Duration::from_secs(self.period.end(wall.as_secs() + after));
         let left = ends.saturating_sub(wall).as_micros();
         now.saturating_add(u64::try_from(left).unwrap_or(u64::MAX).max(1))
     }
@@ -143,10 +146,13 @@ mod tests {
         let window = Window::new(Period::Hour);
         hand.advance(Duration::from_secs(3590));
         let now = 3600 * SECOND;
-        let next = window.turn(now, now, &clock);
+        window.end.store(now, Ordering::Relaxed);
         // At 00:59:50 by day, the coming hour ends at 02:00:00.
-        assert_eq!(window.by_time_of_day(now, now, &clock), now + 3610 * SECOND);
-        assert!(next > now);
+        let next = window.turn(now, now, &clock);
+        assert_eq!(next, now + 3610 * SECOND);
+        // Nor is it undone at the next look.
+        assert_eq!(window.turn(next, now + 5 * SECOND, &clock), next);
+        assert_eq!(window.end.load(Ordering::Relaxed), next);
     }
 
     #[test]

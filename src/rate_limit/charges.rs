@@ -99,6 +99,7 @@ pub(crate) fn take_all<'c, 'a: 'c>(
             )
         })
         .filter(|(_, verdict)| !verdict.is_allow())
+        .inspect(|(charge, _)| table.cut_back(charge.key, now, charge.limit))
         .max_by_key(|(charge, verdict)| charge.limit.wait(verdict.ahead(), charge.cost));
     if denied.is_some() {
         return denied;
@@ -234,6 +235,24 @@ mod tests {
                     .is_allow()
             );
         }
+    }
+
+    /// Or who changes to a plan of shorter windows would be kept waiting for what the longer ones had taken.
+    #[test]
+    fn a_bucket_too_far_ahead_is_cut_back_by_a_denial_of_several_rules() {
+        let (left, right) = (rule("left", 2), rule("right", 3));
+        let table = Table::new(64, true, 0);
+        let both = [charge(1, &left), charge(2, &right)];
+        let day = Limit::new(86_400_000_000, 1);
+        assert!(table.charge(both[0].key, 0, day, 1).is_allow());
+        let (_, denied) = take_all(&table, 0, both.iter()).unwrap();
+        let wait = left.base.terms.limit.wait(denied.ahead(), 1);
+        assert_eq!(
+            wait, 90_000_000,
+            "two quotas of debt, and one of two requests"
+        );
+        let (_, passed) = take_all(&table, wait, both.iter()).unwrap();
+        assert!(passed.is_allow());
     }
 
     /// Two rules whose last requests are fought over from both ends.

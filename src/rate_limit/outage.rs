@@ -16,10 +16,9 @@
 //! well. A debt that is told later still is charged all the same, beyond what the bucket holds if need be,
 //! so that in the long run nothing is forgotten.
 
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-
 use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::table::Table;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Tells the bucket of a share from the shared one.
 const SHARE: u64 = 0xd6e8_feb8_6659_fd93;
@@ -60,7 +59,7 @@ pub(crate) struct Memory {
 
 impl Outage {
     /// Redis is away until said otherwise.
-    pub(crate) const fn new(instances: u32) -> Self {
+    pub(crate) fn new(instances: u32) -> Self {
         Self {
             up: AtomicBool::new(false),
             back_at: AtomicU64::new(0),

@@ -48,7 +48,11 @@ pub(crate) fn decide(
         // What others are given back is heard of only by asking.
         if wait == 0 || charge.rule.gives_back() {
             asked.push(*charge);
-        } else if denied.is_none_or(|(known, ahead)| known.limit.wait(ahead, known.cost) < wait) {
+            continue;
+        }
+        // Or what a longer quota took before would be denied here for as long as that would have lasted.
+        ledger.table.cut_back(charge.key, now, charge.limit);
+        if denied.is_none_or(|(known, ahead)| known.limit.wait(ahead, known.cost) < wait) {
             denied = Some((charge, ahead));
         }
     }

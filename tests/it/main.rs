@@ -29,6 +29,8 @@ mod progress;
 mod prometheus_text;
 mod rate_limit;
 mod rate_limit_fleet;
+mod rate_limit_model;
+mod rate_limit_reference;
 mod rate_limit_rules;
 mod rate_limit_who;
 mod redis;

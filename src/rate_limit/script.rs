@@ -84,11 +84,10 @@ local function look(value, kind, fill, most)
     if tag == 114 and size == 25 then
         local full, reach, of = struct.unpack('<ddd', value, 2)
         if full >= now and full < 2 ^ 53 and of >= 1 and of <= 2 ^ 43 then
-            local stored = full - now
-            local used = min(stored, 2 * of)
+            local used = full - now
             local till = reach > now and min(reach - now, used) or 0
             if of == fill then
-                return min(used, most), min(till, most), stored, 0
+                return min(used, most), min(till, most), used, 0
             end
             -- Stored anew in any case, since the same number would mean something else there.
             return min(carried(used, of, fill), most), min(carried(till, of, fill), most), -1, 0

@@ -193,6 +193,12 @@ impl Fleet {
         let key = route.key(self.inner.parts.table.hasher());
         if self.inner.flights.lead(key) {
             self.take_off(key, route, Vec::new());
+        } else {
+            // A question that was begun before is under way. The next who comes may try again.
+            route
+                .stops
+                .iter()
+                .for_each(|stop| self.inner.leases.fail(stop.key));
         }
     }
 
@@ -266,29 +272,41 @@ struct Asked {
     ask: Ask,
     /// When it was asked, in ticks.
     at: u64,
-    /// What it told of the use of this instance's shares, to be put back if nobody answers.
-    owned: Vec<u64>,
+    /// What each stop has to do with it beside its part of the question.
+    aside: Vec<Aside>,
+}
+
+struct Aside {
+    /// What was told of the use of this instance's share, to be put back if nobody answers.
+    own: u64,
+    /// Whether this is the one question that takes tokens in advance.
+    leases: bool,
 }
 
 impl Inner {
-    /// The question for so many requests.
+    /// The question for so many requests; for none, it is one for tokens in advance.
     fn prepare(&self, route: &Route, requests: usize) -> Asked {
         let now = ticks(&self.parts.clock);
-        let mut owned = Vec::with_capacity(route.stops.len());
+        let mut aside = Vec::with_capacity(route.stops.len());
         let parts = route.stops.iter().map(|stop| {
             let limit = stop.limit.after(now.saturating_sub(route.at));
             let memory = self
                 .parts
                 .outage
                 .remember(&self.parts.table, (stop.key, limit), now);
-            owned.push(memory.own);
             let mut part = stop.part.clone();
             (part.hint, part.debt) = (memory.hint, memory.debt);
-            if stop.leased {
+            let wants = || self.leases.want(stop.key, now, requests == 0);
+            let want = stop.leased.then(wants).flatten();
+            if let Some(want) = want {
                 let remaining = limit.remaining(self.parts.table.ahead(stop.key, now));
                 let fair = remaining / (2 * self.parts.outage.instances());
-                part.lease = self.leases.want(stop.key, now).min(fair);
+                part.lease = want.min(fair);
             }
+            aside.push(Aside {
+                own: memory.own,
+                leases: want.is_some(),
+            });
             part
         });
         let parts = parts.collect();
@@ -296,7 +314,7 @@ impl Inner {
         Asked {
             ask: Ask { requests, parts },
             at: now,
-            owned,
+            aside,
         }
     }
 
@@ -309,26 +327,33 @@ impl Inner {
         seats: Vec<oneshot::Sender<Landing>>,
     ) {
         let now = ticks(&self.parts.clock);
-        let stops = route.stops.iter().zip(&asked.ask.parts).zip(&answer.told);
-        let ahead = stops.map(|((stop, part), told)| {
-            let limit = stop.limit.after(now.saturating_sub(route.at));
-            let ahead = limit.ahead_of(told.ahead);
-            // Around midnight the server's window may be another one than ours.
-            let same = told.window == part.window;
-            if same {
-                self.parts.table.put(stop.key, now, ahead);
-            }
-            if stop.leased {
-                let landed = Landed {
-                    asked_at: asked.at,
-                    ahead,
-                    interval: limit.interval(),
-                    tokens: if same { told.leased } else { 0 },
-                };
-                self.leases.land(stop.key, now, landed);
-            }
-            ahead
-        });
+        if answer.told.is_empty() {
+            self.lease_none(route, asked);
+        }
+        let stops = route.stops.iter().zip(&asked.ask.parts).zip(&asked.aside);
+        let ahead = stops
+            .zip(&answer.told)
+            .map(|(((stop, part), aside), told)| {
+                let limit = stop.limit.after(now.saturating_sub(route.at));
+                let ahead = limit.ahead_of(told.ahead);
+                // Around midnight the server's window may be another one than ours.
+                let same = told.window == part.window;
+                if same {
+                    self.parts.table.put(stop.key, now, ahead);
+                }
+                if aside.leases {
+                    let landed = Landed {
+                        asked_at: asked.at,
+                        ahead,
+                        interval: limit.interval(),
+                        tokens: if same { told.leased } else { 0 },
+                    };
+                    self.leases.land(stop.key, now, landed);
+                } else if stop.leased {
+                    self.leases.pace(stop.key, now);
+                }
+                ahead
+            });
         let ahead: Arc<[u64]> = ahead.collect();
         for (place, seat) in seats.into_iter().enumerate() {
             let landing = Landing {
@@ -344,12 +369,19 @@ impl Inner {
 
     fn call_off(&self, route: &Route, asked: &Asked) {
         let now = ticks(&self.parts.clock);
-        for (stop, own) in route.stops.iter().zip(&asked.owned) {
+        for (stop, aside) in route.stops.iter().zip(&asked.aside) {
             let limit = stop.limit.after(now.saturating_sub(route.at));
             let bucket = (stop.key, limit);
             self.parts
                 .outage
-                .restore(&self.parts.table, bucket, *own, now);
+                .restore(&self.parts.table, bucket, aside.own, now);
+        }
+        self.lease_none(route, asked);
+    }
+
+    fn lease_none(&self, route: &Route, asked: &Asked) {
+        let stops = route.stops.iter().zip(&asked.aside);
+        for (stop, _) in stops.filter(|(_, aside)| aside.leases) {
             self.leases.fail(stop.key);
         }
     }

@@ -142,7 +142,13 @@ pub(crate) fn held_back(
     let own: Vec<Charge<'_>> = own.collect();
     let (charge, verdict) = take_all(&ledger.table, now, own.iter())?;
     (!verdict.is_allow()).then(|| Outcome {
-        decision: Some(here::spoken(ledger, charge, (false, verdict.ahead()), who, now)),
+        decision: Some(here::spoken(
+            ledger,
+            charge,
+            (false, verdict.ahead()),
+            who,
+            now,
+        )),
         items: Vec::new(),
     })
 }

@@ -102,10 +102,16 @@ async fn a_banned_client_takes_nobody_along() {
     let server = TestRedis::start();
     let config = strict([at_once("all", 100_000).scope(Scope::Global)]);
     let all = fleet(&server, 2, &config).await;
-    assert!(all[0].limiter.ban("ip:203.0.113.66", Duration::from_secs(600)));
+    assert!(
+        all[0]
+            .limiter
+            .ban("ip:203.0.113.66", Duration::from_secs(600))
+    );
     let mut raw = server.raw();
     until("the ban is in Redis", || {
-        raw.must(&["EXISTS", "keep:rl:ban:{ip:203.0.113.66}"]).integer() == 1
+        raw.must(&["EXISTS", "keep:rl:ban:{ip:203.0.113.66}"])
+            .integer()
+            == 1
     })
     .await;
     // A late comer has to ask.
@@ -143,7 +149,9 @@ async fn a_pardon_that_was_missed_is_learned_of_afterwards() {
     assert!(steady.limiter.unban("caller:alice"));
     let mut raw = server.raw();
     until("the ban is gone", || {
-        raw.must(&["EXISTS", "keep:rl:ban:{caller:alice}"]).integer() == 0
+        raw.must(&["EXISTS", "keep:rl:ban:{caller:alice}"])
+            .integer()
+            == 0
     })
     .await;
     assert!(is_banned(&cut_off, "alice").await);

@@ -94,7 +94,10 @@ async fn in_a_cluster_a_denial_by_one_owners_rule_charges_no_other_owner() {
         for instance in [&first, &second, &fresh] {
             assert!(!instance.passes(caller).await);
         }
-        until("it is given back", || used(&mut raw, &owner, "own", 10) == 0).await;
+        until("it is given back", || {
+            used(&mut raw, &owner, "own", 10) == 0
+        })
+        .await;
     }
 }
 

@@ -17,7 +17,9 @@ const TIME: Duration = Duration::from_millis(3000);
 fn hammer(hammered: Hammered) -> Vec<Passed> {
     let server = TestRedis::start();
     let url = server.url();
-    let mut workers: Vec<Worker> = (0..WORKERS).map(|_| Worker::spawn(&url, hammered)).collect();
+    let mut workers: Vec<Worker> = (0..WORKERS)
+        .map(|_| Worker::spawn(&url, hammered))
+        .collect();
     workers.iter().for_each(Worker::await_ready);
     // Their places are taken the moment they are killed.
     let mut spare: Vec<Worker> = (0..2).map(|_| Worker::spawn(&url, hammered)).collect();
@@ -25,7 +27,10 @@ fn hammer(hammered: Hammered) -> Vec<Passed> {
     workers.iter_mut().for_each(Worker::go);
     let began = Instant::now();
     let mut all = Vec::new();
-    for (killed, third) in [(0, TIME / 3), (1, TIME * 2 / 3)] { if std::env::var("NOKILL").is_ok() { break; }
+    for (killed, third) in [(0, TIME / 3), (1, TIME * 2 / 3)] {
+        if std::env::var("NOKILL").is_ok() {
+            break;
+        }
         until("so long", || (began.elapsed() > third).then_some(()));
         let mut next = spare.pop().unwrap();
         next.go();
@@ -46,7 +51,10 @@ fn check(hammered: Hammered) {
     let most = most_at_once(&passed, interval);
     assert!(most <= burst, "{most} at once");
     let used = used(&passed, interval, burst);
-    eprintln!("{hammered:?}: {} passed, {most} at once, {used:.3} used", passed.len());
+    eprintln!(
+        "{hammered:?}: {} passed, {most} at once, {used:.3} used",
+        passed.len()
+    );
     assert!(used >= 0.95, "only {used:.3} of the quota was of use");
 }
 

@@ -38,7 +38,11 @@ async fn ten_thousand_who_wait_for_a_stopped_server_are_all_answered() {
             .map(|n| {
                 let instance = Arc::clone(&instance);
                 tokio::spawn(async move {
-                    let caller = if same { "alice".to_owned() } else { n.to_string() };
+                    let caller = if same {
+                        "alice".to_owned()
+                    } else {
+                        n.to_string()
+                    };
                     instance.passes(&caller).await
                 })
             })

@@ -10,9 +10,10 @@ use crate::config::KeepConfig;
 use crate::error::{ConfigError, Faults};
 use crate::event::Events;
 use crate::guard::Guard;
-use crate::identity::{ApiKeyResolver, CallerResolver};
 use crate::invalidation::Invalidator;
 use crate::journal::Journal;
+#[cfg(feature = "redis")]
+use crate::outbound;
 use crate::progress::ProgressHub;
 #[cfg(feature = "redis")]
 use crate::rate_limit::RateLimitParts;
@@ -58,11 +59,11 @@ pub(crate) struct Engines {
 }
 
 impl Engines {
-    /// Builds them all, or none and notes why. Every one is tried, so that every fault is found.
+    /// Builds them all, or none and notes why. Every one is tried, so that every fault is found. The limiter
+    /// is `told` what the application knows of callers.
     pub(crate) fn new(
         ground: &Ground,
-        callers: CallerResolver,
-        api_keys: ApiKeyResolver,
+        told: impl FnOnce(RateLimiter) -> RateLimiter,
         faults: &mut Faults,
     ) -> Option<Self> {
         let config = &ground.config;
@@ -78,8 +79,7 @@ impl Engines {
         let limiter = limiter(ground, redis.as_ref(), tasks.as_ref()?);
         #[cfg(not(feature = "redis"))]
         let limiter = RateLimiter::new(&config.rate_limit, &config.routes, clock(), events());
-        let limiter =
-            noted(limiter, faults).map(|limiter| limiter.callers(callers).api_keys(api_keys));
+        let limiter = noted(limiter, faults).map(told);
         let progress = noted(
             ProgressHub::new(&config.progress, clock(), events()),
             faults,
@@ -121,7 +121,7 @@ fn connected(ground: &Ground, tasks: &Tasks, faults: &mut Faults) -> Option<Redi
         clock: ground.clock.clone(),
         events: ground.events.clone(),
         spawner: tasks.spawner(),
-        scripts: [&ground.scripts, RateLimiter::scripts()].concat(),
+        scripts: [&ground.scripts, RateLimiter::scripts(), &outbound::SCRIPTS].concat(),
         credentials: ground.credentials.clone(),
     };
     noted(RedisPool::new(&ground.config.redis, &parts), faults)

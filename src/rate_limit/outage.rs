@@ -18,7 +18,7 @@
 //! still let through their shares, each tells a little more than it owes: together, what grows back in
 //! the half second in which all come back.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::table::Table;
@@ -172,7 +172,7 @@ impl Outage {
 
     /// Puts back what [`remember`](Self::remember) took for a question that was not answered, beside what was
     /// used of the share since.
-    pub(crate) fn restore(&self, table: &Table, bucket: (u64, Limit), own: u64, now: u64) {
+    pub(crate) fn restore(table: &Table, bucket: (u64, Limit), own: u64, now: u64) {
         if own == 0 {
             return;
         }
@@ -232,7 +232,7 @@ mod tests {
             let (key, share) = outage.share(&table, (KEY, limit), 0);
             assert!(table.charge(key, 0, share, 1).is_allow());
         }
-        outage.restore(&table, (KEY, limit), memory.own, 0);
+        Outage::restore(&table, (KEY, limit), memory.own, 0);
         let later = outage.remember(&table, (KEY, limit), 0);
         assert_eq!((later.hint, later.debt), (500, 70));
         // What was known before has drained long since.
@@ -257,7 +257,7 @@ mod tests {
         for before in 0..2 {
             let (key, share) = outage.share(&table, (KEY, limit), 0);
             table.charge(key, 0, share, before);
-            outage.restore(&table, (KEY, limit), memory.own, 0);
+            Outage::restore(&table, (KEY, limit), memory.own, 0);
             let again = outage.remember(&table, (KEY, limit), 0);
             assert_eq!((again.hint, again.debt), (4, 3 + u64::from(before)));
         }

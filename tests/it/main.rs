@@ -23,6 +23,8 @@ mod invalidation;
 mod keep;
 mod keep_redis;
 mod metrics;
+mod outbound;
+mod outbound_fleet;
 mod progress;
 mod prometheus_text;
 mod rate_limit;

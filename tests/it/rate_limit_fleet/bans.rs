@@ -56,7 +56,7 @@ async fn who_is_banned_on_one_is_banned_on_all_and_pardoned_by_any() {
     .await;
     // Whoever hears of it refuses without asking, although its own bucket is not used up yet.
     for other in &all[1..] {
-        until("it was heard", || other.says("last_end: 0") == false).await;
+        until("it was heard", || !other.says("last_end: 0")).await;
         let before = questions(&mut raw);
         assert!(is_banned(other, "alice").await);
         assert_eq!(questions(&mut raw), before);

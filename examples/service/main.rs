@@ -9,9 +9,9 @@
 //! and put its layer around the routes, and the two lists of rules below. The other files are the
 //! service: handlers that say `Cache-Control`, name tags, and know nothing of layers.
 //!
-//! With `REDIS_URL` there is a pool of connections to Redis, watched over, for the service's own commands
-//! (`visits.rs`). Rate limits and stored answers stay in each instance's memory all the same: they move to
-//! Redis in later versions.
+//! With `REDIS_URL` there is a pool of connections to Redis, watched over: rate limits are counted there, by
+//! all instances together, and the service has commands of its own (`visits.rs`). Stored answers stay in each
+//! instance's memory: they move to Redis in later versions.
 
 mod callers;
 mod contacts;

@@ -55,10 +55,6 @@ pub(crate) enum Verdict {
     /// Not now. The answer to a request under way may change that, or this moment.
     Maybe(Option<Moment>),
     /// The other instances have to be asked first, which takes a round trip to Redis at most.
-    #[cfg_attr(
-        not(feature = "redis"),
-        expect(dead_code, reason = "without Redis nobody can be asked")
-    )]
     Asking,
 }
 

@@ -52,6 +52,7 @@ impl<'a> Charges<'a> {
         self.count += 1;
     }
 
+    #[cfg(feature = "redis")]
     pub(crate) const fn is_empty(&self) -> bool {
         self.count == 0
     }

@@ -53,7 +53,20 @@
 //!
 //! **Memory** is fixed when the limiter is built: a table of 10 bytes per key, whatever comes in.
 //!
-//! **Without HTTP**, [`RateLimiter::check_key`] counts anything that has a name.
+//! **What a request counts** may be several tokens, known before it goes on or only by its answer
+//! ([`RequestCost`]), or nothing after all ([`Count`]).
+//!
+//! **Without HTTP**, [`RateLimiter::check_key`] counts anything that has a name. [`RateLimiter::peek`] looks and
+//! counts nothing, [`RateLimiter::top`] names those who press hardest, and [`RateLimiter::reconfigure`] replaces
+//! the rules while requests come.
+//!
+//! **Who goes on after a refusal** is banned if [`PenaltyConfig`] says so.
+//!
+//! **Several instances** count together through Redis where the stack has one (feature `redis`). A decision over
+//! any number of rules is one round trip, made only where this instance does not know better: what Redis has
+//! denied is denied here until its time, and by [`Mode::Leased`] tokens are taken in advance, never more of them
+//! than the quota. While Redis is away each instance grants its share of every quota, as many parts as there
+//! were instances, and Redis hears of it afterwards.
 
 #[cfg(feature = "redis")]
 mod ask;

@@ -99,6 +99,7 @@ impl Table {
     }
 
     /// Sets how far ahead the bucket's time lies, whatever was known of it.
+    #[cfg(any(feature = "redis", test))]
     pub(crate) fn put(&self, key: u64, now: u64, ahead: u64) {
         self.update(key, now, |_| Verdict::Allow { ahead });
     }

@@ -1,9 +1,10 @@
 //! One decision of the engine.
 //!
 //! Everybody keeps a bucket per key and has the same quota: one that always lets through and still has
-//! something to write (`allow`), or one of which nothing is left (`deny`). The keys are addresses, for
-//! those that want text as text; nobody has to format or parse any. Quotas are long enough for every
-//! bucket to be in use whenever it is asked for again; our table is half full of them.
+//! something to write (`allow`), one of which nothing is left (`deny`), or one so fast that every bucket
+//! is full again when it is asked for (`lapsed`). In the first two every bucket is in use whenever it is
+//! asked for; our table is half full of them. The keys are addresses, and texts (`text`) where there are
+//! peers that have no others.
 //!
 //! `floor` is no limiter: a hash, a look at the clock, and one compare-and-swap in a table that is asked
 //! for nothing else, with neither tags nor room for collisions.
@@ -20,7 +21,7 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 use tower_keep::clock::Clock;
 use tower_keep::event::Events;
-use tower_keep::rate_limit::{Decision, Quota, RateLimitConfig, RateLimiter, Rule, Scope};
+use tower_keep::rate_limit::{Check, Quota, RateLimitConfig, RateLimiter, Rule, Scope};
 use trypema::local::LocalRateLimiterProvider;
 use trypema::{BucketSize, RateLimit, RateLimiterBuilder, WindowSize};
 
@@ -40,32 +41,82 @@ pub(crate) fn run(_: &Bench) -> Result<(), Failure> {
             deny(spread, threads)?;
         }
     }
+    for spread in [Spread::TenThousand, Spread::Million, Spread::MillionZipf] {
+        lapsed(spread)?;
+    }
+    for spread in [Spread::TenThousand, Spread::Million] {
+        by_text(spread)?;
+    }
     Ok(())
 }
 
 fn allow(spread: Spread, threads: usize) -> Result<(), Failure> {
-    let rate = Rate::endless(spread);
-    let addresses = spread.turn();
-    let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
-    let ours = tower_keep(rate, spread.keys())?;
-    let plain = governor::RateLimiter::keyed(rate.governor()?);
-    let informed = governor::RateLimiter::keyed(rate.governor()?)
+    let case = format!("rate_limit/decision_allow_{}_t{threads}", spread.name());
+    let informed = governor::RateLimiter::keyed(Rate::endless(spread).governor()?)
         .with_middleware::<governor::middleware::StateInformationMiddleware>();
-    let by_text = governor::RateLimiter::keyed(rate.governor()?);
-    let throttle =
-        throttle_kit::RateLimiter::new(rate.throttle(), throttle_kit::InMemoryBackend::new());
-    let trypema = trypema()?;
     let floor = Floor::new(spread.keys());
-    let endless = RateLimit::max();
-    let engines = [
-        Engine::new("tower_keep", &texts, |key| allowed(&ours, key)),
-        Engine::new("governor", &addresses, |key| plain.check_key(key).is_ok()),
+    let addresses = spread.turn();
+    let others = [
         Engine::new("governor_state", &addresses, |key| {
             informed.check_key(key).is_ok()
         }),
-        Engine::new("governor_text", &texts, |key| {
-            by_text.check_key(key).is_ok()
+        Engine::new("floor", &addresses, |key| floor.charge(key)),
+    ];
+    by_address(
+        (&case, 1.0),
+        threads,
+        (spread, Rate::endless(spread)),
+        others,
+    )
+}
+
+fn deny(spread: Spread, threads: usize) -> Result<(), Failure> {
+    let case = format!("rate_limit/decision_deny_{}_t{threads}", spread.name());
+    by_address((&case, 0.0), threads, (spread, Rate::SPENT), [])
+}
+
+/// Buckets that are full again whenever they are asked for, as those of most clients are.
+fn lapsed(spread: Spread) -> Result<(), Failure> {
+    let case = format!("rate_limit/decision_lapsed_{}_t1", spread.name());
+    by_address((&case, 1.0), 1, (spread, Rate::FULL_AGAIN), [])
+}
+
+fn by_address<const N: usize>(
+    (case, part): (&str, f64),
+    threads: usize,
+    (spread, rate): (Spread, Rate),
+    others: [Engine<'_>; N],
+) -> Result<(), Failure> {
+    let addresses = spread.turn();
+    let ours = tower_keep(rate, spread.keys(), Scope::Ip)?;
+    let plain = governor::RateLimiter::keyed(rate.governor()?);
+    let mut engines = vec![
+        Engine::new("tower_keep", &addresses, |key| {
+            allowed(ours.check_ip(RULE, *key, 1))
         }),
+        Engine::new("governor", &addresses, |key| plain.check_key(key).is_ok()),
+    ];
+    engines.extend(others);
+    let ratios = take_turns(case, threads, (addresses.len(), part), &engines)?;
+    judge(case, "governor", &ratios);
+    Ok(())
+}
+
+/// The same keys as text, for those that have no others.
+fn by_text(spread: Spread) -> Result<(), Failure> {
+    let rate = Rate::endless(spread);
+    let texts = spread.turn().into_iter().map(|key| key.to_string());
+    let texts: Vec<String> = texts.collect();
+    let ours = tower_keep(rate, spread.keys(), Scope::Caller)?;
+    let plain = governor::RateLimiter::keyed(rate.governor()?);
+    let memory = throttle_kit::InMemoryBackend::new();
+    let throttle = throttle_kit::RateLimiter::new(rate.throttle(), memory);
+    let (trypema, endless) = (trypema()?, RateLimit::max());
+    let engines = [
+        Engine::new("tower_keep", &texts, |key| {
+            allowed(ours.check_key(RULE, key, 1))
+        }),
+        Engine::new("governor", &texts, |key| plain.check_key(key).is_ok()),
         Engine::new("throttle_kit", &texts, |key| {
             at_once(throttle.check(key)).is_some_and(|told| told.allowed)
         }),
@@ -73,38 +124,16 @@ fn allow(spread: Spread, threads: usize) -> Result<(), Failure> {
             let told = trypema.absolute().inc(key, &endless, 1);
             matches!(told, trypema::RateLimitDecision::Allowed)
         }),
-        Engine::new("floor", &addresses, |key| floor.charge(key)),
     ];
-    let case = format!("rate_limit/decision_allow_{}_t{threads}", spread.name());
-    let ratios = take_turns(&case, threads, (addresses.len(), 1.0), &engines)?;
-    judge(&case, &ratios);
+    let case = format!("rate_limit/decision_text_{}_t1", spread.name());
+    let ratios = take_turns(&case, 1, (texts.len(), 1.0), &engines)?;
+    judge(&case, "governor", &ratios);
     Ok(())
 }
 
-fn deny(spread: Spread, threads: usize) -> Result<(), Failure> {
-    let rate = Rate::SPENT;
-    let addresses = spread.turn();
-    let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
-    let ours = tower_keep(rate, spread.keys())?;
-    let plain = governor::RateLimiter::keyed(rate.governor()?);
-    let throttle =
-        throttle_kit::RateLimiter::new(rate.throttle(), throttle_kit::InMemoryBackend::new());
-    let engines = [
-        Engine::new("tower_keep", &texts, |key| allowed(&ours, key)),
-        Engine::new("governor", &addresses, |key| plain.check_key(key).is_ok()),
-        Engine::new("throttle_kit", &texts, |key| {
-            at_once(throttle.check(key)).is_some_and(|told| told.allowed)
-        }),
-    ];
-    let case = format!("rate_limit/decision_deny_{}_t{threads}", spread.name());
-    let ratios = take_turns(&case, threads, (addresses.len(), 0.0), &engines)?;
-    judge(&case, &ratios);
-    Ok(())
-}
-
-fn judge(case: &str, ratios: &Ratios) {
-    if let Some(ratio) = ratios.to("governor") {
-        goal::at_most(case, "ours/governor", ratio, GOAL);
+fn judge(case: &str, peer: &str, ratios: &Ratios) {
+    if let Some(ratio) = ratios.to(peer) {
+        goal::at_most(case, &format!("ours/{peer}"), ratio, GOAL);
     }
     println!();
 }
@@ -121,6 +150,12 @@ impl Rate {
     pub(crate) const SPENT: Self = Self {
         interval: Duration::from_secs(3600),
         burst: 1,
+    };
+
+    /// One a microsecond, and many at once.
+    const FULL_AGAIN: Self = Self {
+        interval: Duration::from_micros(1),
+        burst: 1_000_000,
     };
 
     /// So many at once that no case sees the end of them, and so slow that every bucket stays in use.
@@ -160,24 +195,20 @@ impl Rate {
     }
 }
 
-/// The rule that counts by name.
-const RULE: &str = "rule";
+/// The name of the rule.
+pub(crate) const RULE: &str = "rule";
 
 /// A limiter of one rule whose table is half full with `keys`.
-pub(crate) fn tower_keep(rate: Rate, keys: usize) -> Result<RateLimiter, Failure> {
-    let rule = Rule::new(RULE, rate.ours()).scope(Scope::Caller);
+pub(crate) fn tower_keep(rate: Rate, keys: usize, scope: Scope) -> Result<RateLimiter, Failure> {
+    let rule = Rule::new(RULE, rate.ours()).scope(scope);
     let config = RateLimitConfig {
         default_rule: false,
         rules: vec![rule],
         keys_max: half_full(keys),
         ..RateLimitConfig::default()
     };
-    Ok(RateLimiter::new(
-        &config,
-        &[],
-        Clock::system(),
-        Events::none(),
-    )?)
+    let (clock, events) = (Clock::system(), Events::none());
+    Ok(RateLimiter::new(&config, &[], clock, events)?)
 }
 
 /// How many keys a table is asked to hold so that `keys` fill half of it: it makes five slots of four.
@@ -187,11 +218,9 @@ pub(crate) const fn half_full(keys: usize) -> usize {
 }
 
 #[inline]
-fn allowed(limiter: &RateLimiter, key: &str) -> bool {
-    limiter
-        .check_key(RULE, key)
-        .as_ref()
-        .is_some_and(Decision::is_allow)
+fn allowed(check: Check) -> bool {
+    let decision = at_once(check).flatten();
+    decision.is_some_and(|decision| decision.is_allow())
 }
 
 fn trypema() -> Result<std::sync::Arc<LocalRateLimiterProvider>, Failure> {

@@ -4,7 +4,9 @@
 
 use std::hint::black_box;
 
-use super::decision::{Rate, tower_keep};
+use tower_keep::rate_limit::Scope;
+
+use super::decision::{RULE, Rate, tower_keep};
 use super::goal;
 use super::keys::{MILLION, address};
 use crate::Failure;
@@ -31,13 +33,9 @@ pub(crate) fn run(_: &Bench) -> Result<(), Failure> {
 fn ours() -> Result<(), Failure> {
     let case = "rate_limit/memory";
     let before = resident()?;
-    let limiter = tower_keep(Rate::SPENT, MILLION)?;
-    let mut text = String::new();
+    let limiter = tower_keep(Rate::SPENT, MILLION, Scope::Ip)?;
     let mut ask = |number: usize| {
-        use std::fmt::Write as _;
-        text.clear();
-        let _ = write!(text, "{}", address(number));
-        black_box(limiter.check_key("rule", &text).is_some());
+        drop(black_box(limiter.check_ip(RULE, address(number), 1)));
     };
     (0..MILLION).for_each(&mut ask);
     let half = resident()? - before;

@@ -26,6 +26,7 @@ enum Stored {
     Window {
         end: u64,
         count: u64,
+        of: u64,
     },
 }
 
@@ -138,7 +139,7 @@ impl Twin {
     pub(crate) fn stored(&self, part: &Part) -> Option<Vec<u8>> {
         Some(match *self.buckets.get(&place(part))? {
             Stored::Rolling { full, fill, reach } => text('r', &[full, reach, fill]),
-            Stored::Window { end, count } => text('w', &[end, count]),
+            Stored::Window { end, count, of } => text('w', &[end, count, of]),
         })
     }
 
@@ -163,11 +164,21 @@ impl Twin {
                 let stored = u128::from(full.saturating_sub(self.now));
                 open.changed = stored != open.used || (old != new && open.used > 0);
             }
-            (Meter::Calendar { .. }, Some(&Stored::Window { end, count })) if end == window => {
+            (Meter::Calendar { .. }, Some(&Stored::Window { end, count, .. })) if end == window => {
                 open.used = u128::from(count).min(most(part.meter));
                 open.changed = open.used != u128::from(count);
             }
-            _ => {}
+            (_, Some(&other)) => {
+                let (used, of) = match other {
+                    Stored::Rolling { full, fill, .. } => (full.saturating_sub(self.now), fill),
+                    Stored::Window { end, count, of } if end * SECOND > self.now => (count, of),
+                    Stored::Window { of, .. } => (0, of),
+                };
+                let used = u128::from(used.min(2 * of)) * u128::from(part.meter.fill());
+                open.used = used.div_ceil(u128::from(of)).min(most(part.meter));
+                open.changed = open.used > 0;
+            }
+            (_, None) => {}
         }
         open
     }
@@ -187,6 +198,7 @@ impl Twin {
             Meter::Calendar { .. } => Stored::Window {
                 end: open.window,
                 count: used,
+                of: part.meter.fill(),
             },
         };
         match used {
@@ -331,9 +343,9 @@ mod tests {
             10 => doubles("r", &[-later_us, 0.0, hour]),
             11 => doubles("r", &[later_us, 0.0, f64::NAN]),
             12 => doubles("r", &[later_us, 0.0, -hour]),
-            13 => text('w', &[1_790_000_000, 5]),
-            14 => text('w', &[1_790_000_000]),
-            15 => doubles("w", &[end as f64, f64::NAN]),
+            13 => text('w', &[1_000_000_000, 5, 10]),
+            14 => text('w', &[1_790_000_000, 5]),
+            15 => doubles("w", &[end as f64, f64::NAN, 5.0]),
             _ => return None,
         })
     }

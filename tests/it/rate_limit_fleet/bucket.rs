@@ -20,15 +20,21 @@ pub fn used(raw: &mut Raw, owner: &str, bucket: &str, holds: u128) -> u128 {
     let Answer::Bulk(value) = raw.must(&["GET", &key]) else {
         return 0;
     };
-    let value = String::from_utf8(value).unwrap();
-    let (first, rest) = value.split_once(' ').unwrap();
-    if first.starts_with('w') {
-        return rest.parse().unwrap();
+    let (tag, numbers) = value.split_first().unwrap();
+    let numbers = numbers.chunks_exact(8).map(|number| {
+        let number = f64::from_le_bytes(number.try_into().unwrap());
+        number as u128
+    });
+    let numbers: Vec<u128> = numbers.collect();
+    match tag {
+        b'w' => numbers[1],
+        b'r' => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            let (full, fill) = (numbers[0], numbers[2]);
+            full.saturating_sub(now.as_micros()).div_ceil(fill / holds)
+        }
+        other => panic!("a bucket that begins with {other}"),
     }
-    let full: u128 = first.strip_prefix('r').unwrap().parse().unwrap();
-    let fill: u128 = rest.split(' ').next().unwrap().parse().unwrap();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    full.saturating_sub(now.as_micros()).div_ceil(fill / holds)
 }
 
 #[tokio::test(flavor = "multi_thread")]

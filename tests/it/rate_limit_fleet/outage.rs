@@ -162,11 +162,6 @@ async fn survive(fault: Fault, mode: Mode, instances: Option<u32>) {
     let back = micros();
     crowd.go_on(SECOND * 2).await;
     let (passed, longest) = crowd.end();
-    eprintln!(
-        "DBG alone {} back {}",
-        alone % 100_000_000,
-        back % 100_000_000
-    );
     let most = most_at_once(&passed, INTERVAL);
     let part = used(&passed, INTERVAL, BURST.into());
     let meanwhile = passed

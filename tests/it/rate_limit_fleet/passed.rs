@@ -33,16 +33,7 @@ pub fn most_at_once(passed: &[Passed], interval: u64) -> u64 {
         for one in by_answer.iter().filter(|one| one.asked >= begin) {
             count += 1;
             let grown = (one.answered - begin + GRAIN) / interval;
-            if count - grown.min(count) > most {
-                most = count - grown.min(count);
-                if std::env::var("DBG").is_ok() {
-                    eprintln!(
-                        "DBG {most} {} {}",
-                        begin % 100_000_000,
-                        one.answered % 100_000_000
-                    );
-                }
-            }
+            most = most.max(count - grown.min(count));
         }
     }
     most

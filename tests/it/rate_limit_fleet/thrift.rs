@@ -107,7 +107,7 @@ async fn asked(mode: Mode, count: usize, pace: Duration) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leases_ask_for_twenty_requests_at_a_time_and_more() {
-    const COUNT: usize = 2000;
+    const COUNT: usize = 1000;
     let (exact, leased) = tokio::join!(
         asked(Mode::Exact, COUNT, Duration::from_millis(1)),
         asked(Mode::Leased, COUNT, Duration::from_millis(1))

@@ -108,9 +108,16 @@ impl Limit {
         self.ahead_of(at_most(used, self.debt_max()))
     }
 
-    /// How far ahead it lies under this quota if so much of it was used up under `old`: the same part.
+    /// How far ahead it lies under this quota if so much of it was used up under `old`: the same part, or of
+    /// the calendar's windows the same number.
     pub(crate) const fn carry(self, old: Self, ahead: u64) -> u64 {
-        let part = old.used(ahead) as u128 * self.fill as u128;
+        // What was used of a window is a number, which a plan with more in it does not change.
+        let whole = if self.base > 0 && old.base > 0 {
+            old.fill
+        } else {
+            self.fill
+        };
+        let part = old.used(ahead) as u128 * whole as u128;
         let used = part.div_ceil(old.fill as u128);
         // Cannot be cut: at most twice this one's fill, as it was at most twice the old one's.
         self.ahead_of(at_most(used as u64, self.debt_max()))
@@ -341,6 +348,11 @@ mod tests {
         assert_eq!(day.remaining(day.carry(slow, 3 * 720)), 400);
         assert_eq!(quick.carry(day, day.charge(0, 100).ahead()), 10);
         assert_eq!(quick.carry(slow, 0), 0);
+        let more = Limit::window(60).ending(7);
+        assert_eq!(
+            more.remaining(more.carry(day, day.charge(0, 10).ahead())),
+            50
+        );
         // Rounded to the strict side.
         assert_eq!(quick.remaining(quick.carry(slow, 1)), 99);
     }

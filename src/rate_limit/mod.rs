@@ -75,6 +75,8 @@ mod ban_talk;
 #[cfg(feature = "redis")]
 mod bans;
 mod body;
+#[cfg(feature = "redis")]
+mod bought;
 mod calendar;
 mod charges;
 mod check;

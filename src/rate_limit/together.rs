@@ -8,16 +8,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::rate_limit::ask::{Meter, Part};
-use crate::rate_limit::calendar::Calendar;
+use crate::rate_limit::bought::Bought;
 use crate::rate_limit::charges::{Charge, Charges, is_nearer, nearest, take_all};
-use crate::rate_limit::compiled::{CompiledRule, Plan};
 use crate::rate_limit::decision::Decision;
 use crate::rate_limit::here::{self, Outcome};
 use crate::rate_limit::ledger::{Ledger, SharedLedger};
 use crate::rate_limit::mode::Mode;
-use crate::rate_limit::question::{Landing, Route, Stop};
-use crate::rate_limit::settle::Item;
+use crate::rate_limit::question::{Landing, Route};
 use crate::rate_limit::who::{Spared, Who};
 
 /// For how long a ban that another instance has spoken is believed without asking again.
@@ -187,77 +184,6 @@ impl<'a> Held<'a> {
         Outcome {
             items: items.collect(),
             decision: Some(here::spoken(ledger, charge, (true, *ahead), who, now)),
-        }
-    }
-}
-
-/// A charge that outlives its request's call, and its bucket in Redis.
-#[derive(Debug)]
-struct Bought {
-    rule: Arc<CompiledRule>,
-    plan: Arc<Plan>,
-    stop: Stop,
-}
-
-impl Bought {
-    fn new(charge: &Charge<'_>, who: &impl Who, ledger: &Ledger) -> Self {
-        let terms = charge.terms();
-        let meter = match terms.period {
-            Some(period) => Meter::Calendar {
-                period,
-                requests: terms.requests,
-            },
-            None => Meter::Rolling {
-                interval: charge.limit.interval(),
-                fill: charge.limit.fill(),
-            },
-        };
-        let part = Part {
-            owner: who.owner(charge),
-            bucket: Arc::clone(charge.bucket),
-            meter,
-            cost: charge.cost,
-            lease: 0,
-            hint: 0,
-            debt: 0,
-            window: terms.period.map_or(0, |period| {
-                Calendar::end_by_day(period, charge.limit, &ledger.clock)
-            }),
-        };
-        Self {
-            rule: Arc::clone(charge.rule),
-            plan: Arc::clone(charge.plan),
-            stop: Stop {
-                key: charge.key,
-                limit: charge.limit,
-                leased: charge.rule.mode == Mode::Leased,
-                gives_back: charge.rule.gives_back(),
-                part,
-            },
-        }
-    }
-
-    /// The charge, so many ticks later.
-    fn after(&self, ticks: u64) -> Charge<'_> {
-        Charge {
-            key: self.stop.key,
-            rule: &self.rule,
-            plan: &self.plan,
-            limit: self.stop.limit.after(ticks),
-            cost: self.stop.part.cost,
-            bucket: &self.stop.part.bucket,
-        }
-    }
-
-    fn item(&self, now: u64) -> Item {
-        let (rule, limit) = (Arc::clone(&self.rule), self.stop.limit);
-        Item {
-            rule,
-            key: self.stop.key,
-            limit,
-            at: now,
-            cost: self.stop.part.cost,
-            stop: Some(self.stop.clone()),
         }
     }
 }

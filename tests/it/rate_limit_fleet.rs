@@ -3,7 +3,6 @@
 mod bans;
 mod bucket;
 mod hammer;
-mod outage;
 mod passed;
 mod process;
 mod settle;

@@ -11,8 +11,8 @@
 //! what lies there is overwritten.
 //!
 //! - **A quota that changed** is noticed by the time to fill: the used part of the bucket stays the same part,
-//!   so that nobody gets a fresh burst. So it does where a quota goes by the calendar from now on, or no longer,
-//!   or by other windows. A window of the same end keeps its count.
+//!   so that nobody gets a fresh burst. So it does where a quota goes by the calendar from now on, or no longer.
+//!   The count of a window stays a count, also where windows are longer or shorter from now on.
 //! - **From before the end of a lease** nothing is given back; `shared.rs` tells why.
 //!
 //! All numbers stay below 2^53: now is 2^51 µs, and no bucket takes longer than 2^43 to fill.
@@ -69,7 +69,7 @@ local function carried(part, of, fill)
 end
 
 -- What is used of `fill` by a bucket whose quota was of another kind, or of other windows.
-local function former(value, fill)
+local function former(value, kind, fill)
     local tag, first, count, of = struct.unpack('<c1ddd', value)
     if tag == 'r' and first < 2 ^ 53 then
         count = max(0, first - now)
@@ -77,7 +77,8 @@ local function former(value, fill)
         return 0
     end
     if count > 0 and of >= 1 and of <= 2 ^ 43 then
-        return carried(min(count, 2 * of), of, fill)
+        count = min(count, 2 * of)
+        return tag == 'w' and kind > 0 and count or carried(count, of, fill)
     end
     return 0
 end
@@ -94,11 +95,11 @@ local function look(value, kind, fill, most)
                 return min(count, most), 0, count, window
             end
         end
-        local used = size == 25 and min(former(value, fill), most) or 0
+        local used = size == 25 and min(former(value, kind, fill), most) or 0
         return used, 0, used > 0 and -1 or 0, window
     end
     if tag == 119 and size == 25 then
-        local used = min(former(value, fill), most)
+        local used = min(former(value, kind, fill), most)
         return used, 0, used > 0 and -1 or 0, 0
     end
     if tag == 114 and size == 25 then

@@ -174,8 +174,11 @@ impl Twin {
                     Stored::Window { end, count, of } if end * SECOND > self.now => (count, of),
                     Stored::Window { of, .. } => (0, of),
                 };
-                let used = u128::from(used.min(2 * of)) * u128::from(part.meter.fill());
-                open.used = used.div_ceil(u128::from(of)).min(most(part.meter));
+                let used = u128::from(used.min(2 * of));
+                let is_count = matches!(other, Stored::Window { .. }) && window > 0;
+                let whole = if is_count { of } else { part.meter.fill() };
+                let used = (used * u128::from(whole)).div_ceil(u128::from(of));
+                open.used = used.min(most(part.meter));
                 open.changed = open.used > 0;
             }
             (_, None) => {}
@@ -534,6 +537,7 @@ mod tests {
                         let is_junk = |stored: Vec<u8>| {
                             let same = |kind| junk(kind, 0).as_ref() == Some(&stored);
                             (0..KINDS_OF_JUNK).any(same)
+                                || stored.get(9..17) == Some(&f64::NAN.to_le_bytes())
                                 || stored.ends_with(&f64::NAN.to_le_bytes())
                         };
                         let something = stored.ok().flatten().is_some_and(|text| !is_junk(text));

@@ -48,7 +48,6 @@ fn check(hammered: Hammered) -> f64 {
     let (interval, burst) = (hammered.interval(), hammered.burst.into());
     let most = most_at_once(&passed, interval);
     let used = used(&passed, interval, burst);
-<<<<<<< HEAD
     let told = format!("{} passed, {most} at once, {used:.3} used", passed.len());
     eprintln!("{hammered:?}: {told}");
     assert!(most <= burst, "{told}");
@@ -67,15 +66,6 @@ const PRESSED: Hammered = Hammered {
 fn four_processes_of_which_two_are_killed_let_through_exactly_the_quota() {
     let used = check(PRESSED);
     assert!(used >= 0.95, "only {used:.3} of the quota was of use");
-=======
-    eprintln!(
-        "{hammered:?}: {} passed, {most} at once, {used:.3} used",
-        passed.len()
-    );
-    // On a machine with cores to spare it is 0.95 and more; what is missing are tokens that grew back while no
-    // process ran to take them.
-    assert!(used >= 0.6, "only {used:.3} of the quota was of use");
->>>>>>> limiter
 }
 
 #[test]

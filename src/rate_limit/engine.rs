@@ -165,12 +165,14 @@ impl Engine {
     fn decide(&self, charges: &Charges<'_>, who: &impl Who, now: u64) -> Begun {
         #[cfg(feature = "redis")]
         if let Some(shared) = &self.ledger.shared {
+            // First, because one who sees that Redis is back sees that debts are being told.
+            let up = shared.outage.is_up();
             if shared.outage.is_settling(now)
                 && let Some(denied) = together::held_back(shared, &self.ledger, charges, who, now)
             {
                 return self.done(charges, denied, now);
             }
-            let decided = if shared.outage.is_up() {
+            let decided = if up {
                 together::decide(shared, &self.ledger, charges, who, now)
             } else {
                 let all = charges.enforced();

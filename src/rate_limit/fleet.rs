@@ -168,7 +168,10 @@ impl Fleet {
         match self.inner.flights.lead(route.key()) {
             Some(row) => self.take_off(row, route, Vec::new()),
             // The next request asks again.
-            None => self.inner.give_up(&route),
+            None => route
+                .stops
+                .iter()
+                .for_each(|stop| self.inner.leases.fail(stop.key)),
         }
     }
 
@@ -187,8 +190,15 @@ struct Asked {
     ask: Ask,
     /// When it was asked, in ticks.
     at: u64,
-    /// What it told of the use of this instance's shares, to be put back if nobody answers.
-    owned: Vec<u64>,
+    /// What each stop has to do with it beside its part of the question.
+    aside: Vec<Aside>,
+}
+
+struct Aside {
+    /// What was told of the use of this instance's share, to be put back if nobody answers.
+    own: u64,
+    /// Whether this is the one question that takes tokens in advance.
+    leases: bool,
 }
 
 impl Inner {
@@ -219,32 +229,38 @@ impl Inner {
     }
 
     /// Notes that no tokens are on their way.
-    fn give_up(&self, route: &Route) {
-        for stop in &route.stops {
+    fn lease_none(&self, route: &Route, asked: &Asked) {
+        let stops = route.stops.iter().zip(&asked.aside);
+        for (stop, _) in stops.filter(|(_, aside)| aside.leases) {
             self.leases.fail(stop.key);
         }
     }
 
-    /// The question for so many requests.
+    /// The question for so many requests; for none, it is one for tokens in advance.
     fn prepare(&self, route: &Route, requests: usize) -> Asked {
         let now = ticks(&self.parts.clock);
-        let mut owned = Vec::with_capacity(route.stops.len());
+        let mut aside = Vec::with_capacity(route.stops.len());
         let parts = route.stops.iter().map(|stop| {
             let limit = stop.limit.after(now.saturating_sub(route.at));
             let memory = self
                 .parts
                 .outage
                 .remember(&self.parts.table, (stop.key, limit), now);
-            owned.push(memory.own);
             let mut part = stop.part.clone();
             // What others have given back must not come again by what was known here before.
             part.hint = if stop.gives_back { 0 } else { memory.hint };
             part.debt = memory.debt;
-            if stop.leased {
+            let wants = || self.leases.want(stop.key, now, requests == 0);
+            let want = stop.leased.then(wants).flatten();
+            if let Some(want) = want {
                 let remaining = limit.remaining(self.parts.table.ahead(stop.key, now));
                 let fair = remaining / (2 * self.parts.outage.instances());
-                part.lease = self.leases.want(stop.key, now).min(fair);
+                part.lease = want.min(fair);
             }
+            aside.push(Aside {
+                own: memory.own,
+                leases: want.is_some(),
+            });
             part
         });
         let parts = parts.collect();
@@ -252,7 +268,7 @@ impl Inner {
         Asked {
             ask: Ask { requests, parts },
             at: now,
-            owned,
+            aside,
         }
     }
 
@@ -265,32 +281,36 @@ impl Inner {
         seats: Vec<oneshot::Sender<Landing>>,
     ) {
         let now = ticks(&self.parts.clock);
-        let stops = route.stops.iter().zip(&asked.ask.parts).zip(&answer.told);
-        let ahead = stops.map(|((stop, part), told)| {
-            let mut limit = stop.limit.after(now.saturating_sub(route.at));
-            // Around midnight the server's window may be another one than ours.
-            let same = told.window == part.window;
-            if !same {
-                limit = limit.ending(self.until(told.window));
-            }
-            let ahead = limit.ahead_of(told.ahead);
-            if same {
-                self.parts.table.put(stop.key, now, ahead);
-            }
-            if stop.leased {
-                let landed = Landed {
-                    asked_at: asked.at,
-                    ahead,
-                    interval: limit.interval(),
-                    tokens: if same { told.leased } else { 0 },
-                };
-                self.leases.land(stop.key, now, landed);
-            }
-            ahead
-        });
+        let stops = route.stops.iter().zip(&asked.ask.parts).zip(&asked.aside);
+        let ahead = stops
+            .zip(&answer.told)
+            .map(|(((stop, part), aside), told)| {
+                let mut limit = stop.limit.after(now.saturating_sub(route.at));
+                // Around midnight the server's window may be another one than ours.
+                let same = told.window == part.window;
+                if !same {
+                    limit = limit.ending(self.until(told.window));
+                }
+                let ahead = limit.ahead_of(told.ahead);
+                if same {
+                    self.parts.table.put(stop.key, now, ahead);
+                }
+                if aside.leases {
+                    let landed = Landed {
+                        asked_at: asked.at,
+                        ahead,
+                        interval: limit.interval(),
+                        tokens: if same { told.leased } else { 0 },
+                    };
+                    self.leases.land(stop.key, now, landed);
+                } else if stop.leased {
+                    self.leases.pace(stop.key, now);
+                }
+                ahead
+            });
         let ahead: Arc<[u64]> = ahead.collect();
         if answer.told.is_empty() {
-            self.give_up(route);
+            self.lease_none(route, asked);
         }
         for (place, seat) in seats.into_iter().enumerate() {
             let landing = Landing {
@@ -324,11 +344,11 @@ impl Inner {
 
     fn call_off(&self, route: &Route, asked: &Asked) {
         let now = ticks(&self.parts.clock);
-        for (stop, own) in route.stops.iter().zip(&asked.owned) {
+        for (stop, aside) in route.stops.iter().zip(&asked.aside) {
             let limit = stop.limit.after(now.saturating_sub(route.at));
             let bucket = (stop.key, limit);
-            Outage::restore(&self.parts.table, bucket, *own, now);
+            Outage::restore(&self.parts.table, bucket, aside.own, now);
         }
-        self.give_up(route);
+        self.lease_none(route, asked);
     }
 }

@@ -104,11 +104,23 @@ impl Leases {
         held.take(now, cost)
     }
 
-    /// How many tokens should be taken in advance when Redis is asked about the bucket.
-    pub(crate) fn want(&self, key: u64, now: u64) -> u32 {
-        let shard = self.shard(key);
-        let held = shard.as_ref().and_then(|shard| shard.get(&key));
-        held.map_or(0, |held| held.want(now))
+    /// How many tokens should be taken in advance when Redis is asked about the bucket. Only one question
+    /// at a time takes any: that which was begun for it, and else the first one that comes. It must
+    /// [`land`](Self::land) or [`fail`](Self::fail).
+    pub(crate) fn want(&self, key: u64, now: u64, begun: bool) -> Option<u32> {
+        let mut shard = self.shard(key)?;
+        let held = shard.get_mut(&key)?;
+        if held.asking && !begun {
+            return None;
+        }
+        let want = held.want(now);
+        held.asking = begun || want > 0;
+        held.asking.then_some(want)
+    }
+
+    /// Notes that Redis has answered a question that took none.
+    pub(crate) fn pace(&self, key: u64, now: u64) {
+        self.with(key, |held| held.pace(now));
     }
 
     /// Puts tokens back that were taken for a request which did not pass, or does not count. Returns how many
@@ -215,6 +227,10 @@ impl Held {
             });
         }
         self.full = self.usable(now);
+        self.pace(now);
+    }
+
+    fn pace(&mut self, now: u64) {
         if now.saturating_sub(self.since) >= SHORTEST {
             self.pace = u64::midpoint(self.pace, self.rate(now));
             self.used = 0;
@@ -286,7 +302,7 @@ mod tests {
         }
         // 41 in 40 ms are a thousand a second.
         assert_eq!(leases.take(7, 40_000, 1), Taken::Missing);
-        assert_eq!(leases.want(7, 40_000), 1025);
+        assert_eq!(leases.want(7, 40_000, false), Some(1025));
         land(&leases, 40_000, 900_000, 10);
         let taken: Vec<Taken> = (0..11).map(|_| leases.take(7, 41_000, 1)).collect();
         let held = |left| Taken::Held { left };
@@ -299,7 +315,9 @@ mod tests {
         );
         assert_eq!(taken[6..10], [3, 2, 1, 0].map(held));
         assert_eq!(taken[10], Taken::Missing);
-        assert!(leases.want(7, 41_000) >= 512);
+        // More are on their way already; whoever fetches them takes what is wanted now.
+        assert_eq!(leases.want(7, 41_000, false), None);
+        assert!(leases.want(7, 41_000, true) >= Some(512));
         assert_eq!(leases.put_back(7, 1), 0);
         assert_eq!(leases.take(7, 41_000, 0), Taken::Held { left: 1 });
         assert_eq!(leases.take(7, 41_000, 1), held(0));
@@ -325,7 +343,7 @@ mod tests {
         for at in 0..10 {
             let now = at * 60 * SECOND;
             assert_eq!(leases.take(7, now, 1), Taken::Missing);
-            assert_eq!(leases.want(7, now), 0);
+            assert_eq!(leases.want(7, now, false), None);
             land(&leases, now, 1000, 0);
         }
     }

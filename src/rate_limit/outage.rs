@@ -14,7 +14,9 @@
 //! debts as they are asked about a bucket. Whoever came first would find it fuller than it is, and let
 //! through a second burst. So for a moment longer nobody gets more than its share, although Redis is asked as
 //! well. A debt that is told later still is charged all the same, beyond what the bucket holds if need be,
-//! so that in the long run nothing is forgotten.
+//! so that in the long run nothing is forgotten. And since what was told first grows back already while others
+//! still let through their shares, each tells a little more than it owes: together, what grows back in
+//! the half second in which all come back.
 
 use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::table::Table;
@@ -26,9 +28,11 @@ const SHARE: u64 = 0xd6e8_feb8_6659_fd93;
 /// Tells the bucket that a share goes on in while debts are told.
 const SETTLING: u64 = 0xa076_1d64_78bd_642f;
 
-/// How long all instances are given to come back and to tell their debts, in ticks. They try at least every
-/// half second.
-const SETTLES_FOR: u64 = 1_000_000;
+/// Within which time all instances come back, in ticks: they try at least every half second.
+const BACK_WITHIN: u64 = 500_000;
+
+/// How long they are given to tell their debts, in ticks.
+const SETTLES_FOR: u64 = 2 * BACK_WITHIN;
 
 /// For how long after Redis came back fewer instances than before are not believed, in ticks: if it has lost
 /// its data, it learns of them again one by one, and of those that only announce themselves now and then.
@@ -155,9 +159,12 @@ impl Outage {
         }
         let since = now.saturating_sub(self.back_at.load(Ordering::Relaxed));
         let own = limit.used(taken).saturating_sub(known);
+        let shares = u64::from(self.shares());
+        let grown = own > 0 && shares > 1 && limit.ends_in() == 0 && self.is_settling(now);
+        let grown = if grown { BACK_WITHIN } else { 0 };
         Memory {
             hint: if since > limit.lasts() { 0 } else { known },
-            debt: own.div_ceil(u64::from(self.shares())),
+            debt: own.saturating_add(grown).div_ceil(shares),
             own,
         }
     }
@@ -181,6 +188,9 @@ mod tests {
     use super::*;
 
     const KEY: u64 = 7 << 50 | 7;
+
+    /// What each of four tells of what grows back while they come back.
+    const GROWN: u64 = BACK_WITHIN / 4;
 
     fn take_all(outage: &Outage, table: &Table, limit: Limit, now: u64) -> usize {
         let one = |_: &usize| {
@@ -216,7 +226,7 @@ mod tests {
         }
         outage.end(0);
         let memory = outage.remember(&table, (KEY, limit), 0);
-        assert_eq!((memory.hint, memory.debt), (500, 50));
+        assert_eq!((memory.hint, memory.debt), (500, 50 + GROWN));
         let again = outage.remember(&table, (KEY, limit), 0);
         assert_eq!((again.hint, again.debt), (500, 0));
         // It was not answered after all, and meanwhile two more were let through here.
@@ -226,14 +236,14 @@ mod tests {
         }
         Outage::restore(&table, (KEY, limit), memory.own, 0);
         let later = outage.remember(&table, (KEY, limit), 0);
-        assert_eq!((later.hint, later.debt), (500, 70));
+        assert_eq!((later.hint, later.debt), (500, 70 + GROWN));
         // What was known before has drained long since.
         let long_after = outage.remember(&table, (KEY, limit), 5000);
         assert_eq!(long_after, Memory::default());
         // What is let through by itself although Redis is there is owed as well.
         assert_eq!(take_all(&outage, &table, limit, 5000), 25);
         let memory = outage.remember(&table, (KEY, limit), 5000);
-        assert_eq!((memory.hint, memory.debt), (0, 250));
+        assert_eq!((memory.hint, memory.debt), (0, 250 + GROWN));
     }
 
     #[test]
@@ -268,7 +278,7 @@ mod tests {
         outage.end(0);
         assert!(outage.is_settling(0));
         // Redis tells that only this one's share is used up.
-        for (hint, debt) in [(0, 250), (250, 0)] {
+        for (hint, debt) in [(0, 250 + GROWN), (250, 0)] {
             let (key, share) = outage.settling_share(&table, (KEY, limit), 0);
             assert!(!table.charge(key, 0, share, 1).is_allow());
             let memory = outage.remember(&table, (KEY, limit), 0);

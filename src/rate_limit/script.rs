@@ -4,14 +4,15 @@
 //!
 //! - `r`, and when it is full by the server's clock, until when nothing is given back, and how long it takes
 //!   to fill, in µs;
-//! - `w`, and the end of a window of the calendar in seconds, and what is used of it.
+//! - `w`, and the end of a window of the calendar in seconds, what is used of it, and how much it holds.
 //!
 //! The numbers are doubles, little end first. To write them as text, and their arguments, would take the
 //! server as long again as all the rest. Anything else under the key is nobody's: the bucket is full, and
 //! what lies there is overwritten.
 //!
 //! - **A quota that changed** is noticed by the time to fill: the used part of the bucket stays the same part,
-//!   so that nobody gets a fresh burst. A window keeps its count.
+//!   so that nobody gets a fresh burst. So it does where a quota goes by the calendar from now on, or no longer.
+//!   The count of a window stays a count, also where windows are longer or shorter from now on.
 //! - **From before the end of a lease** nothing is given back; `shared.rs` tells why.
 //!
 //! All numbers stay below 2^53: now is 2^51 µs, and no bucket takes longer than 2^43 to fill.
@@ -67,19 +68,39 @@ local function carried(part, of, fill)
     return whole * fill + quotient + (over > 0 and 1 or 0)
 end
 
+-- What is used of `fill` by a bucket whose quota was of another kind, or of other windows.
+local function former(value, kind, fill)
+    local tag, first, count, of = struct.unpack('<c1ddd', value)
+    if tag == 'r' and first < 2 ^ 53 then
+        count = max(0, first - now)
+    elseif tag ~= 'w' or not (first > now / 1000000 and first < 2 ^ 33) then
+        return 0
+    end
+    if count > 0 and of >= 1 and of <= 2 ^ 43 then
+        count = min(count, 2 * of)
+        return tag == 'w' and kind > 0 and count or carried(count, of, fill)
+    end
+    return 0
+end
+
 -- What is used of a bucket, where nothing is given back from before, and what is used by what is
 -- stored, each from now; and the end of its window. A comparison with what is no number is false.
 local function look(value, kind, fill, most)
     local tag, size = value and string.byte(value), value and #value
     if kind > 0 then
         local window = ending(kind)
-        if tag == 119 and size == 17 then
+        if tag == 119 and size == 25 then
             local stored_window, count = struct.unpack('<dd', value, 2)
             if stored_window == window and count >= 0 then
                 return min(count, most), 0, count, window
             end
         end
-        return 0, 0, 0, window
+        local used = size == 25 and min(former(value, kind, fill), most) or 0
+        return used, 0, used > 0 and -1 or 0, window
+    end
+    if tag == 119 and size == 25 then
+        local used = min(former(value, kind, fill), most)
+        return used, 0, used > 0 and -1 or 0, 0
     end
     if tag == 114 and size == 25 then
         local full, reach, of = struct.unpack('<ddd', value, 2)
@@ -105,7 +126,8 @@ local function keep(key, bucket)
     if used == 0 then
         redis.call('DEL', key)
     elseif kind > 0 then
-        local value, left = struct.pack('<c0dd', 'w', window, used), window * 1000000 - now
+        local value = struct.pack('<c0ddd', 'w', window, used, fill)
+        local left = window * 1000000 - now
         redis.call('SET', key, value, 'PX', math.ceil(left / 1000))
     else
         local till = reach > 0 and now + reach or 0

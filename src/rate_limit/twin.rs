@@ -26,6 +26,7 @@ enum Stored {
     Window {
         end: u64,
         count: u64,
+        of: u64,
     },
 }
 
@@ -138,7 +139,7 @@ impl Twin {
     pub(crate) fn stored(&self, part: &Part) -> Option<Vec<u8>> {
         Some(match *self.buckets.get(&place(part))? {
             Stored::Rolling { full, fill, reach } => text('r', &[full, reach, fill]),
-            Stored::Window { end, count } => text('w', &[end, count]),
+            Stored::Window { end, count, of } => text('w', &[end, count, of]),
         })
     }
 
@@ -163,11 +164,24 @@ impl Twin {
                 let stored = u128::from(full.saturating_sub(self.now));
                 open.changed = stored != open.used || (old != new && open.used > 0);
             }
-            (Meter::Calendar { .. }, Some(&Stored::Window { end, count })) if end == window => {
+            (Meter::Calendar { .. }, Some(&Stored::Window { end, count, .. })) if end == window => {
                 open.used = u128::from(count).min(most(part.meter));
                 open.changed = open.used != u128::from(count);
             }
-            _ => {}
+            (_, Some(&other)) => {
+                let (used, of) = match other {
+                    Stored::Rolling { full, fill, .. } => (full.saturating_sub(self.now), fill),
+                    Stored::Window { end, count, of } if end * SECOND > self.now => (count, of),
+                    Stored::Window { of, .. } => (0, of),
+                };
+                let used = u128::from(used.min(2 * of));
+                let is_count = matches!(other, Stored::Window { .. }) && window > 0;
+                let whole = if is_count { of } else { part.meter.fill() };
+                let used = (used * u128::from(whole)).div_ceil(u128::from(of));
+                open.used = used.min(most(part.meter));
+                open.changed = open.used > 0;
+            }
+            (_, None) => {}
         }
         open
     }
@@ -187,6 +201,7 @@ impl Twin {
             Meter::Calendar { .. } => Stored::Window {
                 end: open.window,
                 count: used,
+                of: part.meter.fill(),
             },
         };
         match used {
@@ -331,9 +346,9 @@ mod tests {
             10 => doubles("r", &[-later_us, 0.0, hour]),
             11 => doubles("r", &[later_us, 0.0, f64::NAN]),
             12 => doubles("r", &[later_us, 0.0, -hour]),
-            13 => text('w', &[1_790_000_000, 5]),
-            14 => text('w', &[1_790_000_000]),
-            15 => doubles("w", &[end as f64, f64::NAN]),
+            13 => text('w', &[1_000_000_000, 5, 10]),
+            14 => text('w', &[1_790_000_000, 5]),
+            15 => doubles("w", &[end as f64, f64::NAN, 5.0]),
             _ => return None,
         })
     }
@@ -522,6 +537,7 @@ mod tests {
                         let is_junk = |stored: Vec<u8>| {
                             let same = |kind| junk(kind, 0).as_ref() == Some(&stored);
                             (0..KINDS_OF_JUNK).any(same)
+                                || stored.get(9..17) == Some(&f64::NAN.to_le_bytes())
                                 || stored.ends_with(&f64::NAN.to_le_bytes())
                         };
                         let something = stored.ok().flatten().is_some_and(|text| !is_junk(text));

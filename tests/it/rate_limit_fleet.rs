@@ -3,6 +3,7 @@
 mod bans;
 mod bucket;
 mod hammer;
+mod outage;
 mod passed;
 mod process;
 mod settle;

@@ -2,9 +2,15 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tower_keep::rate_limit::{Period, Quota, Rule, Scope};
+use http::Request;
+use tower_keep::clock::Clock;
+use tower_keep::event::Events;
+use tower_keep::identity::{Caller, RequestView};
+use tower_keep::rate_limit::{
+    Decision, Period, Quota, RateLimitConfig, RateLimiter, RequestCost, Rule, Scope,
+};
 
-use super::{Instance, at_once, fleet, only};
+use super::{HOUR, Instance, at_once, fleet, only};
 use crate::redis::{Answer, Raw, TestCluster, TestRedis};
 use crate::store::{patient, until};
 
@@ -14,16 +20,21 @@ pub fn used(raw: &mut Raw, owner: &str, bucket: &str, holds: u128) -> u128 {
     let Answer::Bulk(value) = raw.must(&["GET", &key]) else {
         return 0;
     };
-    let numbers: Vec<f64> = value[1..]
-        .chunks(8)
-        .map(|eight| f64::from_le_bytes(eight.try_into().unwrap()))
-        .collect();
-    if value[0] == b'w' {
-        return numbers[1] as u128;
+    let (tag, numbers) = value.split_first().unwrap();
+    let numbers = numbers.chunks_exact(8).map(|number| {
+        let number = f64::from_le_bytes(number.try_into().unwrap());
+        number as u128
+    });
+    let numbers: Vec<u128> = numbers.collect();
+    match tag {
+        b'w' => numbers[1],
+        b'r' => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            let (full, fill) = (numbers[0], numbers[2]);
+            full.saturating_sub(now.as_micros()).div_ceil(fill / holds)
+        }
+        other => panic!("a bucket that begins with {other}"),
     }
-    let (full, fill) = (numbers[0] as u128, numbers[2] as u128);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    full.saturating_sub(now.as_micros()).div_ceil(fill / holds)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,6 +56,8 @@ async fn a_quota_that_is_changed_in_a_fleet_is_no_fresh_burst() {
     let changes = [
         (20, at_once("r", 20), at_once("r", 40), 20),
         (40, at_once("r", 40), at_once("r", 10), 5),
+        (20, at_once("r", 20), each(Period::Month, 60), 30),
+        (60, each(Period::Month, 60), at_once("r", 20), 10),
         (20, each(Period::Month, 20), each(Period::Month, 60), 50),
     ];
     let server = TestRedis::start();
@@ -92,4 +105,78 @@ async fn in_a_cluster_a_denial_by_one_owners_rule_charges_no_other_owner() {
         })
         .await;
     }
+}
+
+/// A number that looks like any other, always the same.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        (self.0 >> 33) % end
+    }
+}
+
+fn costs(request: &RequestView<'_>) -> u32 {
+    let cost = request.headers.get("x-cost").unwrap();
+    cost.to_str().unwrap().parse().unwrap()
+}
+
+/// Rules of which no two ever deny for the same time.
+fn several() -> RateLimitConfig {
+    let slow = |requests: u32, hours: u32| Quota::requests(requests).per(HOUR * hours);
+    only([
+        Rule::new("caller", slow(40, 50))
+            .scope(Scope::Caller)
+            .tier("premium", slow(60, 61)),
+        Rule::new("costly", slow(300, 73))
+            .scope(Scope::Caller)
+            .cost(RequestCost::by(costs)),
+        Rule::new("tenant", slow(150, 87)).scope(Scope::Tenant),
+        Rule::new("all", slow(260, 99)).scope(Scope::Global),
+        Rule::new("month", Quota::requests(50).each(Period::Month)).scope(Scope::Caller),
+        Rule::new("narrow", slow(7, 20)).route("/narrow"),
+        Rule::new("watching", slow(1, 10)).shadow(true),
+    ])
+}
+
+fn some_request(chance: &mut Chance) -> Request<()> {
+    let path = ["/", "/", "/narrow"][chance.below(3) as usize];
+    let cost = [1, 1, 2, 5, 30, 0][chance.below(6) as usize];
+    let caller = chance.below(9);
+    let tenant = format!("t{}", caller % 3);
+    let tier = if caller < 4 { "premium" } else { "basic" };
+    let caller = Caller::new(format!("c{caller}")).tier(tier).tenant(tenant);
+    let mut request = Request::get(path).header("x-cost", cost).body(()).unwrap();
+    request.extensions_mut().insert(caller);
+    request
+}
+
+/// What was decided, without the times.
+fn told(decision: Option<Decision>) -> String {
+    let decision = decision.expect("a rule speaks of it");
+    let standing = decision.standing().expect("a quota decides");
+    let (rule, left) = (standing.rule(), standing.remaining());
+    format!("{} by {rule}, {left} left", decision.is_allow())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_of_one_decides_as_memory_does() {
+    let server = TestRedis::start();
+    let config = several();
+    let memory = RateLimiter::new(&config, &[], Clock::system(), Events::none()).unwrap();
+    let alone = Instance::join(&patient(&server.url()), &config).await;
+    let mut chance = Chance(4);
+    let (mut passed, mut denied) = (0, 0);
+    for turn in 0..1000 {
+        let request = some_request(&mut chance);
+        let view = RequestView::of(&request);
+        let in_memory = told(memory.check(&view).await);
+        let in_redis = told(alone.limiter.check(&view).await);
+        assert_eq!(in_redis, in_memory, "{turn}: {request:?}");
+        let passes = in_memory.starts_with("true");
+        passed += u32::from(passes);
+        denied += u32::from(!passes);
+    }
+    assert!(passed > 100 && denied > 100, "{passed}, {denied}");
 }

@@ -11,7 +11,7 @@ use crate::redis::{TestRedis, until};
 const WORKERS: usize = 4;
 
 /// How long they go on.
-const TIME: Duration = Duration::from_millis(3000);
+const TIME: Duration = Duration::from_secs(4);
 
 /// Four processes; two of them are killed on the way, and others begin in their place.
 fn hammer(hammered: Hammered) -> Vec<Passed> {
@@ -28,9 +28,6 @@ fn hammer(hammered: Hammered) -> Vec<Passed> {
     let began = Instant::now();
     let mut all = Vec::new();
     for (killed, third) in [(0, TIME / 3), (1, TIME * 2 / 3)] {
-        if std::env::var("NOKILL").is_ok() {
-            break;
-        }
         until("so long", || (began.elapsed() > third).then_some(()));
         let mut next = spare.pop().unwrap();
         next.go();
@@ -45,35 +42,49 @@ fn hammer(hammered: Hammered) -> Vec<Passed> {
     all
 }
 
-fn check(hammered: Hammered) {
+/// Fails if too many passed, and says what part of the quota was of use.
+fn check(hammered: Hammered) -> f64 {
     let passed = hammer(hammered);
     let (interval, burst) = (hammered.interval(), hammered.burst.into());
     let most = most_at_once(&passed, interval);
-    assert!(most <= burst, "{most} at once");
     let used = used(&passed, interval, burst);
-    eprintln!(
-        "{hammered:?}: {} passed, {most} at once, {used:.3} used",
-        passed.len()
-    );
-    // On a machine with cores to spare it is 0.95 and more; what is missing are tokens that grew back while no
-    // process ran to take them.
-    assert!(used >= 0.6, "only {used:.3} of the quota was of use");
+    let told = format!("{} passed, {most} at once, {used:.3} used", passed.len());
+    eprintln!("{hammered:?}: {told}");
+    assert!(most <= burst, "{told}");
+    used
 }
+
+/// A bucket that all press against all the time.
+const PRESSED: Hammered = Hammered {
+    mode: Mode::Exact,
+    per_second: 500,
+    burst: 100,
+    rests: false,
+};
 
 #[test]
 fn four_processes_of_which_two_are_killed_let_through_exactly_the_quota() {
-    check(Hammered {
-        mode: Mode::Exact,
-        per_second: 500,
-        burst: 100,
-    });
+    let used = check(PRESSED);
+    assert!(used >= 0.95, "only {used:.3} of the quota was of use");
 }
 
 #[test]
 fn four_processes_with_leases_let_through_no_more_than_the_quota_and_hardly_less() {
-    check(Hammered {
+    let used = check(Hammered {
         mode: Mode::Leased,
-        per_second: 500,
-        burst: 100,
+        ..PRESSED
     });
+    assert!(used >= 0.95, "only {used:.3} of the quota was of use");
+}
+
+/// The bucket grows full again and again, while tokens that were taken in advance lapse.
+#[test]
+fn leases_that_lapse_are_never_more_than_the_bucket_lacks() {
+    let used = check(Hammered {
+        mode: Mode::Leased,
+        per_second: 1000,
+        burst: 300,
+        rests: true,
+    });
+    assert!(used >= 0.6, "only {used:.3} of the quota was of use");
 }

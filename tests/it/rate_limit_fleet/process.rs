@@ -19,12 +19,17 @@ const ORDERS: &str = "TOWER_KEEP_FLEET_WORKER";
 /// Tasks that ask at the same time in each process.
 const TASKS: usize = 8;
 
+/// For how long they all rest, and ask in between, in µs.
+const REST: u64 = 300_000;
+
 /// So many requests a second, so many at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Hammered {
     pub mode: Mode,
     pub per_second: u32,
     pub burst: u32,
+    /// Whether all rest together now and then, so that the bucket grows full and leases lapse.
+    pub rests: bool,
 }
 
 /// A process that asks again and again whether a request may pass. Dropping it kills it.
@@ -50,10 +55,11 @@ impl Worker {
             _ => "exact",
         };
         let (per_second, burst) = (hammered.per_second, hammered.burst);
+        let rests = hammered.rests;
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "rate_limit_fleet::process::worker"])
             .args(["--ignored", "--nocapture"])
-            .env(ORDERS, format!("{url} {mode} {per_second} {burst}"))
+            .env(ORDERS, format!("{url} {mode} {per_second} {burst} {rests}"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -134,7 +140,7 @@ async fn worker() {
         return;
     };
     let words: Vec<&str> = orders.split(' ').collect();
-    let [url, mode, per_second, burst] = words.as_slice() else {
+    let [url, mode, per_second, burst, rests] = words.as_slice() else {
         panic!("{orders}");
     };
     let mode = match *mode {
@@ -159,18 +165,24 @@ async fn worker() {
     });
     println!("ready");
     gone.await.unwrap();
+    let rests = *rests == "true";
     let tasks = (0..TASKS).map(|_| {
         let instance = Arc::clone(&instance);
-        tokio::spawn(async move { hammer(&instance).await })
+        tokio::spawn(async move { hammer(&instance, rests).await })
     });
     for task in tasks.collect::<Vec<_>>() {
         task.await.unwrap();
     }
 }
 
-async fn hammer(instance: &Instance) {
+async fn hammer(instance: &Instance, rests: bool) {
     loop {
         let asked = micros();
+        if rests && asked / REST % 2 == 1 {
+            let rest = Duration::from_micros(REST - asked % REST);
+            tokio::time::sleep(rest).await;
+            continue;
+        }
         match instance.ask("alice").await {
             Decision::Allow(_) => println!("passed {asked} {}", micros()),
             Decision::Deny(standing) => {

@@ -1,6 +1,8 @@
 //! What is known only after the answer, told to Redis.
 
 use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -55,6 +57,47 @@ async fn a_right_login_is_given_back_and_a_wrong_one_counts_everywhere() {
     }
     assert_eq!(answered(&one, 200, 0).await.status(), 429);
     assert_eq!(answered(&other, 200, 0).await.status(), 429);
+}
+
+/// What one knows of a bucket is told only to a server that may have forgotten it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_instance_gave_back_is_not_charged_again() {
+    let server = TestRedis::start();
+    let rule = at_once("login", 50).count(Count::Failures);
+    let (one, other) = two(&server, &only([rule])).await;
+    let mut raw = server.raw();
+    let mut is_used = |tokens| used(&mut raw, "caller:alice", "login", 50) == tokens;
+    assert_eq!(answered(&one, 401, 0).await.status(), 401);
+    for wrong in 2..=20 {
+        let (tell, told) = tokio::sync::oneshot::channel::<()>();
+        let right = slow_login(&other, told);
+        let right = tokio::spawn(right);
+        until("the right one counts for now", || is_used(wrong)).await;
+        // This one hears of both.
+        assert_eq!(answered(&one, 401, 0).await.status(), 401);
+        tell.send(()).unwrap();
+        assert_eq!(right.await.unwrap().status(), 200);
+        until("only the wrong ones count", || is_used(wrong)).await;
+    }
+}
+
+/// A right login whose answer comes when it is told to.
+fn slow_login(
+    instance: &Instance,
+    told: tokio::sync::oneshot::Receiver<()>,
+) -> impl Future<Output = Answer> + Send + use<> {
+    let told = Arc::new(tokio::sync::Mutex::new(Some(told)));
+    let login = service_fn(move |_: Request<()>| {
+        let told = Arc::clone(&told);
+        async move {
+            let told = told.lock().await.take().expect("once");
+            told.await.unwrap();
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("welcome"))))
+        }
+    });
+    let layer = RateLimitLayer::new(instance.limiter.clone());
+    let answer = layer.layer(login).oneshot(by("alice"));
+    async move { answer.await.unwrap() }
 }
 
 /// With leases as well, though what lies before tokens taken in advance stays counted.

@@ -91,6 +91,25 @@ pub enum Event<'a> {
         /// Whether that is above the configured threshold.
         slow: bool,
     },
+    /// A request waited for its remote's quota before it was sent.
+    RemoteQuotaWaited {
+        /// The remote's name.
+        remote: &'a str,
+        /// For how long.
+        waited: Duration,
+    },
+    /// A request was not sent, because its remote's quota did not allow it in time.
+    RemoteQuotaRefused {
+        /// The remote's name.
+        remote: &'a str,
+    },
+    /// A remote told this instance to leave it alone. What others were told is theirs to tell.
+    RemoteQuotaBlocked {
+        /// The remote's name.
+        remote: &'a str,
+        /// For how long.
+        lasts: Duration,
+    },
     /// A progress stream took a step.
     ProgressPublished,
     /// Redis is there: commands are sent.
@@ -172,6 +191,10 @@ impl Recorder for TracingRecorder {
             Event::RedisDown { reason } => {
                 tracing::warn!(target: "tower_keep", reason, "redis is down");
             }
+            Event::RemoteQuotaBlocked { remote, lasts } => tracing::warn!(
+                target: "tower_keep", remote, lasts_ms = lasts.as_millis() as u64,
+                "a remote wants to be left alone"
+            ),
             Event::PressureChanged {
                 from,
                 to,

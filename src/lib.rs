@@ -28,6 +28,8 @@
 //! | [`invalidation`] | after a write: purges by rule, before the writer hears of it | |
 //! | [`cache`] | a shared cache by RFC 9111; one request fetches for all | 200, 304, 504 |
 //!
+//! On the way out, before an HTTP client, [`outbound`] honours the quotas of the services that are called.
+//!
 //! Each layer is usable alone ([`Keep::cache_layer`], [`CacheLayer::new`](cache::CacheLayer::new), ..),
 //! and each engine without Tower ([`RateLimiter::check`](rate_limit::RateLimiter::check),
 //! [`Invalidator::purge_tag`](invalidation::Invalidator::purge_tag), ..). Beside them stand
@@ -60,6 +62,7 @@ pub mod invalidation;
 pub mod journal;
 pub mod keep;
 pub mod metrics;
+pub mod outbound;
 pub mod pattern;
 pub mod profile;
 pub mod progress;
@@ -70,6 +73,7 @@ pub mod route;
 #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
 pub mod sqlx;
 pub mod store;
+mod sync;
 pub mod target;
 pub mod task;
 

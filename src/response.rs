@@ -84,7 +84,12 @@ impl<B: Body<Data = Bytes>> Body for AnswerBody<B> {
 /// extensions.
 #[must_use]
 pub fn refuse<B>(refusal: Refusal) -> Response<AnswerBody<B>> {
-    let mut response = Response::new(AnswerBody::own(refusal.problem()));
+    refusal_bytes(refusal).map(AnswerBody::own)
+}
+
+/// The same with its body as it is.
+pub(crate) fn refusal_bytes(refusal: Refusal) -> Response<Bytes> {
+    let mut response = Response::new(refusal.problem());
     *response.status_mut() = refusal.status();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);

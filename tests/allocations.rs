@@ -1,4 +1,5 @@
-//! What a hit allocates, and whether the cache weighs what it holds: counted by the allocator itself.
+//! What a hit allocates, whether the cache weighs what it holds, and what a request out of the house
+//! allocates: counted by the allocator itself.
 //!
 //! In a process of its own, and in one test, because the allocator counts for all threads.
 #![allow(
@@ -22,6 +23,7 @@ use tower_keep::cache::{Cache, CacheConfig, CacheLayer, CacheParts};
 use tower_keep::clock::Clock;
 use tower_keep::event::Events;
 use tower_keep::journal::{Journal, JournalConfig};
+use tower_keep::outbound::{QuotaConfig, QuotaLayer, RemoteQuota};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -158,8 +160,41 @@ fn the_weight_is_near_the_truth() {
     }
 }
 
+/// What a remote has left is known: asking, counting and learning from the answer are for nothing.
+fn a_request_within_its_remotes_quota_allocates_nothing() {
+    let told = |left: u32| {
+        let response = Response::builder()
+            .header(
+                "ratelimit-policy",
+                "\"minute\";q=10000;w=60, \"day\";q=90000",
+            )
+            .header(
+                "ratelimit",
+                format!("\"minute\";r={left};t=60, \"day\";r={left};t=9000"),
+            )
+            .header("retry-after", "5");
+        response.body(Full::<Bytes>::default()).unwrap()
+    };
+    let mut answers: Vec<_> = (1_000..2_000).map(told).collect();
+    let quota = RemoteQuota::new(&QuotaConfig::default(), Clock::system(), Events::none());
+    let remote = tower::service_fn(move |_| ready(Ok::<_, Infallible>(answers.pop().unwrap())));
+    let mut service = QuotaLayer::new(quota.unwrap()).layer(remote);
+    exchange(&mut service, request("http://api.example.org/"));
+    let mut counts = Vec::new();
+    for _ in 0..100 {
+        let request = request("http://api.example.org/");
+        let region = Region::new(ALLOCATOR);
+        exchange(&mut service, request);
+        let change = region.change();
+        counts.push(change.allocations + change.reallocations);
+    }
+    counts.sort_unstable();
+    assert_eq!(counts[50], 0, "{counts:?}");
+}
+
 #[test]
 fn hits_allocate_little_and_weights_are_true() {
+    a_request_within_its_remotes_quota_allocates_nothing();
     a_hit_allocates_little();
     the_weight_is_near_the_truth();
     markers_are_weighed_too();

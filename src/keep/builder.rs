@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::Response;
 use serde_json::Value;
 
 use crate::cache::CacheConfig;
@@ -22,7 +24,7 @@ use crate::keep::watch;
 use crate::metrics::{HealthBoard, Metrics, MetricsConfig};
 use crate::profile::Profile;
 use crate::progress::ProgressConfig;
-use crate::rate_limit::RateLimitConfig;
+use crate::rate_limit::{RateLimitConfig, RateLimiter, RefusalWriter};
 use crate::store::RedisConfig;
 #[cfg(feature = "redis")]
 use crate::store::{CredentialsProvider, Script};
@@ -36,6 +38,7 @@ pub struct KeepBuilder {
     faults: Faults,
     callers: CallerResolver,
     api_keys: ApiKeyResolver,
+    refusals: RefusalWriter,
     recorders: Vec<Arc<dyn Recorder>>,
     clock: Option<Clock>,
     #[cfg(feature = "redis")]
@@ -65,6 +68,7 @@ impl Keep {
             faults,
             callers: CallerResolver::none(),
             api_keys: ApiKeyResolver::none(),
+            refusals: RefusalWriter::default(),
             recorders,
             clock: None,
             #[cfg(feature = "redis")]
@@ -202,6 +206,16 @@ impl KeepBuilder {
         self
     }
 
+    /// Hands what the rate limiter refuses to `write` before it is sent: it may change status, fields and body.
+    /// It must not block.
+    pub fn rate_limit_refusals(
+        mut self,
+        write: impl Fn(Response<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        self.refusals = RefusalWriter::new(write);
+        self
+    }
+
     /// Adds somebody who hears of every [`Event`](crate::event::Event).
     pub fn recorder(mut self, recorder: Arc<dyn Recorder>) -> Self {
         self.recorders.push(recorder);
@@ -232,6 +246,7 @@ impl KeepBuilder {
             mut faults,
             callers,
             api_keys,
+            refusals,
             mut recorders,
             clock,
             #[cfg(feature = "redis")]
@@ -260,7 +275,13 @@ impl KeepBuilder {
         };
         // What is wrong with a rule's route only its engine can tell, so all of them are asked before
         // anything is reported.
-        let engines = Engines::new(&ground, callers, api_keys, &mut faults);
+        let told = |limiter: RateLimiter| {
+            limiter
+                .callers(callers)
+                .api_keys(api_keys)
+                .refusals(refusals)
+        };
+        let engines = Engines::new(&ground, told, &mut faults);
         let (Some(metrics), Some(engines)) = (metrics, engines) else {
             return Err(faults.into_error());
         };

@@ -10,7 +10,6 @@ use crate::config::KeepConfig;
 use crate::error::{ConfigError, Faults};
 use crate::event::Events;
 use crate::guard::Guard;
-use crate::identity::{ApiKeyResolver, CallerResolver};
 use crate::invalidation::Invalidator;
 use crate::journal::Journal;
 use crate::progress::ProgressHub;
@@ -58,11 +57,11 @@ pub(crate) struct Engines {
 }
 
 impl Engines {
-    /// Builds them all, or none and notes why. Every one is tried, so that every fault is found.
+    /// Builds them all, or none and notes why. Every one is tried, so that every fault is found. The limiter
+    /// is `told` what the application knows of callers.
     pub(crate) fn new(
         ground: &Ground,
-        callers: CallerResolver,
-        api_keys: ApiKeyResolver,
+        told: impl FnOnce(RateLimiter) -> RateLimiter,
         faults: &mut Faults,
     ) -> Option<Self> {
         let config = &ground.config;
@@ -78,8 +77,7 @@ impl Engines {
         let limiter = limiter(ground, redis.as_ref(), tasks.as_ref()?);
         #[cfg(not(feature = "redis"))]
         let limiter = RateLimiter::new(&config.rate_limit, &config.routes, clock(), events());
-        let limiter =
-            noted(limiter, faults).map(|limiter| limiter.callers(callers).api_keys(api_keys));
+        let limiter = noted(limiter, faults).map(told);
         let progress = noted(
             ProgressHub::new(&config.progress, clock(), events()),
             faults,

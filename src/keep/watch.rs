@@ -75,6 +75,18 @@ fn register_gauges(keep: &Keep) -> Result<(), ConfigError> {
         "URLs with something stored.",
         move || stored.len() as f64,
     )?;
+    let limiter = keep.limiter().clone();
+    metrics.gauge(
+        "keep_rate_limit_table_bytes",
+        "Memory taken up by the rate limiter's buckets, used or not.",
+        move || limiter.table_bytes() as f64,
+    )?;
+    let limiter = keep.limiter().clone();
+    metrics.gauge(
+        "keep_rate_limit_evictions",
+        "Buckets in use that had to make room for others.",
+        move || limiter.evictions() as f64,
+    )?;
     let inside = guard.clone();
     metrics.gauge(
         "keep_guard_in_flight",

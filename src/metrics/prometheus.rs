@@ -212,6 +212,11 @@ fn write_rest(text: &mut Exposition, figures: &Snapshot) {
     let help = "How long database queries took, given-up ones included.";
     text.family(QUERY_DURATION, help, Kind::Histogram);
     text.histogram(QUERY_DURATION, &[], &figures.queries.histogram);
+    let help = "Requests that waited for a remote's quota before they were sent.";
+    total(text, "keep_remote_waits_total", help, figures.remote_waits);
+    let help = "Requests that were not sent because of a remote's quota.";
+    let refusals = figures.remote_refusals;
+    total(text, "keep_remote_refusals_total", help, refusals);
     let help = "Steps that progress streams took.";
     total(
         text,

@@ -37,6 +37,10 @@ pub struct Snapshot {
     pub queries: Quantiles,
     /// Those of them that took longer than the configured threshold.
     pub queries_slow: u64,
+    /// Requests that waited for a remote's quota before they were sent.
+    pub remote_waits: u64,
+    /// Requests that were not sent because of a remote's quota.
+    pub remote_refusals: u64,
     /// Steps that progress streams took.
     pub progress_events: u64,
     /// How often Redis went away, or was away for another reason than before.
@@ -186,6 +190,8 @@ impl Metrics {
             invalidation_markers: read(&totals.markers),
             queries: Quantiles::of(totals.queries.snapshot()),
             queries_slow: read(&totals.queries_slow),
+            remote_waits: read(&totals.remote_waits),
+            remote_refusals: read(&totals.remote_refusals),
             progress_events: read(&totals.progress),
             redis_downs: read(&totals.redis_downs),
             warnings: read(&totals.warnings),
@@ -369,6 +375,15 @@ mod tests {
                 took,
                 slow: false,
             },
+            Event::RemoteQuotaWaited {
+                remote: "a.test",
+                waited: took,
+            },
+            Event::RemoteQuotaRefused { remote: "a.test" },
+            Event::RemoteQuotaBlocked {
+                remote: "a.test",
+                lasts: took,
+            },
             Event::ProgressPublished,
             Event::RedisDown { reason: "gone" },
             Event::Warning { text: "odd" },
@@ -406,6 +421,7 @@ mod tests {
             },
             "invalidations": 1, "invalidation_markers": 3,
             "queries": {"count": 2}, "queries_slow": 1,
+            "remote_waits": 1, "remote_refusals": 1,
             "progress_events": 1, "redis_downs": 1, "warnings": 1, "peers_unknown": 1,
             "bans": 1, "shut_out": {"banned": 1}
         })

@@ -35,6 +35,8 @@ pub(crate) struct Totals {
     pub(crate) markers: AtomicU64,
     pub(crate) queries: Histogram,
     pub(crate) queries_slow: AtomicU64,
+    pub(crate) remote_waits: AtomicU64,
+    pub(crate) remote_refusals: AtomicU64,
     pub(crate) progress: AtomicU64,
     pub(crate) redis_downs: AtomicU64,
     pub(crate) warnings: AtomicU64,
@@ -69,6 +71,8 @@ impl Totals {
             markers: AtomicU64::default(),
             queries: Histogram::new(),
             queries_slow: AtomicU64::default(),
+            remote_waits: AtomicU64::default(),
+            remote_refusals: AtomicU64::default(),
             progress: AtomicU64::default(),
             redis_downs: AtomicU64::default(),
             warnings: AtomicU64::default(),
@@ -112,6 +116,11 @@ impl Totals {
                     one_more(&self.queries_slow);
                 }
             }
+            // Not by remote: their names may be anybody's.
+            Event::RemoteQuotaWaited { .. } => one_more(&self.remote_waits),
+            Event::RemoteQuotaRefused { .. } => one_more(&self.remote_refusals),
+            // What it leads to is counted.
+            Event::RemoteQuotaBlocked { .. } => {}
             Event::ProgressPublished => one_more(&self.progress),
             // Up again is told by the gauge; what is counted are the reasons to be down.
             Event::RedisUp => {}

@@ -23,7 +23,7 @@ pub(crate) struct Part {
     /// Which of the owner's: the rule's name, or `rule@tier`.
     pub(crate) bucket: Arc<str>,
     pub(crate) meter: Meter,
-    /// Tokens per request. 0 only looks; more than the bucket holds stands for all that it holds.
+    /// Tokens per request. 0 only looks whether there is one; more than the bucket holds stands for all that it holds.
     pub(crate) cost: u32,
     /// Tokens wanted in advance, beyond what the requests cost.
     pub(crate) lease: u32,

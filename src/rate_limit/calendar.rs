@@ -6,13 +6,13 @@
 //! have come apart by more than two minutes, as after a laptop's sleep or a first correction after booting: that
 //! begins the window anew.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::clock::Clock;
 #[cfg(feature = "redis")]
 use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::period::Period;
+use crate::sync::{AtomicU64, Ordering};
 
 const SECOND: u64 = 1_000_000;
 
@@ -39,7 +39,7 @@ struct Window {
 }
 
 impl Calendar {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             hour: Window::new(Period::Hour),
             day: Window::new(Period::Day),
@@ -74,7 +74,7 @@ impl Calendar {
 }
 
 impl Window {
-    const fn new(period: Period) -> Self {
+    fn new(period: Period) -> Self {
         Self {
             period,
             end: AtomicU64::new(0),

@@ -52,6 +52,10 @@ impl<'a> Charges<'a> {
         self.count += 1;
     }
 
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// Those whose verdict counts.
     pub(crate) fn enforced(&self) -> impl Iterator<Item = &Charge<'a>> + Clone {
         self.all().filter(|charge| !charge.rule.shadow)
@@ -116,12 +120,17 @@ pub(crate) fn take_all<'c, 'a: 'c>(
 pub(crate) fn nearest<'c, 'a: 'c>(
     charges: impl Iterator<Item = (&'c Charge<'a>, u64)>,
 ) -> Option<(&'c Charge<'a>, u64)> {
-    let used = |of: &(&Charge<'_>, u64)| u128::from(of.0.limit.used(of.1));
-    let fill = |of: &(&Charge<'_>, u64)| u128::from(of.0.limit.fill());
     charges.reduce(|known, other| {
-        let nearer = used(&other) * fill(&known) > used(&known) * fill(&other);
+        let nearer = is_nearer((other.0.limit, other.1), (known.0.limit, known.1));
         if nearer { other } else { known }
     })
+}
+
+/// Whether a greater part of `left`'s burst is used up than of `right`'s, so far ahead as they lie.
+pub(crate) fn is_nearer(left: (Limit, u64), right: (Limit, u64)) -> bool {
+    let used = |(limit, ahead): (Limit, u64)| u128::from(limit.used(ahead));
+    let fill = |(limit, _): (Limit, u64)| u128::from(limit.fill());
+    used(left) * fill(right) > used(right) * fill(left)
 }
 
 #[cfg(test)]

@@ -108,6 +108,12 @@ impl CompiledRule {
         self.count != Count::All || self.cost.is_known_late()
     }
 
+    /// Whether some of what is charged may be given back by the answer.
+    #[cfg(feature = "redis")]
+    pub(crate) fn gives_back(&self) -> bool {
+        self.count != Count::All || self.cost == RequestCost::Told
+    }
+
     /// Whether the other rule grants the same to everybody, so that their buckets mean the same.
     pub(crate) fn same_quotas(&self, other: &Self) -> bool {
         let same = |left: &Plan, right: &Plan| {

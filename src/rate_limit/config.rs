@@ -32,7 +32,7 @@ pub struct RateLimitConfig {
     /// Whether requests are limited at all.
     pub enabled: bool,
     /// How many keys (callers, addresses, ..) per rule are kept apart at a time: 16 to 67,108,864.
-    /// Fixes the memory: 10 bytes each, all of it from the start. Beyond, the ones that have used
+    /// Fixes the memory: 10 bytes each, and as much again with a `penalty`, all of it from the start. Beyond, the ones that have used
     /// up the least are forgotten.
     pub keys_max: usize,
     /// Whether a new key that finds no room among keys in use is refused, instead of taking the place of the
@@ -181,7 +181,9 @@ impl RateLimitConfig {
                 burst: format!("{room}.burst"),
             };
             self.default_quota().check(fields, faults);
-            check_tiers(&self.tiers, &self.known_tiers, room, faults);
+            let default = self.default_quota();
+            let known = (Some(&default), &*self.known_tiers);
+            check_tiers(&self.tiers, known, room, faults);
         } else if !self.tiers.is_empty() {
             let tiers: Vec<&str> = self.tiers.keys().map(String::as_str).collect();
             let allowed = "are tiers of the default rule, which is switched off";

@@ -52,7 +52,7 @@ pub struct CustomCost {
 
 impl RequestCost {
     /// As many tokens as `tokens` says. One of 0 costs nothing, but is let through only if anything is
-    /// left; one of more than the quota's burst never is. The closure runs before the request goes on, and
+    /// left; one of more than the quota's burst takes all of it. The closure runs before the request goes on, and
     /// must not block.
     ///
     /// ```

@@ -1,5 +1,7 @@
 //! Names that are secret or long, told by their digest.
 
+use std::fmt;
+
 use sha2::{Digest as _, Sha256};
 
 /// The first half of a SHA-256: 128 bits, of which no two names have the same by chance, and which do not
@@ -17,12 +19,10 @@ pub(crate) fn digest(name: &str) -> Digest {
 }
 
 /// Writes a digest as 32 hexadecimal digits: those that `printf %s KEY | sha256sum` begins with.
-pub(crate) fn write_hex(digest: &Digest, text: &mut String) {
-    for byte in digest {
-        for half in [byte >> 4, byte & 15] {
-            text.extend(char::from_digit(u32::from(half), 16));
-        }
-    }
+pub(crate) fn write_hex(digest: &Digest, text: &mut impl fmt::Write) -> fmt::Result {
+    digest
+        .iter()
+        .try_for_each(|byte| write!(text, "{byte:02x}"))
 }
 
 /// Reads 32 hexadecimal digits.
@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn a_digest_is_what_sha256sum_begins_with() {
         let mut text = String::new();
-        write_hex(&digest("sk_live_1"), &mut text);
+        write_hex(&digest("sk_live_1"), &mut text).unwrap();
         assert_eq!(text, "992621cb15795f3e17e7e637aad64ef2");
         assert_eq!(parse_hex(&text), Some(digest("sk_live_1")));
         assert_eq!(parse_hex(&text.to_uppercase()), Some(digest("sk_live_1")));

@@ -31,13 +31,15 @@ pub(crate) struct Engine {
     pub(crate) rules: ArcSwap<Rules>,
     pub(crate) origin: Origin,
     pub(crate) fixed: Fixed,
+    /// The service's path templates; none if they are not known.
+    pub(crate) known_routes: Vec<String>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) told_peer: AtomicBool,
     pub(crate) told_proxy: AtomicBool,
 }
 
 /// The settings that cannot be changed while a limiter runs, as they would be written.
-pub(crate) struct Fixed([(&'static str, String); 8]);
+pub(crate) struct Fixed([(&'static str, String); 9]);
 
 impl Fixed {
     pub(crate) fn of(config: &RateLimitConfig) -> Self {
@@ -49,6 +51,7 @@ impl Fixed {
             ("trusted_hops", format!("{:?}", config.trusted_hops)),
             ("proxy_header", format!("{:?}", config.proxy_header)),
             ("ipv6_prefix", config.ipv6_prefix.to_string()),
+            ("instances", format!("{:?}", config.instances)),
             ("penalty", format!("{:?}", config.penalty)),
         ])
     }
@@ -74,10 +77,10 @@ const TOLD_PROXY: &str = "requests come from a private address and name another 
 impl Engine {
     /// Decides about a request as far as that can be done without waiting.
     pub(crate) fn begin(&self, request: &RequestView<'_>, resolvers: &Resolvers) -> Begun {
-        let rules = self.rules.load();
-        if !self.enabled || (!rules.preflight && is_preflight(request)) {
+        if !self.enabled {
             return Begun::Done(None, None);
         }
+        let rules = self.rules.load();
         let subject = Subject::of(*request, resolvers, &self.origin);
         let now = self.ledger.now();
         let who = Sender {
@@ -87,10 +90,19 @@ impl Engine {
         match rules.lists.judge(&subject) {
             Listed::Neither => {}
             Listed::Allowed => return Begun::Done(None, None),
-            Listed::Denied => return Begun::Done(Some(self.shut_out()), None),
+            Listed::Denied => {
+                self.ledger.tell_shut_out("deny_listed");
+                return Begun::Done(Some(Decision::DenyListed), None);
+            }
         }
-        if let Some(banned) = self.banned(&who, now) {
-            return Begun::Done(Some(banned), None);
+        let client = || who.hash(self.ledger.table.hasher());
+        if let Some(retry_after) = self.ledger.banned(client, now) {
+            self.ledger.tell_shut_out("banned");
+            return Begun::Done(Some(Decision::Banned { retry_after }), None);
+        }
+        // Only from rules: who is not let in is not let in by looking like a browser.
+        if !rules.preflight && is_preflight(request) {
+            return Begun::Done(None, None);
         }
         let charges = self.charges(&rules, &subject, request, now);
         self.warn(request, &subject);
@@ -109,6 +121,11 @@ impl Engine {
             owner,
             ipv6_prefix: self.origin.ipv6_prefix,
         };
+        let client = || who.client().map(|client| self.ledger.client(&client));
+        if let Some(retry_after) = self.ledger.banned(client, now) {
+            self.ledger.tell_shut_out("banned");
+            return Begun::Done(Some(Decision::Banned { retry_after }), None);
+        }
         self.decide(&charges, &who, now)
     }
 
@@ -151,9 +168,8 @@ impl Engine {
             let decided = if shared.outage.is_up() {
                 together::decide(shared, &self.ledger, charges, who, now)
             } else {
-                let enforced: Vec<Charge<'_>> = charges.enforced().copied().collect();
-                let alone = together::decide_alone(shared, &self.ledger, &enforced, who, now);
-                Together::Now(alone)
+                let all = charges.enforced();
+                Together::Now(together::decide_alone(shared, &self.ledger, all, who, now))
             };
             return match decided {
                 Together::Now(outcome) => self.done(charges, outcome, now),
@@ -164,9 +180,9 @@ impl Engine {
         self.done(charges, outcome, now)
     }
 
-    fn done(&self, charges: &Charges<'_>, outcome: Outcome, now: u64) -> Begun {
+    fn done(&self, charges: &Charges<'_>, mut outcome: Outcome, now: u64) -> Begun {
         if outcome.passes() {
-            here::watch(&self.ledger, charges.watching(), now);
+            here::watch(&self.ledger, charges.watching(), &mut outcome.items, now);
         }
         let (decision, settlement) = outcome.finish(&self.ledger);
         Begun::Done(decision, settlement)
@@ -222,24 +238,6 @@ impl Engine {
             cost,
             bucket: owner.bucket(rule, plan),
         }
-    }
-
-    fn banned(&self, who: &impl Who, now: u64) -> Option<Decision> {
-        let penalties = self.ledger.penalties.as_ref()?;
-        if !penalties.bans_anybody(now) {
-            return None;
-        }
-        let client = self.ledger.client(&who.client());
-        let retry_after = penalties.banned(client, now)?;
-        let why = "banned";
-        self.ledger.events.emit(Event::ClientShutOut { why });
-        Some(Decision::Banned { retry_after })
-    }
-
-    fn shut_out(&self) -> Decision {
-        let why = "deny_listed";
-        self.ledger.events.emit(Event::ClientShutOut { why });
-        Decision::DenyListed
     }
 
     /// Tells what makes clients indistinguishable.

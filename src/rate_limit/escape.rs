@@ -1,19 +1,28 @@
 //! Names as parts of keys and lines: escaped, so that whatever a client is called, its name ends where it
 //! ends.
 
+use std::fmt::{self, Write};
+
 /// `text` with everything percent-encoded (RFC 3986 §2.1) that is neither unreserved nor one of `:./`.
 pub(crate) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
+    // Cannot fail: it is written into memory.
+    let _ = write_escaped(text, &mut safe);
+    safe
+}
+
+/// Writes what [`escaped`] returns.
+pub(crate) fn write_escaped(text: &str, safe: &mut impl Write) -> fmt::Result {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte) {
-            safe.push(char::from(byte));
+            safe.write_char(char::from(byte))?;
         } else {
-            safe.push('%');
-            safe.push(digit(byte >> 4));
-            safe.push(digit(byte & 15));
+            safe.write_char('%')?;
+            safe.write_char(digit(byte >> 4))?;
+            safe.write_char(digit(byte & 15))?;
         }
     }
-    safe
+    Ok(())
 }
 
 /// What was escaped; anything that is no escape stands for itself. `None` if the bytes are no text.

@@ -6,20 +6,23 @@
 //! while a question about them is under way go together with the next one.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
+use crate::event::{Event, Events};
 use crate::rate_limit::ask::{Answer, Ask, Part};
 use crate::rate_limit::ban_talk::{ban_message, pardon_message};
-use crate::rate_limit::flights::{Boarding, Flights};
-use crate::rate_limit::gcra::Limit;
+use crate::rate_limit::flights::{Boarding, Flights, Row};
 use crate::rate_limit::leases::{Landed, Leases, Taken};
 use crate::rate_limit::outage::Outage;
+use crate::rate_limit::question::{Landing, Route, Stop};
 use crate::rate_limit::shared::Shared;
 use crate::rate_limit::table::Table;
 use crate::rate_limit::ticks::ticks;
+use crate::store::StoreError;
 use crate::task::Spawner;
 
 /// The instance's part in the fleet. Cheap to clone.
@@ -32,7 +35,8 @@ pub(crate) struct Fleet {
 struct Inner {
     parts: FleetParts,
     leases: Leases,
-    flights: Flights<Landing>,
+    flights: Arc<Flights<Landing>>,
+    told: AtomicBool,
 }
 
 /// What a fleet goes by.
@@ -41,39 +45,9 @@ pub(crate) struct FleetParts {
     pub(crate) shared: Shared,
     pub(crate) spawner: Spawner,
     pub(crate) clock: Clock,
+    pub(crate) events: Events,
     pub(crate) table: Arc<Table>,
     pub(crate) outage: Arc<Outage>,
-}
-
-/// A bucket that Redis is asked about.
-#[derive(Clone, Debug)]
-pub(crate) struct Stop {
-    pub(crate) key: u64,
-    /// As it stood at `Route::at`.
-    pub(crate) limit: Limit,
-    pub(crate) leased: bool,
-    pub(crate) part: Part,
-}
-
-/// The buckets of a decision.
-#[derive(Clone, Debug)]
-pub(crate) struct Route {
-    pub(crate) stops: Vec<Stop>,
-    /// When the limits were looked at, in ticks.
-    pub(crate) at: u64,
-    /// Whose ban is looked up along with them.
-    pub(crate) client: Option<Arc<str>>,
-}
-
-/// What Redis said about a request.
-#[derive(Clone, Debug)]
-pub(crate) struct Landing {
-    pub(crate) granted: bool,
-    /// How far ahead each bucket's time lies, from `at`.
-    pub(crate) ahead: Arc<[u64]>,
-    pub(crate) at: u64,
-    /// How long the client is banned, if it is.
-    pub(crate) banned: Option<Duration>,
 }
 
 impl Fleet {
@@ -82,7 +56,8 @@ impl Fleet {
             inner: Arc::new(Inner {
                 parts,
                 leases: Leases::new(LEASES_MAX),
-                flights: Flights::new(),
+                flights: Arc::new(Flights::new()),
+                told: AtomicBool::new(false),
             }),
         }
     }
@@ -124,15 +99,15 @@ impl Fleet {
 
     /// Puts tokens back that [`take_held`](Self::take_held) has taken.
     pub(crate) fn put_back(&self, key: u64, cost: u32) {
-        self.inner.leases.put_back(key, cost);
+        // All of it was taken here; what has lapsed meanwhile is nobody's.
+        let _ = self.inner.leases.put_back(key, cost);
     }
 
     /// Asks Redis about one request. The answer's channel ends without one where Redis cannot be asked.
     pub(crate) fn ask(&self, route: Route) -> Option<oneshot::Receiver<Landing>> {
-        let key = route.key();
-        match self.inner.flights.board(key) {
-            Boarding::Lead(seats, receiver) => {
-                self.take_off(key, route, seats);
+        match self.inner.flights.board(route.key()) {
+            Boarding::Lead(row, seats, receiver) => {
+                self.take_off(row, route, seats);
                 Some(receiver)
             }
             Boarding::Join(receiver) => Some(receiver),
@@ -142,8 +117,12 @@ impl Fleet {
 
     /// Gives tokens back that the answer has shown not to count.
     pub(crate) fn give_back(&self, stop: Stop, tokens: u32) {
-        if stop.leased {
-            self.inner.leases.put_back(stop.key, tokens);
+        // Of a lease, or charged for this request alone because there was none.
+        let tokens = match stop.leased {
+            true => self.inner.leases.put_back(stop.key, tokens),
+            false => tokens,
+        };
+        if tokens == 0 {
             return;
         }
         // Where Redis does not hear of it somebody goes without, and nobody gets too much.
@@ -186,72 +165,22 @@ impl Fleet {
     }
 
     fn refill(&self, route: Route) {
-        let key = route.key();
-        if self.inner.flights.lead(key) {
-            self.take_off(key, route, Vec::new());
+        match self.inner.flights.lead(route.key()) {
+            Some(row) => self.take_off(row, route, Vec::new()),
+            // The next request asks again.
+            None => self.inner.give_up(&route),
         }
     }
 
-    fn take_off(&self, key: u64, route: Route, seats: Vec<oneshot::Sender<Landing>>) {
-        let row = Row {
-            key,
-            fleet: self.clone(),
-        };
+    fn take_off(&self, row: Row<Landing>, route: Route, seats: Vec<oneshot::Sender<Landing>>) {
+        let inner = Arc::clone(&self.inner);
         // After shutdown nothing is spawned: the row ends with the task that was refused.
-        self.inner.parts.spawner.spawn(row.fly(route, seats));
+        self.inner.parts.spawner.spawn(inner.fly(row, route, seats));
     }
 }
 
 /// Keys that hold leases at a time.
 const LEASES_MAX: usize = 8192;
-
-impl Route {
-    /// What tells these buckets, at these costs, from all others.
-    fn key(&self) -> u64 {
-        let fold = |all: u64, stop: &Stop| {
-            let one = stop.key.rotate_left(stop.part.cost % 63);
-            (all.rotate_left(7) ^ one).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        };
-        self.stops.iter().fold(0, fold)
-    }
-}
-
-/// Questions about the same buckets, one after the other. Dropped, it ends: nobody waits for an answer
-/// that no task will bring.
-struct Row {
-    key: u64,
-    fleet: Fleet,
-}
-
-impl Drop for Row {
-    fn drop(&mut self) {
-        self.fleet.inner.flights.end(self.key);
-    }
-}
-
-impl Row {
-    async fn fly(self, route: Route, first: Vec<oneshot::Sender<Landing>>) {
-        let inner = &*self.fleet.inner;
-        let mut seats = first;
-        loop {
-            let asked = inner.prepare(&route, seats.len());
-            let answer = inner
-                .parts
-                .shared
-                .take(&asked.ask, route.client.as_deref())
-                .await;
-            let Ok(answer) = answer else {
-                inner.call_off(&route, &asked);
-                return;
-            };
-            inner.land(&route, &asked, &answer, seats);
-            let Some(next) = inner.flights.next(self.key) else {
-                return;
-            };
-            seats = next;
-        }
-    }
-}
 
 /// A question under way.
 struct Asked {
@@ -263,6 +192,39 @@ struct Asked {
 }
 
 impl Inner {
+    /// Asks for the first, and for those who gather meanwhile, until nobody does or Redis does not answer.
+    async fn fly(
+        self: Arc<Self>,
+        mut row: Row<Landing>,
+        route: Route,
+        first: Vec<oneshot::Sender<Landing>>,
+    ) {
+        let mut seats = first;
+        loop {
+            let asked = self.prepare(&route, seats.len());
+            let answer = self.parts.shared.take(&asked.ask, route.client.as_deref());
+            match answer.await {
+                Ok(answer) => self.land(&route, &asked, &answer, seats),
+                Err(error) => {
+                    self.call_off(&route, &asked);
+                    self.warn(&error);
+                    return;
+                }
+            }
+            let Some(next) = row.next() else {
+                return;
+            };
+            seats = next;
+        }
+    }
+
+    /// Notes that no tokens are on their way.
+    fn give_up(&self, route: &Route) {
+        for stop in &route.stops {
+            self.leases.fail(stop.key);
+        }
+    }
+
     /// The question for so many requests.
     fn prepare(&self, route: &Route, requests: usize) -> Asked {
         let now = ticks(&self.parts.clock);
@@ -275,7 +237,9 @@ impl Inner {
                 .remember(&self.parts.table, (stop.key, limit), now);
             taken.push(memory.taken);
             let mut part = stop.part.clone();
-            (part.hint, part.debt) = (memory.hint, memory.debt);
+            // What others have given back must not come again by what was known here before.
+            part.hint = if stop.gives_back { 0 } else { memory.hint };
+            part.debt = memory.debt;
             if stop.leased {
                 let remaining = limit.remaining(self.parts.table.ahead(stop.key, now));
                 let fair = remaining / (2 * self.parts.outage.instances());
@@ -303,10 +267,13 @@ impl Inner {
         let now = ticks(&self.parts.clock);
         let stops = route.stops.iter().zip(&asked.ask.parts).zip(&answer.told);
         let ahead = stops.map(|((stop, part), told)| {
-            let limit = stop.limit.after(now.saturating_sub(route.at));
-            let ahead = limit.ahead_of(told.ahead);
+            let mut limit = stop.limit.after(now.saturating_sub(route.at));
             // Around midnight the server's window may be another one than ours.
             let same = told.window == part.window;
+            if !same {
+                limit = limit.ending(self.until(told.window));
+            }
+            let ahead = limit.ahead_of(told.ahead);
             if same {
                 self.parts.table.put(stop.key, now, ahead);
             }
@@ -322,6 +289,9 @@ impl Inner {
             ahead
         });
         let ahead: Arc<[u64]> = ahead.collect();
+        if answer.told.is_empty() {
+            self.give_up(route);
+        }
         for (place, seat) in seats.into_iter().enumerate() {
             let landing = Landing {
                 granted: (place as u64) < u64::from(answer.granted),
@@ -334,13 +304,29 @@ impl Inner {
         }
     }
 
+    /// Tells once of a Redis that is there and does not serve: nothing else would.
+    fn warn(&self, error: &StoreError) {
+        let told = &self.told;
+        if !error.is_unavailable() && !told.swap(true, Ordering::Relaxed) {
+            let text = format!(
+                "rate limits are not shared, because Redis refuses: {error}. Each instance grants its share."
+            );
+            self.parts.events.emit(Event::Warning { text: &text });
+        }
+    }
+
+    /// Ticks until a time of day.
+    fn until(&self, end: u64) -> u64 {
+        let wall = self.parts.clock.wall().duration_since(UNIX_EPOCH);
+        let left = Duration::from_secs(end).saturating_sub(wall.unwrap_or_default());
+        u64::try_from(left.as_micros()).unwrap_or(u64::MAX)
+    }
+
     fn call_off(&self, route: &Route, asked: &Asked) {
         let now = ticks(&self.parts.clock);
         for (stop, taken) in route.stops.iter().zip(&asked.taken) {
-            self.parts
-                .outage
-                .restore(&self.parts.table, stop.key, *taken, now);
-            self.leases.fail(stop.key);
+            Outage::restore(&self.parts.table, stop.key, *taken, now);
         }
+        self.give_up(route);
     }
 }

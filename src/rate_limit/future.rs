@@ -13,8 +13,9 @@ use crate::rate_limit::body::RateLimitBody;
 use crate::rate_limit::decision::{Decision, Standing};
 use crate::rate_limit::headers::{Fields, announce, expose};
 use crate::rate_limit::settle::Settlement;
+use crate::rate_limit::writer::RefusalWriter;
 use crate::refusal::Refusal;
-use crate::response::{AnswerBody, refuse};
+use crate::response::{AnswerBody, refusal_bytes};
 
 /// An answer for which Redis is asked first.
 pub(crate) type Slow<B, E> =
@@ -33,8 +34,7 @@ pin_project! {
     enum Journey<F, B, E> {
         // Refused.
         Ready {
-            decision: Option<Decision>,
-            fields: Fields,
+            response: Option<Response<RateLimitBody<B>>>,
         },
         // Let through.
         Forward {
@@ -57,10 +57,10 @@ pub(crate) struct Pass {
 
 impl<F, B, E> RateLimitFuture<F, B, E> {
     /// Refused without waiting.
-    pub(crate) const fn refused(decision: Decision, fields: Fields) -> Self {
-        let decision = Some(decision);
+    pub(crate) const fn refused(response: Response<RateLimitBody<B>>) -> Self {
+        let response = Some(response);
         Self {
-            journey: Journey::Ready { decision, fields },
+            journey: Journey::Ready { response },
         }
     }
 
@@ -88,8 +88,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().journey.project() {
-            JourneyProj::Ready { decision, fields } => match decision.take() {
-                Some(decision) => Poll::Ready(Ok(refusal(&decision, *fields))),
+            JourneyProj::Ready { response } => match response.take() {
+                Some(response) => Poll::Ready(Ok(response)),
                 // Polled after its end, which a future may answer as it likes, but not by panicking.
                 None => Poll::Pending,
             },
@@ -124,7 +124,11 @@ impl<F, B, E> fmt::Debug for RateLimitFuture<F, B, E> {
 
 /// The answer to a refused request. RFC 6585 §4: "MAY include a Retry-After header indicating how long to
 /// wait before making a new request".
-pub(crate) fn refusal<B>(decision: &Decision, fields: Fields) -> Response<RateLimitBody<B>> {
+pub(crate) fn refusal<B>(
+    decision: &Decision,
+    fields: Fields,
+    writer: &RefusalWriter,
+) -> Response<RateLimitBody<B>> {
     let refusal = match decision {
         Decision::Allow(standing) | Decision::Deny(standing) => Refusal::OverQuota {
             rule: Arc::clone(&standing.terms().rule),
@@ -135,10 +139,12 @@ pub(crate) fn refusal<B>(decision: &Decision, fields: Fields) -> Response<RateLi
         },
         Decision::DenyListed => Refusal::DenyListed,
     };
-    let mut response = refuse(refusal).map(|body| RateLimitBody::new(body, None));
+    let mut response = refusal_bytes(refusal);
     match decision.standing() {
         Some(standing) => announce(response.headers_mut(), standing, fields),
         None => expose(response.headers_mut(), fields),
     }
-    response
+    writer
+        .write(response)
+        .map(|body| RateLimitBody::new(AnswerBody::own(body), None))
 }

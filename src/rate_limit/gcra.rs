@@ -158,9 +158,10 @@ impl Limit {
         self.fill
     }
 
-    /// Whether less than a fifth of it is left.
+    /// Whether less than a fifth of it is left. One that holds fewer than five has no such part.
     pub(crate) const fn is_near(self, ahead: u64) -> bool {
         self.used(ahead).saturating_mul(5) > self.fill.saturating_mul(4)
+            && self.interval.saturating_mul(5) <= self.fill
     }
 
     /// How far ahead a bucket lies of which this much is used up; not at all if that is nothing.
@@ -195,11 +196,8 @@ impl Limit {
 
     /// The time after which nothing that is known of a bucket today can still hold.
     pub(crate) const fn lasts(self) -> u64 {
-        if self.base > self.fill {
-            self.base
-        } else {
-            self.fill
-        }
+        let debt = self.debt_max();
+        if self.base > debt { self.base } else { debt }
     }
 
     /// How far ahead the end of the calendar window lies; 0 for a quota that grows back.

@@ -82,7 +82,8 @@ pub(crate) fn announce(headers: &mut HeaderMap, standing: &Standing, fields: Fie
 fn told(standing: &Standing) -> (u32, Duration) {
     match standing.remaining() {
         0 => (0, standing.retry_after()),
-        some => (some, standing.reset_after()),
+        // A burst may be more than the quota of a window, which no client would understand.
+        some => (some.min(standing.limit()), standing.reset_after()),
     }
 }
 

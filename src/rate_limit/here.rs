@@ -78,7 +78,12 @@ pub(crate) fn look<'c>(
 
 /// Counts a request that was let through by the rules that only watch, as they would if enforced. In a fleet
 /// each instance watches by itself.
-pub(crate) fn watch<'c>(ledger: &Ledger, charges: impl Iterator<Item = &'c Charge<'c>>, now: u64) {
+pub(crate) fn watch<'c>(
+    ledger: &Ledger,
+    charges: impl Iterator<Item = &'c Charge<'c>>,
+    items: &mut Vec<Item>,
+    now: u64,
+) {
     for charge in charges {
         let rule = &*charge.terms().rule;
         let table = &ledger.table;
@@ -87,6 +92,9 @@ pub(crate) fn watch<'c>(ledger: &Ledger, charges: impl Iterator<Item = &'c Charg
             true => Event::RateLimitAllowed { rule },
             false => Event::RateLimitDenied { rule, shadow: true },
         });
+        if verdict.is_allow() && charge.rule.settles() {
+            items.push(item(charge, now));
+        }
     }
 }
 

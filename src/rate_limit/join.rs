@@ -56,9 +56,9 @@ impl RateLimiter {
             spawner,
         } = parts;
         check(config, known_routes)?;
-        let mut books = books(config, clock.clone(), events);
+        let mut books = books(config, clock.clone(), events.clone());
         if !config.enabled || redis.status() == RedisStatus::Disabled {
-            return Self::with(config, Arc::new(books));
+            return Self::with(config, known_routes, Arc::new(books));
         }
         let shared = Shared::new(redis.clone(), spawner.clone());
         let outage = Arc::new(Outage::new(config.instances.unwrap_or(1)));
@@ -66,6 +66,7 @@ impl RateLimiter {
             shared: shared.clone(),
             spawner: spawner.clone(),
             clock: clock.clone(),
+            events,
             table: Arc::clone(&books.table),
             outage: Arc::clone(&outage),
         });
@@ -74,7 +75,7 @@ impl RateLimiter {
             outage: Arc::clone(&outage),
         });
         let ledger = Arc::new(books);
-        let limiter = Self::with(config, Arc::clone(&ledger))?;
+        let limiter = Self::with(config, known_routes, Arc::clone(&ledger))?;
         if ledger.penalties.is_some() {
             let ledger = Arc::downgrade(&ledger);
             redis.subscribe(redis.key(CHANNEL), Arc::new(BanSink { ledger }));

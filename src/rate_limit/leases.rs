@@ -9,9 +9,10 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
+
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Locks; enough that threads hardly ever meet at one.
 const SHARDS: usize = 16;
@@ -110,9 +111,12 @@ impl Leases {
         held.map_or(0, |held| held.want(now))
     }
 
-    /// Puts tokens back that were taken for a request which did not pass, or does not count.
-    pub(crate) fn put_back(&self, key: u64, cost: u32) {
-        self.with(key, |held| held.put_back(cost));
+    /// Puts tokens back that were taken for a request which did not pass, or does not count. Returns how many
+    /// were not taken here.
+    pub(crate) fn put_back(&self, key: u64, tokens: u32) -> u32 {
+        let mut rest = tokens;
+        self.with(key, |held| rest = held.put_back(tokens));
+        rest
     }
 
     /// Notes what Redis has answered.
@@ -165,9 +169,12 @@ impl Held {
     fn take(&mut self, now: u64, cost: u32) -> Taken {
         self.idle = false;
         self.used = self.used.saturating_add(u64::from(cost));
-        let Some(left) = self.usable(now).checked_sub(cost) else {
+        let usable = self.usable(now);
+        // What costs nothing passes as well only while there is something left.
+        if usable < cost.max(1) {
             return Taken::Missing;
-        };
+        }
+        let left = usable - cost;
         // From the one that ends first.
         let mut due = cost;
         for lease in &mut self.leases {
@@ -182,14 +189,15 @@ impl Held {
         Taken::Low { left }
     }
 
-    fn put_back(&mut self, cost: u32) {
-        let mut due = cost;
+    fn put_back(&mut self, tokens: u32) -> u32 {
+        let mut due = tokens;
         for lease in self.leases.iter_mut().rev() {
             // No lease holds more than were taken with it, or they would lapse too late.
             let back = (lease.taken - lease.left).min(due);
             lease.left += back;
             due -= back;
         }
+        due
     }
 
     fn land(&mut self, now: u64, landed: Landed) {
@@ -292,8 +300,10 @@ mod tests {
         assert_eq!(taken[6..10], [3, 2, 1, 0].map(held));
         assert_eq!(taken[10], Taken::Missing);
         assert!(leases.want(7, 41_000) >= 512);
-        leases.put_back(7, 1);
+        assert_eq!(leases.put_back(7, 1), 0);
+        assert_eq!(leases.take(7, 41_000, 0), Taken::Held { left: 1 });
         assert_eq!(leases.take(7, 41_000, 1), held(0));
+        assert_eq!(leases.take(7, 41_000, 0), Taken::Missing);
     }
 
     #[test]
@@ -341,9 +351,9 @@ mod tests {
         let leases = Leases::new(16);
         let _ = leases.take(7, 0, 1);
         land(&leases, 0, 8000, 8);
-        leases.put_back(7, 5);
+        assert_eq!(leases.put_back(7, 5), 5, "none were taken from it");
         assert_eq!(leases.take(7, 0, 3), Taken::Held { left: 5 });
-        leases.put_back(7, 9);
+        assert_eq!(leases.put_back(7, 9), 6);
         assert_eq!(leases.take(7, 0, 1), Taken::Held { left: 7 });
     }
 

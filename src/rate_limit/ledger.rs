@@ -74,7 +74,13 @@ impl Ledger {
         let Some(penalties) = &self.penalties else {
             return;
         };
-        let client = who.client();
+        let Some(client) = who.client() else {
+            return;
+        };
+        // Who is refused because others have used up what all of them share has not done it.
+        if who.owner(charge) != client {
+            return;
+        }
         if let Some(lasts) = penalties.strike(self.client(&client), now) {
             self.tell_ban(&client, lasts);
         }
@@ -86,11 +92,29 @@ impl Ledger {
         self.top.note(charge.key, refused, now, names);
     }
 
-    /// What a client's strikes and bans are kept under.
+    /// What a client's strikes and bans are kept under. Byte by byte, as they come where no text is made.
     pub(crate) fn client(&self, who: &str) -> u64 {
         let mut hasher = self.table.hasher();
-        hasher.write(who.as_bytes());
+        who.bytes().for_each(|byte| hasher.write_u8(byte));
         hasher.finish()
+    }
+
+    /// How long the client with this hash is still banned.
+    pub(crate) fn banned(
+        &self,
+        client: impl FnOnce() -> Option<u64>,
+        now: u64,
+    ) -> Option<Duration> {
+        let penalties = self.penalties.as_ref()?;
+        if !penalties.bans_anybody(now) {
+            return None;
+        }
+        penalties.banned(client()?, now)
+    }
+
+    /// Tells that a request was refused because of who sent it.
+    pub(crate) fn tell_shut_out(&self, why: &'static str) {
+        self.events.emit(Event::ClientShutOut { why });
     }
 
     /// Bans a client here and everywhere. Says whether anybody can be banned at all.

@@ -18,13 +18,14 @@ use crate::rate_limit::config::RateLimitConfig;
 use crate::rate_limit::decision::Decision;
 use crate::rate_limit::engine::{Begun, Engine, Fixed};
 use crate::rate_limit::ledger::Ledger;
-use crate::rate_limit::owner::Owner;
+use crate::rate_limit::owner::{Owner, client_text};
 use crate::rate_limit::penalty::PenaltyBox;
 use crate::rate_limit::rules::Rules;
 use crate::rate_limit::subject::{Origin, Resolvers};
 use crate::rate_limit::table::Table;
 use crate::rate_limit::ticks::ticks;
 use crate::rate_limit::top::{TopEntry, TopList};
+use crate::rate_limit::writer::RefusalWriter;
 
 /// Decides whether requests may pass. Cheap to clone; all clones count together.
 #[derive(Clone)]
@@ -32,8 +33,10 @@ pub struct RateLimiter {
     inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
     resolvers: Resolvers,
+    writer: RefusalWriter,
     engine: Arc<Engine>,
 }
 
@@ -58,11 +61,15 @@ impl RateLimiter {
     ) -> Result<Self, ConfigError> {
         check(config, known_routes)?;
         let ledger = Arc::new(books(config, clock, events));
-        Self::with(config, ledger)
+        Self::with(config, known_routes, ledger)
     }
 
     /// A limiter on these books, by settings that were checked.
-    pub(crate) fn with(config: &RateLimitConfig, ledger: Arc<Ledger>) -> Result<Self, ConfigError> {
+    pub(crate) fn with(
+        config: &RateLimitConfig,
+        known_routes: &[String],
+        ledger: Arc<Ledger>,
+    ) -> Result<Self, ConfigError> {
         let engine = Engine {
             enabled: config.enabled,
             rules: ArcSwap::from_pointee(Rules::new(config, ROOM, None)?),
@@ -72,6 +79,7 @@ impl RateLimiter {
                 ipv6_prefix: config.ipv6_prefix,
             },
             fixed: Fixed::of(config),
+            known_routes: known_routes.to_vec(),
             ledger,
             told_peer: AtomicBool::new(false),
             told_proxy: AtomicBool::new(false),
@@ -79,6 +87,7 @@ impl RateLimiter {
         Ok(Self {
             inner: Arc::new(Inner {
                 resolvers: Resolvers::default(),
+                writer: RefusalWriter::default(),
                 engine: Arc::new(engine),
             }),
         })
@@ -103,12 +112,21 @@ impl RateLimiter {
         })
     }
 
-    fn asking(&self, resolvers: Resolvers) -> Self {
+    /// The same limiter, whose layer writes refusals by `writer`. Counts together with this one.
+    #[must_use]
+    pub fn refusals(&self, writer: RefusalWriter) -> Self {
+        let mut inner = Inner::clone(&self.inner);
+        inner.writer = writer;
         Self {
-            inner: Arc::new(Inner {
-                resolvers,
-                engine: Arc::clone(&self.inner.engine),
-            }),
+            inner: Arc::new(inner),
+        }
+    }
+
+    fn asking(&self, resolvers: Resolvers) -> Self {
+        let mut inner = Inner::clone(&self.inner);
+        inner.resolvers = resolvers;
+        Self {
+            inner: Arc::new(inner),
         }
     }
 
@@ -117,7 +135,8 @@ impl RateLimiter {
     /// preflight and those are not counted.
     ///
     /// Counted is when this is called; what is returned is ready at once where memory has the answer, and
-    /// else waits for one round trip to Redis, `redis.command_timeout` at most. Dropping it takes nothing
+    /// else waits for Redis: for one round trip of at most `redis.command_timeout`, or for two where one about
+    /// the same buckets was under way already (in a cluster, where the buckets have several owners, for four). Dropping it takes nothing
     /// back. In memory it takes no lock that is held for long, and allocates only if more than four rules
     /// speak of the request, or the closures that name callers do.
     ///
@@ -154,8 +173,8 @@ impl RateLimiter {
         Check::new(begun.unwrap_or(Begun::Done(None, None)))
     }
 
-    /// What [`check`](Self::check) would say, without counting anything: by what this instance knows, which
-    /// in a fleet is what Redis has last told it.
+    /// How a request would stand with the rules, without counting anything: by what this instance knows, which
+    /// in a fleet is what Redis has last told it. Lists and bans are not looked at.
     #[must_use]
     pub fn peek(&self, request: &RequestView<'_>) -> Option<Decision> {
         self.inner.engine.peek(request, &self.inner.resolvers)
@@ -169,8 +188,8 @@ impl RateLimiter {
     /// All faults of the settings, and those that cannot be changed while the limiter runs: `enabled`,
     /// `keys_max`, `deny_when_full`, the proxies, `ipv6_prefix`, `penalty`. Then all stays as it was.
     pub fn reconfigure(&self, config: &RateLimitConfig) -> Result<(), ConfigError> {
-        check(config, &[])?;
         let engine = &self.inner.engine;
+        check(config, &engine.known_routes)?;
         engine.check_unchanged(config, ROOM)?;
         let now = engine.ledger.now();
         let next = Rules::new(config, ROOM, Some((&engine.rules.load(), now)))?;
@@ -187,16 +206,27 @@ impl RateLimiter {
     }
 
     /// Bans somebody for so long, at most 62 days: here at once, and on all instances as soon as they hear of
-    /// it. `who` is written as in [`TopEntry::who`]: `caller:alice`, `ip:203.0.113.7`, `ip:2001:db8::/64`.
-    /// Returns whether penalties are configured; nothing is done if not.
+    /// it. A ban that lasts longer stays. `who` is a caller or an address, as [`TopEntry::who`] writes it or as
+    /// people do: `caller:alice`, `203.0.113.7`, `ip:2001:db8::/64`.
+    ///
+    /// Returns whether it is banned now: not if `who` is neither, nor where penalties are not configured.
+    #[must_use = "nobody is banned where penalties are not configured"]
     pub fn ban(&self, who: &str, lasts: Duration) -> bool {
-        self.inner.engine.ledger.ban(who, lasts)
+        let engine = &self.inner.engine;
+        let who = client_text(who, engine.origin.ipv6_prefix);
+        who.is_some_and(|who| engine.ledger.ban(&who, lasts))
     }
 
     /// Ends a ban, here at once and elsewhere as soon as it is heard of, and forgets its strikes and those of
     /// former bans. Returns whether this instance knew of a ban.
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "a pardon is asked for its effect"
+    )]
     pub fn unban(&self, who: &str) -> bool {
-        self.inner.engine.ledger.pardon(who)
+        let engine = &self.inner.engine;
+        let who = client_text(who, engine.origin.ipv6_prefix);
+        who.is_some_and(|who| engine.ledger.pardon(&who))
     }
 
     /// Whether requests are limited at all.
@@ -205,10 +235,13 @@ impl RateLimiter {
         self.inner.engine.enabled
     }
 
-    /// Bytes that the buckets take up: fixed when the limiter was built.
+    /// Bytes that the buckets take up, with those of penalties if they are configured: fixed when the limiter
+    /// was built.
     #[must_use]
     pub fn table_bytes(&self) -> usize {
-        self.inner.engine.ledger.table.bytes()
+        let ledger = &self.inner.engine.ledger;
+        let penalties = ledger.penalties.as_ref().map_or(0, PenaltyBox::bytes);
+        ledger.table.bytes() + penalties
     }
 
     /// How many buckets in use had to make room for others since the limiter was built. If this
@@ -220,6 +253,10 @@ impl RateLimiter {
 
     pub(crate) fn begin(&self, request: &RequestView<'_>) -> Begun {
         self.inner.engine.begin(request, &self.inner.resolvers)
+    }
+
+    pub(crate) fn writer(&self) -> &RefusalWriter {
+        &self.inner.writer
     }
 
     pub(crate) fn rules(&self) -> arc_swap::Guard<Arc<Rules>> {

@@ -100,6 +100,8 @@ mod period;
 #[cfg(feature = "redis")]
 mod presence;
 mod preset;
+#[cfg(feature = "redis")]
+mod question;
 mod quota;
 mod rule;
 mod rule_text;
@@ -125,6 +127,7 @@ mod top;
 #[cfg(all(test, feature = "redis"))]
 mod twin;
 mod who;
+mod writer;
 
 pub use body::RateLimitBody;
 pub use check::Check;
@@ -145,3 +148,4 @@ pub use rule::Rule;
 pub use scope::{CustomScope, Scope};
 pub use service::RateLimitService;
 pub use top::TopEntry;
+pub use writer::RefusalWriter;

@@ -10,10 +10,9 @@
 //! a debt, and how far ahead the bucket's time was known to lie, as a hint: a server that was restarted
 //! without its data would otherwise begin with full buckets.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-
 use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::table::Table;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Tells the bucket of a share from the shared one.
 const SHARE: u64 = 0xd6e8_feb8_6659_fd93;
@@ -40,7 +39,7 @@ pub(crate) struct Memory {
 
 impl Outage {
     /// Redis is away until said otherwise.
-    pub(crate) const fn new(instances: u32) -> Self {
+    pub(crate) fn new(instances: u32) -> Self {
         Self {
             up: AtomicBool::new(false),
             back_at: AtomicU64::new(0),
@@ -55,13 +54,12 @@ impl Outage {
 
     /// Redis is there.
     pub(crate) fn end(&self, now: u64) {
-        self.back_at.store(now, Ordering::Relaxed);
+        self.back_at.fetch_max(now, Ordering::Relaxed);
         self.up.store(true, Ordering::Release);
     }
 
     /// Redis is away.
     pub(crate) fn begin(&self) {
-        self.shares.store(self.instances(), Ordering::Relaxed);
         self.up.store(false, Ordering::Release);
     }
 
@@ -70,8 +68,10 @@ impl Outage {
         self.instances.load(Ordering::Relaxed).max(1)
     }
 
+    /// Only told while Redis is there: shares that were dealt stay as they are until it is back.
     pub(crate) fn set_instances(&self, count: u32) {
         self.instances.store(count.max(1), Ordering::Relaxed);
+        self.shares.store(count.max(1), Ordering::Relaxed);
     }
 
     /// The bucket and the limit of this instance's share, as full as the shared bucket is known to be.
@@ -81,6 +81,8 @@ impl Outage {
         if known > 0 {
             table.raise(key ^ SHARE, now, known);
         }
+        // Also where Redis is there and did not answer: it must hear of this.
+        self.back_at.fetch_max(now, Ordering::Relaxed);
         (
             key ^ SHARE,
             limit.share(self.shares.load(Ordering::Relaxed)),
@@ -103,7 +105,7 @@ impl Outage {
     }
 
     /// Puts back what [`remember`](Self::remember) took for a question that was not answered.
-    pub(crate) fn restore(&self, table: &Table, key: u64, taken: u64, now: u64) {
+    pub(crate) fn restore(table: &Table, key: u64, taken: u64, now: u64) {
         if taken > 0 {
             table.raise(key ^ SHARE, now, taken);
         }
@@ -152,7 +154,7 @@ mod tests {
         let again = outage.remember(&table, (KEY, limit), 0);
         assert_eq!((again.hint, again.debt), (500, 0));
         // It was not answered after all.
-        outage.restore(&table, KEY, memory.taken, 100);
+        Outage::restore(&table, KEY, memory.taken, 100);
         let later = outage.remember(&table, (KEY, limit), 200);
         assert_eq!(
             (later.hint, later.debt),

@@ -1,7 +1,7 @@
 //! Whose bucket it is: as a hash for the table, as a text for everything that people and Redis read.
 
 use std::borrow::Cow;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::hash::Hasher;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::identity::masked;
 use crate::rate_limit::compiled::{CompiledRule, Plan};
 use crate::rate_limit::digest::{digest, write_hex};
-use crate::rate_limit::escape::escaped;
+use crate::rate_limit::escape::{unescaped, write_escaped};
 use crate::rate_limit::scope::Scope;
 
 /// The longest name that is written out in a text.
@@ -103,42 +103,68 @@ impl<'a> Owner<'a> {
     /// digest: no text tells a secret.
     pub(crate) fn text(&self, ipv6_prefix: u8) -> Arc<str> {
         let mut text = String::new();
-        match self {
-            Self::Ip(ip) => write_ip(&mut text, "ip:", *ip, ipv6_prefix),
-            Self::Print(ip, class) => {
-                write_ip(&mut text, "print:", *ip, ipv6_prefix);
-                // Cannot fail: it is written into memory.
-                let _ = write!(text, "/{class:02x}");
-            }
-            Self::Unknown => text.push_str("unknown"),
-            Self::Everybody => text.push_str("all"),
-            Self::Caller(name) => write_name(&mut text, "caller:", name),
-            Self::Tenant(name) => write_name(&mut text, "tenant:", name),
-            Self::Named(name) => write_name(&mut text, "name:", name),
-            Self::Key(key) => {
-                text.push_str("key:");
-                write_hex(&digest(key), &mut text);
-            }
-        }
+        // Cannot fail: it is written into memory.
+        let _ = self.write(&mut text, ipv6_prefix);
         text.into()
     }
-}
 
-fn write_ip(text: &mut String, kind: &str, ip: IpAddr, ipv6_prefix: u8) {
-    // Cannot fail: it is written into memory.
-    let _ = write!(text, "{kind}{ip}");
-    if ip.is_ipv6() && ipv6_prefix < 128 {
-        let _ = write!(text, "/{ipv6_prefix}");
+    /// Writes the [`text`](Self::text) without allocating anything.
+    pub(crate) fn write(&self, text: &mut impl Write, ipv6_prefix: u8) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => write_ip(text, "ip:", *ip, ipv6_prefix),
+            Self::Print(ip, class) => {
+                write_ip(text, "print:", *ip, ipv6_prefix)?;
+                write!(text, "/{class:02x}")
+            }
+            Self::Unknown => text.write_str(UNKNOWN),
+            Self::Everybody => text.write_str("all"),
+            Self::Caller(name) => write_name(text, "caller:", name),
+            Self::Tenant(name) => write_name(text, "tenant:", name),
+            Self::Named(name) => write_name(text, "name:", name),
+            Self::Key(key) => {
+                text.write_str("key:")?;
+                write_hex(&digest(key), text)
+            }
+        }
     }
 }
 
-fn write_name(text: &mut String, kind: &str, name: &str) {
-    text.push_str(kind);
+/// The text of those whose address is not known. Nobody is struck or banned by it: they are many.
+pub(crate) const UNKNOWN: &str = "unknown";
+
+/// The text of a client that can be banned, however `text` writes it: `caller:NAME`, `ip:ADDRESS`, an address
+/// alone or with its prefix. Nothing if it is none.
+pub(crate) fn client_text(text: &str, ipv6_prefix: u8) -> Option<Arc<str>> {
+    if let Some(name) = text.strip_prefix("caller:") {
+        if name.starts_with('#') {
+            return Some(text.into());
+        }
+        let name = unescaped(name).filter(|name| !name.is_empty())?;
+        return Some(Owner::Caller(&name).text(ipv6_prefix));
+    }
+    let address = text.strip_prefix("ip:").unwrap_or(text);
+    let address = address
+        .split_once('/')
+        .map_or(address, |(address, _)| address);
+    let ip = address.parse::<IpAddr>().ok()?.to_canonical();
+    Some(Owner::Ip(masked(ip, ipv6_prefix)).text(ipv6_prefix))
+}
+
+fn write_ip(text: &mut impl Write, kind: &str, ip: IpAddr, ipv6_prefix: u8) -> fmt::Result {
+    write!(text, "{kind}{ip}")?;
+    if ip.is_ipv6() && ipv6_prefix < 128 {
+        write!(text, "/{ipv6_prefix}")?;
+    }
+    Ok(())
+}
+
+fn write_name(text: &mut impl Write, kind: &str, name: &str) -> fmt::Result {
+    text.write_str(kind)?;
     if name.len() <= WRITTEN_BYTES_MAX {
-        text.push_str(&escaped(name));
+        write_escaped(name, text)
     } else {
-        text.push('#');
-        write_hex(&digest(name), text);
+        text.write_char('#')?;
+        write_hex(&digest(name), text)
     }
 }
 
@@ -170,7 +196,7 @@ mod tests {
         let long = "n".repeat(65);
         let hex = |name: &str| {
             let mut text = String::new();
-            write_hex(&digest(name), &mut text);
+            write_hex(&digest(name), &mut text).unwrap();
             text
         };
         for (owner, text) in [
@@ -280,6 +306,26 @@ mod tests {
             (Scope::Ip, "a", Owner::Named("a".into())),
         ] {
             assert_eq!(Owner::of_key(&scope, key, 64), owner, "{scope:?} {key}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_banned_however_its_name_is_written() {
+        for (written, text) in [
+            ("caller:alice", Some("caller:alice")),
+            ("caller:a@b.c", Some("caller:a%40b.c")),
+            ("caller:a%40b.c", Some("caller:a%40b.c")),
+            ("ip:203.0.113.7", Some("ip:203.0.113.7")),
+            ("203.0.113.7", Some("ip:203.0.113.7")),
+            ("::ffff:203.0.113.7", Some("ip:203.0.113.7")),
+            ("2001:db8::7", Some("ip:2001:db8::/64")),
+            ("ip:2001:db8::/64", Some("ip:2001:db8::/64")),
+            ("alice", None),
+            ("caller:", None),
+            ("tenant:acme", None),
+            ("ip:", None),
+        ] {
+            assert_eq!(client_text(written, 64).as_deref(), text, "{written}");
         }
     }
 }

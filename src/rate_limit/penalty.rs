@@ -6,12 +6,12 @@
 //! drain like quotas, and a ban is one whose time has not passed. So a flood of clients cannot make it
 //! grow, and whoever is driven out of a full table has the least left to serve.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::slot::FILL_MAX;
 use crate::rate_limit::table::Table;
+use crate::sync::{AtomicU64, Ordering};
 
 /// What tells a client's three buckets apart; odd numbers without pattern.
 const STRIKES: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -52,6 +52,11 @@ impl PenaltyBox {
         }
     }
 
+    /// Bytes that the table takes up.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.table.bytes()
+    }
+
     /// Whether anybody is banned.
     pub(crate) fn bans_anybody(&self, now: u64) -> bool {
         now < self.last_end.load(Ordering::Relaxed)
@@ -88,11 +93,11 @@ impl PenaltyBox {
         Some(lasts)
     }
 
-    /// Bans the client for so long, whatever ban it is serving.
+    /// Bans the client for so long; a ban that lasts longer stays.
     pub(crate) fn ban(&self, client: u64, lasts: Duration, now: u64) {
         let ticks = u64::try_from(lasts.as_micros()).unwrap_or(u64::MAX);
         let ticks = ticks.min(FILL_MAX);
-        self.table.put(client ^ BAN, now, ticks);
+        self.table.raise(client ^ BAN, now, ticks);
         self.last_end
             .fetch_max(now.saturating_add(ticks), Ordering::Relaxed);
     }

@@ -53,7 +53,9 @@ const fn days_to_first(days: u64) -> u64 {
     let month = (5 * of_year + 2) / 153;
     // February ends where the year from March to March does.
     let next = if month == 11 {
-        let leap = (year + 1) % 4 == 0 && ((year + 1) % 100 != 0 || (year + 1) % 400 == 0);
+        let next = year + 1;
+        let leap =
+            next.is_multiple_of(4) && (!next.is_multiple_of(100) || next.is_multiple_of(400));
         365 + leap as u64
     } else {
         (153 * (month + 1) + 2) / 5

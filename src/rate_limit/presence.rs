@@ -46,6 +46,7 @@ impl Presence {
                 () = self.live(&name, status) => {}
             }
             if self.outage.is_up() {
+                self.outage.begin();
                 // Where it fails, the others count this one for some seconds more.
                 let _ = self.shared.leave(&name).await;
             }

@@ -186,7 +186,8 @@ impl Rule {
             Some(quota) => quota.check(QuotaFields::at(&format!("{path}.quota")), faults),
             None => self.check_every_tier(path, known_tiers, faults),
         }
-        check_tiers(&self.tiers, known_tiers, path, faults);
+        let known = (self.quota.as_ref(), known_tiers);
+        check_tiers(&self.tiers, known, path, faults);
         if self.cost.is_known_late() && self.count != Count::All {
             let allowed = format!(
                 "contradicts the cost {:?}, which is known only after the answer: count all, and let \
@@ -226,11 +227,19 @@ impl Rule {
 /// Notes tiers without a proper name, those that are not known, and what is wrong with their quotas.
 pub(crate) fn check_tiers(
     tiers: &BTreeMap<String, Quota>,
-    known_tiers: &[String],
+    (base, known_tiers): (Option<&Quota>, &[String]),
     path: &str,
     faults: &mut Faults,
 ) {
+    // A caller has one bucket whatever its tier, which can only be kept in one way.
+    let first = base.or_else(|| tiers.values().next()).map(Quota::period);
     for (tier, quota) in tiers {
+        if first.is_some_and(|first| first != quota.period()) {
+            let allowed = "must go by the same part of the calendar as the rule's other quotas, or by \
+                           none as they do: make it two rules";
+            let written = serde_json::to_string(quota).unwrap_or_default();
+            faults.add(format!("{path}.tiers.{tier}"), written, allowed);
+        }
         if !is_tier(tier) {
             let allowed = "must be a tier's name, of 1 to 64 bytes";
             faults.add(format!("{path}.tiers"), format!("{tier:?}"), allowed);
@@ -269,6 +278,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::rate_limit::period::Period;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -367,6 +377,35 @@ mod tests {
                 assert_eq!(fields(&found), expected, "{rule:?}");
             }
             assert_eq!(faults(&rule.clone().cost(cost), &[]), []);
+        }
+    }
+
+    #[test]
+    fn the_tiers_of_a_rule_go_by_one_calendar() {
+        let day = Quota::requests(100).each(Period::Day);
+        let minute = Quota::requests(600).per(MINUTE);
+        for (rule, sound) in [
+            (
+                Rule::new("a", day).tier("pro", Quota::requests(9).each(Period::Day)),
+                true,
+            ),
+            (Rule::new("a", day).tier("pro", minute), false),
+            (Rule::new("a", minute).tier("pro", day), false),
+            (
+                Rule::new("a", day).tier("pro", Quota::requests(9).each(Period::Hour)),
+                false,
+            ),
+            (
+                Rule::by_tier("a", [("anonymous", day), ("pro", minute)]),
+                false,
+            ),
+        ] {
+            let mut faults = Faults::new();
+            rule.check("r", &[], &mut faults);
+            let found = faults.into_result().err();
+            let fields = found.iter().flat_map(|error| error.faults());
+            let fields: Vec<&str> = fields.map(|fault| &*fault.field).collect();
+            assert_eq!(fields, if sound { &[][..] } else { &["r.tiers.pro"] });
         }
     }
 

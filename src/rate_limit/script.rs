@@ -1,14 +1,18 @@
 //! What is done to shared buckets inside of Redis, and how it is called.
 //!
-//! A bucket is a short string: `r<full at> <fill>` for one that grows back, in µs of the server's clock,
-//! and `w<end> <count>` for a window of the calendar, whose end is in seconds. It expires when the bucket
-//! is full, or the window at its end. Anything else under its key is nobody's: an empty bucket, and
-//! overwritten.
+//! A bucket is a short string, which expires when the bucket is full, or the window is over:
 //!
-//! - **A quota that changed** is noticed by its `fill`: the used part of the bucket stays the same part, so
-//!   that nobody gets a fresh burst. A window keeps its count.
-//! - **Behind tokens taken in advance** a third number says until when they hold good, and nothing is given
-//!   back from before it; `shared.rs` tells why.
+//! - `r`, and when it is full by the server's clock, until when nothing is given back, and how long it takes
+//!   to fill, in µs;
+//! - `w`, and the end of a window of the calendar in seconds, and what is used of it.
+//!
+//! The numbers are doubles, little end first. To write them as text, and their arguments, would take the
+//! server as long again as all the rest. Anything else under the key is nobody's: the bucket is full, and
+//! what lies there is overwritten.
+//!
+//! - **A quota that changed** is noticed by the time to fill: the used part of the bucket stays the same part,
+//!   so that nobody gets a fresh burst. A window keeps its count.
+//! - **From before the end of a lease** nothing is given back; `shared.rs` tells why.
 //!
 //! All numbers stay below 2^53: now is 2^51 µs, and no bucket takes longer than 2^43 to fill.
 
@@ -18,23 +22,22 @@ use crate::rate_limit::ask::{Meter, Part};
 use crate::rate_limit::period::Period;
 use crate::store::{Call, RedisPool, Script};
 
-/// What all scripts about buckets begin with. A bucket's first three words are the same for all: its kind,
-/// what it holds, and the most that can be used of it.
+/// What all scripts about buckets begin with.
 macro_rules! buckets {
     () => {
         r"
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local floor = math.floor
+local floor, max, min = math.floor, math.max, math.min
 
--- The end in seconds of the hour, the day or the month.
+-- The end in seconds of the hour (1), the day (2) or the month (3).
 local function ending(period)
     local at = floor(now / 1000000)
-    if period == 'hour' then
+    if period == 1 then
         return (floor(at / 3600) + 1) * 3600
     end
     local days = floor(at / 86400)
-    if period == 'day' then
+    if period == 2 then
         return (days + 1) * 86400
     end
     -- In eras of 400 years that begin in March, so that the leap day is the last of a year.
@@ -51,74 +54,65 @@ local function ending(period)
     return (days + first - of_year) * 86400
 end
 
--- The same part of `fill` as `part` is of `stored`, rounded up. By digits of 8 bits, because the product
+-- The same part of `fill` as `part` is of `of`, rounded up. By digits of 8 bits, because the product
 -- would not fit a number.
-local function carried(part, stored, fill)
-    local whole = floor(part / stored)
-    local rest, quotient, over = part - whole * stored, 0, 0
+local function carried(part, of, fill)
+    local whole = floor(part / of)
+    local rest, quotient, over = part - whole * of, 0, 0
     for digit = 5, 0, -1 do
         local sum = over * 256 + rest * (floor(fill / 256 ^ digit) % 256)
-        quotient = quotient * 256 + floor(sum / stored)
-        over = sum % stored
+        quotient = quotient * 256 + floor(sum / of)
+        over = sum % of
     end
     return whole * fill + quotient + (over > 0 and 1 or 0)
 end
 
--- Reads a bucket whose words begin at `at`. `stored` is what is used of it by what is stored.
-local function look(key, at)
-    local kind, fill, most = args[at], tonumber(args[at + 1]), tonumber(args[at + 2])
-    local bucket = { key = key, kind = kind, fill = fill, most = most,
-        used = 0, stored = 0, reach = 0, window = 0 }
-    local value = redis.pcall('GET', key)
-    if type(value) ~= 'string' or #value > 64 then
-        value = ''
-    end
-    if kind ~= 'rolling' then
-        bucket.window = ending(kind)
-        local window, count = string.match(value, '^w(%d+) (%d+)$')
-        if tonumber(window) == bucket.window then
-            bucket.stored = tonumber(count)
-            bucket.used = math.min(bucket.stored, most)
+-- What is used of a bucket, where nothing is given back from before, and what is used by what is
+-- stored, each from now; and the end of its window. A comparison with what is no number is false.
+local function look(value, kind, fill, most)
+    local tag, size = value and string.byte(value), value and #value
+    if kind > 0 then
+        local window = ending(kind)
+        if tag == 119 and size == 17 then
+            local stored_window, count = struct.unpack('<dd', value, 2)
+            if stored_window == window and count >= 0 then
+                return min(count, most), 0, count, window
+            end
         end
-        return bucket
+        return 0, 0, 0, window
     end
-    local full, of, reach = string.match(value, '^r(%d+) (%d+) ?(%d*)$')
-    of = tonumber(of) or 0
-    if of < 1 or of > 2 ^ 43 then
-        return bucket
+    if tag == 114 and size == 25 then
+        local full, reach, of = struct.unpack('<ddd', value, 2)
+        if full >= now and full < 2 ^ 53 and of >= 1 and of <= 2 ^ 43 then
+            local stored = full - now
+            local used = min(stored, 2 * of)
+            local till = reach > now and min(reach - now, used) or 0
+            if of == fill then
+                return min(used, most), min(till, most), stored, 0
+            end
+            -- Stored anew in any case, since the same number would mean something else there.
+            return min(carried(used, of, fill), most), min(carried(till, of, fill), most), -1, 0
+        end
     end
-    bucket.stored = math.max(0, tonumber(full) - now)
-    local used = math.min(bucket.stored, 2 * of)
-    reach = math.max(0, math.min((tonumber(reach) or 0) - now, used))
-    if of ~= fill and used > 0 then
-        used, reach = carried(used, of, fill), carried(reach, of, fill)
-        -- The same number would mean something else there.
-        bucket.stored = -1
-    end
-    bucket.used, bucket.reach = math.min(used, most), math.min(reach, most)
-    return bucket
+    return 0, 0, 0, 0
 end
 
 -- Stores a bucket, unless that is what is stored.
-local function keep(bucket)
-    if bucket.used == bucket.stored then
+local function keep(key, bucket)
+    local kind, fill, used, reach, stored, window = unpack(bucket)
+    if used == stored then
         return
     end
-    if bucket.used == 0 then
-        redis.call('DEL', bucket.key)
-        return
-    end
-    local value, left
-    if bucket.kind == 'rolling' then
-        value, left = string.format('r%.0f %.0f', now + bucket.used, bucket.fill), bucket.used
-        if bucket.reach > 0 then
-            value = value .. string.format(' %.0f', now + bucket.reach)
-        end
+    if used == 0 then
+        redis.call('DEL', key)
+    elseif kind > 0 then
+        local value, left = struct.pack('<c0dd', 'w', window, used), window * 1000000 - now
+        redis.call('SET', key, value, 'PX', math.ceil(left / 1000))
     else
-        value = string.format('w%.0f %.0f', bucket.window, bucket.used)
-        left = bucket.window * 1000000 - now
+        local till = reach > 0 and now + reach or 0
+        local value = struct.pack('<c0ddd', 'r', now + used, till, fill)
+        redis.call('SET', key, value, 'PX', math.ceil(used / 1000))
     end
-    redis.call('SET', bucket.key, value, 'PX', string.format('%.0f', math.ceil(left / 1000)))
 end
 "
     };
@@ -126,14 +120,14 @@ end
 
 /// Decides about requests, charges them, and takes tokens in advance.
 ///
-/// `args`: how many requests, whether the first key is a ban's (0 or 1), and nine words for each bucket.
-/// Returns how many pass, the milliseconds that a ban lasts, and three numbers for each bucket.
+/// `args[1]` are numbers: how many requests, whether the first key is a ban's (0 or 1), and nine for each
+/// bucket. Returns how many pass, the milliseconds that a ban lasts, and three numbers for each bucket.
 pub(crate) static TAKE: Script = Script::new(
     "limiter_take",
     concat!(
         buckets!(),
         r"
-local requests, bans = tonumber(args[1]), tonumber(args[2])
+local requests, bans = struct.unpack('<dd', args[1])
 if bans == 1 then
     local lasts = redis.call('PTTL', keys[1])
     if lasts > 0 then
@@ -141,41 +135,45 @@ if bans == 1 then
     end
 end
 
-local granted, buckets = requests, {}
-for n = 1, #keys - bans do
-    local at = 3 + (n - 1) * 9
-    local bucket = look(keys[bans + n], at)
-    bucket.worth, bucket.interval = tonumber(args[at + 3]), tonumber(args[at + 4])
-    bucket.lease = tonumber(args[at + 5])
-    local hint, debt, window = tonumber(args[at + 6]), tonumber(args[at + 7]), tonumber(args[at + 8])
-    if window == 0 or window == bucket.window then
-        bucket.used = math.max(bucket.used, hint)
-        bucket.used = math.max(bucket.used, math.min(bucket.used + debt, bucket.fill))
+local count, granted, buckets = #keys - bans, requests, {}
+local values = count > 0 and redis.call('MGET', unpack(keys, bans + 1))
+for n = 1, count do
+    local kind, fill, most, worth, interval, lease, hint, debt, meant =
+        struct.unpack('<ddddddddd', args[1], 72 * n - 55)
+    local used, reach, stored, window = look(values[n], kind, fill, most)
+    if meant == 0 or meant == window then
+        if hint > used then
+            used = hint
+        end
+        if debt > 0 and used < fill then
+            used = min(used + debt, fill)
+        end
     end
-    if bucket.worth > 0 then
-        local fit = floor((bucket.fill - bucket.used) / bucket.worth)
-        granted = math.max(0, math.min(granted, fit))
+    if worth > 0 and granted * worth > fill - used then
+        granted = max(0, floor((fill - used) / worth))
+    elseif worth == 0 and used >= fill then
+        -- What costs nothing passes as well only while there is something left.
+        granted = 0
     end
-    buckets[n] = bucket
+    buckets[n] = { kind, fill, used, reach, stored, window, worth, interval, lease }
 end
 
 local answer = { granted, 0 }
-for _, bucket in ipairs(buckets) do
-    bucket.used = bucket.used + granted * bucket.worth
+for n, bucket in ipairs(buckets) do
+    local _, fill, used, _, _, window, worth, interval, lease = unpack(bucket)
+    used = used + granted * worth
     local leased = 0
-    if granted == requests then
+    if lease > 0 and granted == requests then
         -- At least half of what remains is left to the others.
-        local half = floor(floor((bucket.fill - bucket.used) / bucket.interval) / 2)
-        leased = math.max(0, math.min(bucket.lease, half))
+        leased = max(0, min(lease, floor(floor((fill - used) / interval) / 2)))
+        if leased > 0 then
+            used = used + leased * interval
+            bucket[4] = used
+        end
     end
-    if leased > 0 then
-        bucket.used = bucket.used + leased * bucket.interval
-        bucket.reach = bucket.used
-    end
-    keep(bucket)
-    table.insert(answer, bucket.used)
-    table.insert(answer, leased)
-    table.insert(answer, bucket.window)
+    bucket[3] = used
+    keep(keys[bans + n], bucket)
+    answer[3 * n], answer[3 * n + 1], answer[3 * n + 2] = used, leased, window
 end
 return answer
 "
@@ -184,21 +182,22 @@ return answer
 
 /// Gives tokens back, or charges what nobody can refuse any more.
 ///
-/// `args`: which of the two, and five words for each bucket.
+/// `args`: which of the two, and five numbers for each bucket.
 pub(crate) static SETTLE: Script = Script::new(
     "limiter_settle",
     concat!(
         buckets!(),
         r"
+local values = redis.call('MGET', unpack(keys))
 for n, key in ipairs(keys) do
-    local at = 2 + (n - 1) * 5
-    local bucket, worth, window = look(key, at), tonumber(args[at + 3]), tonumber(args[at + 4])
+    local kind, fill, most, worth, meant = struct.unpack('<ddddd', args[2], 40 * n - 39)
+    local used, reach, stored, window = look(values[n], kind, fill, most)
     if args[1] == 'debit' then
-        bucket.used = math.min(bucket.used + worth, bucket.most)
-    elseif window == 0 or window == bucket.window then
-        bucket.used = math.max(bucket.used - worth, bucket.reach)
+        used = min(used + worth, most)
+    elseif meant == 0 or meant == window then
+        used = max(used - worth, reach)
     end
-    keep(bucket)
+    keep(key, { kind, fill, used, reach, stored, window })
 end
 return 1
 "
@@ -278,20 +277,19 @@ pub(crate) fn take(
     parts: &[&Part],
 ) -> Call {
     let mut call = Call::new(script);
+    let mut numbers = Numbers::of(2 + 9 * parts.len());
     if let Some(owner) = ban {
         call = call.key(ban_key(pool, owner));
     }
-    call = call.arg(requests).arg(u8::from(ban.is_some()));
+    numbers.add([u64::from(requests), u64::from(ban.is_some())]);
     for part in parts {
-        call = bucket(call.key(bucket_key(pool, part)), part)
-            .arg(part.worth())
-            .arg(part.meter.interval())
-            .arg(part.lease)
-            .arg(part.hint.min(part.meter.most()))
-            .arg(part.debt.min(part.meter.most()))
-            .arg(window(part));
+        call = call.key(bucket_key(pool, part));
+        let most = part.meter.most();
+        numbers.add(bucket(part));
+        numbers.add([part.worth(), part.meter.interval(), u64::from(part.lease)]);
+        numbers.add([part.hint.min(most), part.debt.min(most), window(part)]);
     }
-    call
+    call.arg(numbers.0)
 }
 
 /// Which way tokens go.
@@ -312,28 +310,46 @@ pub(crate) fn settle(
         Settle::Back => "back",
         Settle::Debit => "debit",
     });
+    let mut numbers = Numbers::of(5 * parts.len());
     for &(part, tokens) in parts {
         let worth = match way {
             Settle::Back => part.worth_of(tokens),
             Settle::Debit => part.debit_of(tokens),
         };
-        call = bucket(call.key(bucket_key(pool, part)), part);
-        call = call.arg(worth).arg(window(part));
+        call = call.key(bucket_key(pool, part));
+        numbers.add(bucket(part));
+        numbers.add([worth, window(part)]);
     }
-    call
+    call.arg(numbers.0)
 }
 
-/// The words that every bucket begins with.
-fn bucket(call: Call, part: &Part) -> Call {
+/// Numbers as a script unpacks them.
+struct Numbers(Vec<u8>);
+
+impl Numbers {
+    fn of(count: usize) -> Self {
+        Self(Vec::with_capacity(8 * count))
+    }
+
+    /// None of them is beyond 2^53 but by mistake, and then the nearest double will do.
+    fn add<const N: usize>(&mut self, numbers: [u64; N]) {
+        for number in numbers {
+            self.0.extend((number as f64).to_le_bytes());
+        }
+    }
+}
+
+/// What a bucket's numbers begin with: its kind, what it holds, and the most that can be used of it.
+fn bucket(part: &Part) -> [u64; 3] {
     let kind = match part.meter {
-        Meter::Rolling { .. } => "rolling",
+        Meter::Rolling { .. } => 0,
         Meter::Calendar { period, .. } => match period {
-            Period::Hour => "hour",
-            Period::Day => "day",
-            Period::Month => "month",
+            Period::Hour => 1,
+            Period::Day => 2,
+            Period::Month => 3,
         },
     };
-    call.arg(kind).arg(part.meter.fill()).arg(part.meter.most())
+    [kind, part.meter.fill(), part.meter.most()]
 }
 
 fn window(part: &Part) -> u64 {

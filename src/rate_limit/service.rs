@@ -9,11 +9,11 @@ use crate::identity::RequestView;
 use crate::rate_limit::body::RateLimitBody;
 use crate::rate_limit::decision::Decision;
 use crate::rate_limit::engine::Begun;
-use crate::rate_limit::future::{Pass, RateLimitFuture};
+use crate::rate_limit::future::{Pass, RateLimitFuture, refusal};
 use crate::rate_limit::headers::Fields;
 use crate::rate_limit::limiter::RateLimiter;
 #[cfg(feature = "redis")]
-use crate::rate_limit::{future::refusal, together::Asking};
+use crate::rate_limit::{together::Asking, writer::RefusalWriter};
 
 /// Passes requests on as far as its limiter allows; see the [module](crate::rate_limit).
 ///
@@ -50,7 +50,7 @@ where
         let fields = Fields::of(&self.limiter.rules());
         match self.limiter.begin(&RequestView::of(&request)) {
             Begun::Done(Some(decision), _) if !decision.is_allow() => {
-                RateLimitFuture::refused(decision, fields)
+                RateLimitFuture::refused(refusal(&decision, fields, self.limiter.writer()))
             }
             Begun::Done(decision, settlement) => {
                 let standing = decision.and_then(Decision::into_standing);
@@ -66,7 +66,8 @@ where
                 // The clone may not be ready; the one that is goes with the request.
                 let clone = self.inner.clone();
                 let ready = std::mem::replace(&mut self.inner, clone);
-                let slow = go_on(asking, (ready, request), fields);
+                let writer = self.limiter.writer().clone();
+                let slow = go_on(asking, (ready, request), (fields, writer));
                 RateLimitFuture::slow(Box::pin(slow))
             }
         }
@@ -78,7 +79,7 @@ where
 async fn go_on<S, ReqBody, ResBody>(
     mut asking: Box<Asking>,
     (mut ready, request): (S, Request<ReqBody>),
-    fields: Fields,
+    (fields, writer): (Fields, RefusalWriter),
 ) -> Result<Response<RateLimitBody<ResBody>>, S::Error>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
@@ -86,7 +87,7 @@ where
     let outcome = (&mut *asking).await;
     let (decision, settlement) = outcome.finish(asking.ledger());
     if let Some(decision) = decision.as_ref().filter(|decision| !decision.is_allow()) {
-        return Ok(refusal(decision, fields));
+        return Ok(refusal(decision, fields, &writer));
     }
     let mut pass = Pass {
         standing: decision.and_then(Decision::into_standing),

@@ -8,10 +8,10 @@ use http::Response;
 use crate::rate_limit::compiled::CompiledRule;
 use crate::rate_limit::cost::{Cost, RequestCost};
 use crate::rate_limit::count::ResponseView;
-#[cfg(feature = "redis")]
-use crate::rate_limit::fleet::Stop;
 use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::ledger::Ledger;
+#[cfg(feature = "redis")]
+use crate::rate_limit::question::Stop;
 
 /// The buckets of a request that wait for its answer. Dropped without one, all stays as it was charged.
 #[derive(Debug)]

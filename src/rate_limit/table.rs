@@ -20,13 +20,12 @@
 //! A key that is there is charged without a lock.
 
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::quality::{FoldHasher, RandomState};
 
 use crate::rate_limit::gcra::{Limit, Verdict};
 use crate::rate_limit::slot::{FILL_MAX, SWEEP_EVERY, Slot, Tag};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 
 /// Slots in a line of 64 bytes.
 const SLOTS: usize = 8;
@@ -224,7 +223,8 @@ impl Table {
             };
             let in_use = seen.ahead(now);
             if in_use > 0 && !self.evicts {
-                return Verdict::Deny { ahead: in_use };
+                // As if it was used up.
+                return rule(u64::MAX);
             }
             if swap(slot, seen, Slot::of(place.tag, now, verdict.ahead())) {
                 if in_use > 0 {
@@ -305,7 +305,10 @@ fn update_slot(
     rule: &impl Fn(u64) -> Verdict,
 ) -> Option<Verdict> {
     let verdict = rule(seen.ahead(now));
-    let done = !verdict.is_allow() || swap(slot, seen, Slot::of(place.tag, now, verdict.ahead()));
+    // Under a shorter quota than before a bucket may be further ahead than it can be: that is cut back also
+    // when it denies, or it would be as far ahead the next time.
+    let stays = !verdict.is_allow() && verdict.ahead() >= seen.ahead(now);
+    let done = stays || swap(slot, seen, Slot::of(place.tag, now, verdict.ahead()));
     done.then_some(verdict)
 }
 
@@ -575,5 +578,21 @@ mod tests {
         table.put(key, 5, 1);
         assert_eq!((table.take(key, 5), table.take(key, 5)), (1, 0));
         assert!(table.charge(key, 5, limit, 3).is_allow());
+    }
+
+    /// Who changes to a plan of shorter windows must not wait for what the longer ones would have taken.
+    #[test]
+    fn a_bucket_too_far_ahead_is_cut_back_by_a_denial() {
+        let table = Table::new(16, true, 0);
+        let (long, short) = (
+            Limit::new(864 * SECOND_TICKS, 100),
+            Limit::new(100_000, 600),
+        );
+        let key = key(&table, 7);
+        assert!(table.charge(key, 0, long, 1).is_allow());
+        assert!(!table.charge(key, 0, short, 1).is_allow());
+        let soon = short.wait(table.ahead(key, 0), 1);
+        assert!(soon <= 61 * SECOND_TICKS, "{soon}");
+        assert!(table.charge(key, soon, short, 1).is_allow());
     }
 }

@@ -10,15 +10,15 @@ use tokio::sync::oneshot;
 
 use crate::rate_limit::ask::{Meter, Part};
 use crate::rate_limit::calendar::Calendar;
-use crate::rate_limit::charges::{Charge, Charges, nearest};
+use crate::rate_limit::charges::{Charge, Charges, is_nearer, nearest};
 use crate::rate_limit::compiled::{CompiledRule, Plan};
 use crate::rate_limit::decision::Decision;
-use crate::rate_limit::fleet::{Landing, Route, Stop};
 use crate::rate_limit::here::{self, Outcome};
 use crate::rate_limit::ledger::{Ledger, SharedLedger};
 use crate::rate_limit::mode::Mode;
+use crate::rate_limit::question::{Landing, Route, Stop};
 use crate::rate_limit::settle::Item;
-use crate::rate_limit::who::Who;
+use crate::rate_limit::who::{Spared, Who};
 
 /// For how long a ban that another instance has spoken is believed without asking again.
 const BAN_BELIEVED: Duration = Duration::from_secs(5);
@@ -37,26 +37,26 @@ pub(crate) fn decide(
     who: &impl Who,
     now: u64,
 ) -> Together {
-    let mut held = Vec::new();
-    let mut asked = Vec::new();
+    let (mut held, mut asked) = (Held::default(), Charges::default());
     let mut denied: Option<(&Charge<'_>, u64)> = None;
     for charge in charges.enforced() {
+        let ahead = ledger.table.ahead(charge.key, now);
         let stop = || Bought::new(charge, who, ledger).stop;
         let leased = charge.rule.mode == Mode::Leased;
         if leased && let Some(left) = shared.fleet.take_held(charge.key, now, charge.cost, stop) {
-            held.push((charge, left));
+            held.push(charge, ahead, left);
             continue;
         }
-        let ahead = ledger.table.ahead(charge.key, now);
         let wait = charge.limit.wait(ahead, charge.cost);
-        if wait == 0 {
-            asked.push(charge);
+        // What others are given back is heard of only by asking.
+        if wait == 0 || charge.rule.gives_back() {
+            asked.push(*charge);
         } else if denied.is_none_or(|(known, ahead)| known.limit.wait(ahead, known.cost) < wait) {
             denied = Some((charge, ahead));
         }
     }
     if let Some((charge, ahead)) = denied {
-        put_back(shared, held.iter().map(|(charge, _)| *charge));
+        held.put_back(shared);
         let decision = here::spoken(ledger, charge, (false, ahead), who, now);
         return Together::Now(Outcome {
             decision: Some(decision),
@@ -64,35 +64,35 @@ pub(crate) fn decide(
         });
     }
     if asked.is_empty() {
-        return Together::Now(all_held(ledger, &held, who, now));
+        return Together::Now(held.pass(ledger, who, now));
     }
-    let bought = |charge: &&Charge<'_>| Bought::new(charge, who, ledger);
+    let bought = |charge: &Charge<'_>| Bought::new(charge, who, ledger);
     let asking = Asking {
         receiver: None,
         ledger: Arc::clone(ledger),
-        asked: asked.iter().map(bought).collect(),
-        held: held.iter().map(|(charge, _)| bought(charge)).collect(),
-        watching: charges.watching().map(|charge| bought(&charge)).collect(),
-        client: ledger.penalties.is_some().then(|| who.client()),
+        asked: asked.enforced().map(bought).collect(),
+        held: held.charges.enforced().map(bought).collect(),
+        watching: charges.watching().map(bought).collect(),
+        client: ledger.penalties.as_ref().and_then(|_| who.client()),
         at: now,
     };
     asking.take_off(shared)
 }
 
-/// Decides alone while Redis is away: by what is still held, and by this instance's share of the rest.
-pub(crate) fn decide_alone(
+/// Decides alone while Redis is away: by what is still held, and by this instance's share of the rest. Nobody
+/// is struck for it: a share is less than what clients were told.
+pub(crate) fn decide_alone<'c>(
     shared: &SharedLedger,
     ledger: &Ledger,
-    charges: &[Charge<'_>],
+    charges: impl Iterator<Item = &'c Charge<'c>>,
     who: &impl Who,
     now: u64,
 ) -> Outcome {
-    let mut held = Vec::new();
-    let mut own = Vec::with_capacity(charges.len());
+    let (mut held, mut own) = (Held::default(), Charges::default());
     for charge in charges {
         let (key, cost) = (charge.key, charge.cost);
         if charge.rule.mode == Mode::Leased && shared.fleet.take_last(key, now, cost) {
-            held.push(charge);
+            held.push(charge, ledger.table.ahead(key, now), 0);
             continue;
         }
         let (key, limit) = shared.outage.share(&ledger.table, (key, charge.limit), now);
@@ -103,39 +103,59 @@ pub(crate) fn decide_alone(
         });
     }
     if own.is_empty() {
-        let held: Vec<_> = held.into_iter().map(|charge| (charge, 0)).collect();
-        return all_held(ledger, &held, who, now);
+        return held.pass(ledger, who, now);
     }
-    let outcome = here::decide(ledger, own.iter(), who, now);
-    match &outcome.decision {
-        Some(Decision::Allow(_)) => ledger.tell_allowed(held.into_iter()),
-        _ => put_back(shared, held.into_iter()),
+    let mut outcome = here::decide(ledger, own.enforced(), &Spared(who), now);
+    if outcome.passes() {
+        let also = held.pass(ledger, who, now);
+        outcome.items.extend(also.items);
+    } else {
+        held.put_back(shared);
     }
     outcome
 }
 
-/// A request whose tokens were all here.
-fn all_held(ledger: &Ledger, held: &[(&Charge<'_>, u32)], who: &impl Who, now: u64) -> Outcome {
-    let standing = held.iter().map(|(charge, left)| {
-        // What is held still counts as used in the shared bucket, but not for whoever asks here.
-        let ahead = ledger.table.ahead(charge.key, now);
-        (*charge, charge.limit.refund(ahead, *left))
-    });
-    let Some((charge, ahead)) = nearest(standing) else {
-        return Outcome::default();
-    };
-    ledger.tell_allowed(held.iter().map(|(charge, _)| *charge));
-    let late = held.iter().filter(|(charge, _)| charge.rule.settles());
-    let items = late.map(|(charge, _)| Bought::new(charge, who, ledger).item(now));
-    Outcome {
-        items: items.collect(),
-        decision: Some(here::spoken(ledger, charge, (true, ahead), who, now)),
-    }
+/// The charges of a request whose tokens were here.
+#[derive(Default)]
+struct Held<'a> {
+    charges: Charges<'a>,
+    /// The one that is nearest to its end, and how far ahead it lies.
+    nearest: Option<(Charge<'a>, u64)>,
 }
 
-fn put_back<'c>(shared: &SharedLedger, held: impl Iterator<Item = &'c Charge<'c>>) {
-    for charge in held {
-        shared.fleet.put_back(charge.key, charge.cost);
+impl<'a> Held<'a> {
+    fn push(&mut self, charge: &Charge<'a>, ahead: u64, left: u32) {
+        self.charges.push(*charge);
+        // What is held still counts as used in the shared bucket, but not for whoever asks here.
+        let ahead = charge.limit.refund(ahead, left);
+        let nearer =
+            |known: (Charge<'_>, u64)| is_nearer((charge.limit, ahead), (known.0.limit, known.1));
+        if self.nearest.is_none_or(nearer) {
+            self.nearest = Some((*charge, ahead));
+        }
+    }
+
+    fn put_back(&self, shared: &SharedLedger) {
+        for charge in self.charges.enforced() {
+            shared.fleet.put_back(charge.key, charge.cost);
+        }
+    }
+
+    /// The request goes on.
+    fn pass(&self, ledger: &Ledger, who: &impl Who, now: u64) -> Outcome {
+        let Some((charge, ahead)) = &self.nearest else {
+            return Outcome::default();
+        };
+        ledger.tell_allowed(self.charges.enforced());
+        let late = self
+            .charges
+            .enforced()
+            .filter(|charge| charge.rule.settles());
+        let items = late.map(|charge| Bought::new(charge, who, ledger).item(now));
+        Outcome {
+            items: items.collect(),
+            decision: Some(here::spoken(ledger, charge, (true, *ahead), who, now)),
+        }
     }
 }
 
@@ -179,6 +199,7 @@ impl Bought {
                 key: charge.key,
                 limit: charge.limit,
                 leased: charge.rule.mode == Mode::Leased,
+                gives_back: charge.rule.gives_back(),
                 part,
             },
         }
@@ -246,14 +267,21 @@ impl Asking {
             return Outcome::default();
         };
         let later = now.saturating_sub(self.at);
-        let charges: Vec<Charge<'_>> = self
+        let asked: Vec<Charge<'_>> = self
             .asked
             .iter()
             .map(|bought| bought.after(later))
             .collect();
-        let outcome = decide_alone(shared, &self.ledger, &charges, self, now);
-        if !outcome.decision.as_ref().is_some_and(Decision::is_allow) {
-            self.put_back(shared, later);
+        let held: Vec<Charge<'_>> = self.held.iter().map(|bought| bought.after(later)).collect();
+        let mut outcome = decide_alone(shared, &self.ledger, asked.iter(), self, now);
+        if outcome.passes() {
+            self.ledger.tell_allowed(held.iter());
+            let late = self.held.iter().filter(|bought| bought.rule.settles());
+            outcome
+                .items
+                .extend(late.map(|bought| bought.item(self.at)));
+        } else {
+            self.put_back(shared);
         }
         outcome
     }
@@ -270,7 +298,7 @@ impl Asking {
         if !landing.granted
             && let Some(shared) = &ledger.shared
         {
-            self.put_back(shared, later);
+            self.put_back(shared);
         }
         if let Some(left) = landing.banned {
             return self.banned(left, now);
@@ -305,6 +333,7 @@ impl Asking {
                 penalties.ban(client, left.min(BAN_BELIEVED), now);
             }
         }
+        self.ledger.tell_shut_out("banned");
         Outcome {
             decision: Some(Decision::Banned { retry_after: left }),
             items: Vec::new(),
@@ -316,9 +345,12 @@ impl Asking {
         &self.ledger
     }
 
-    fn put_back(&self, shared: &SharedLedger, later: u64) {
-        let held: Vec<Charge<'_>> = self.held.iter().map(|bought| bought.after(later)).collect();
-        put_back(shared, held.iter());
+    fn put_back(&self, shared: &SharedLedger) {
+        for bought in &self.held {
+            shared
+                .fleet
+                .put_back(bought.stop.key, bought.stop.part.cost);
+        }
     }
 }
 
@@ -329,8 +361,8 @@ impl Who for Asking {
         owner.map_or_else(|| "".into(), |bought| Arc::clone(&bought.stop.part.owner))
     }
 
-    fn client(&self) -> Arc<str> {
-        self.client.clone().unwrap_or_default()
+    fn client(&self) -> Option<Arc<str>> {
+        self.client.clone()
     }
 }
 
@@ -344,7 +376,7 @@ impl Future for Asking {
         };
         let answer = ready!(Pin::new(receiver).poll(cx));
         this.receiver = None;
-        let outcome = match answer {
+        let mut outcome = match answer {
             Ok(landing) => this.land(&landing),
             Err(_) => this.alone(this.ledger.now()),
         };
@@ -352,7 +384,8 @@ impl Future for Asking {
             let now = this.ledger.now();
             let later = now.saturating_sub(this.at);
             let watching = this.watching.iter().map(|bought| bought.after(later));
-            here::watch(&this.ledger, watching.collect::<Vec<_>>().iter(), now);
+            let watching: Vec<Charge<'_>> = watching.collect();
+            here::watch(&this.ledger, watching.iter(), &mut outcome.items, now);
         }
         Poll::Ready(outcome)
     }

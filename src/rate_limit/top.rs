@@ -70,18 +70,15 @@ impl TopList {
             return;
         };
         list.halve_if_due(now);
-        let known = list.entries.iter().position(|entry| entry.key == key);
-        let at = known.unwrap_or_else(|| {
-            let (rule, who) = who();
-            list.enter(key, rule, who)
-        });
-        if let Some(entry) = list.entries.get_mut(at) {
-            entry.seen_at = now;
-            if refused {
-                entry.refused += 1;
-            } else {
-                entry.near += 1;
-            }
+        if list.count(key, refused, now) {
+            return;
+        }
+        // An application's closure may be asked who it is, and must not be run under the lock.
+        drop(list);
+        let (rule, who) = who();
+        if let Ok(mut list) = self.list.try_lock() {
+            list.enter(key, rule, who);
+            list.count(key, refused, now);
         }
     }
 
@@ -103,8 +100,25 @@ impl TopList {
 }
 
 impl List {
-    /// Makes room for a new entry, and says where it is.
-    fn enter(&mut self, key: u64, rule: Arc<str>, who: Arc<str>) -> usize {
+    /// Counts for somebody who is on the list. Says whether that was so.
+    fn count(&mut self, key: u64, refused: bool, now: u64) -> bool {
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.key == key) else {
+            return false;
+        };
+        entry.seen_at = now;
+        if refused {
+            entry.refused += 1;
+        } else {
+            entry.near += 1;
+        }
+        true
+    }
+
+    /// Makes room for a new entry, unless it came meanwhile.
+    fn enter(&mut self, key: u64, rule: Arc<str>, who: Arc<str>) {
+        if self.entries.iter().any(|entry| entry.key == key) {
+            return;
+        }
         let mut entry = Entry {
             key,
             rule,
@@ -115,7 +129,7 @@ impl List {
         };
         if self.entries.len() < ENTRIES_MAX {
             self.entries.push(entry);
-            return self.entries.len() - 1;
+            return;
         }
         let least = (0..self.entries.len())
             .min_by_key(|at| self.entries.get(*at).map_or(0, Entry::count))
@@ -124,7 +138,6 @@ impl List {
             entry.near = place.count();
             *place = entry;
         }
-        least
     }
 
     fn halve_if_due(&mut self, now: u64) {

@@ -181,6 +181,15 @@ fn record_one_of_each(metrics: &Metrics) {
             took,
             slow: true,
         },
+        Event::RemoteQuotaWaited {
+            remote: "a.test",
+            waited: took,
+        },
+        Event::RemoteQuotaRefused { remote: "a.test" },
+        Event::RemoteQuotaBlocked {
+            remote: "a.test",
+            lasts: took,
+        },
         Event::ProgressPublished,
         Event::RedisUp,
         Event::RedisDown { reason: "gone" },

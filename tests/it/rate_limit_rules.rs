@@ -16,7 +16,7 @@ use tower_keep::event::{Event, Events, Recorder};
 use tower_keep::identity::{Caller, PeerAddr, RequestView};
 use tower_keep::rate_limit::{
     Cost, Count, Decision, PenaltyConfig, Period, Quota, RateLimitConfig, RateLimitLayer,
-    RateLimiter, RequestCost, Rule, Scope,
+    RateLimiter, RefusalWriter, RequestCost, Rule, Scope,
 };
 use tower_keep::refusal::Refusal;
 
@@ -284,6 +284,89 @@ async fn who_goes_on_after_a_refusal_is_banned_and_may_be_pardoned() {
     assert_eq!(stand.status(from("203.0.113.8"), StatusCode::OK).await, 200);
 }
 
+/// Or whoever empties what all share would have everybody banned.
+#[tokio::test]
+async fn nobody_is_struck_for_what_others_have_used_up() {
+    let config = RateLimitConfig {
+        penalty: Some(PenaltyConfig::default()),
+        ..only(vec![
+            Rule::new("all", an_hour(5)).scope(Scope::Global),
+            Rule::new("own", an_hour(100)),
+        ])
+    };
+    let stand = stand(&config);
+    assert_eq!(stand.passes(somebody).await, 5);
+    let refused = stand.answer(from("203.0.113.8"), Answer::default()).await;
+    assert_eq!(
+        refused.extensions().get::<Refusal>().unwrap().name(),
+        "over_quota"
+    );
+    let nobody = stand.answer(Request::new(()), Answer::default()).await;
+    assert_eq!(
+        nobody.extensions().get::<Refusal>().unwrap().name(),
+        "over_quota"
+    );
+    assert!(!format!("{:?}", stand.heard.0.lock().unwrap()).contains("ClientBanned"));
+}
+
+#[tokio::test]
+async fn a_ban_is_spoken_however_the_name_is_written_and_never_shortened() {
+    let config = RateLimitConfig {
+        penalty: Some(PenaltyConfig::default()),
+        ..only(vec![Rule::new("r", an_hour(100))])
+    };
+    let stand = stand(&config);
+    for who in ["alice", "tenant:acme", "caller:", ""] {
+        assert!(!stand.limiter.ban(who, HOUR), "{who}");
+    }
+    assert!(stand.limiter.ban("203.0.113.7", HOUR));
+    assert!(stand.limiter.ban("ip:203.0.113.7", HOUR / 60));
+    let preflight = || {
+        let mut request = somebody();
+        *request.method_mut() = Method::OPTIONS;
+        let headers = request.headers_mut();
+        headers.insert("origin", "https://a.test".parse().unwrap());
+        headers.insert("access-control-request-method", "PUT".parse().unwrap());
+        request
+    };
+    let refused = stand.answer(preflight(), Answer::default()).await;
+    assert_eq!(
+        refused.headers()["retry-after"],
+        "3600",
+        "a preflight is no way around it"
+    );
+    assert!(stand.limiter.ban("caller:a@b.c", HOUR));
+    let mut request = from("192.0.2.1");
+    request.extensions_mut().insert(Caller::new("a@b.c"));
+    assert_eq!(stand.status(request, StatusCode::OK).await, 429);
+    assert!(stand.limiter.unban("caller:a@b.c"));
+    assert!(
+        !RateLimiter::new(&only(vec![]), &[], Clock::manual().0, Events::none())
+            .unwrap()
+            .ban("caller:a", HOUR)
+    );
+}
+
+#[tokio::test]
+async fn a_rule_that_watches_settles_as_if_it_did_not() {
+    let login = Rule::new("login", an_hour(3))
+        .count(Count::Failures)
+        .shadow(true);
+    let stand = stand(&only(vec![login]));
+    for _ in 0..9 {
+        assert_eq!(stand.status(somebody(), StatusCode::OK).await, 200);
+    }
+    for _ in 0..4 {
+        assert_eq!(
+            stand.status(somebody(), StatusCode::UNAUTHORIZED).await,
+            401
+        );
+    }
+    let heard = stand.heard.0.lock().unwrap();
+    let denied = "RateLimitDenied { rule: \"login\", shadow: true }";
+    assert_eq!(heard.iter().filter(|event| *event == denied).count(), 1);
+}
+
 #[tokio::test]
 async fn the_lists_come_before_all_rules() {
     let config = RateLimitConfig {
@@ -384,11 +467,8 @@ async fn those_who_press_hardest_are_named() {
                 .is_allow()
         );
     }
-    stand
-        .limiter
-        .check(&RequestView::of(&by("alice")()))
-        .await
-        .unwrap();
+    let alice = stand.limiter.check(&RequestView::of(&by("alice")()));
+    assert!(alice.await.unwrap().is_allow());
     let top = stand.limiter.top(5);
     let who: Vec<&str> = top.iter().map(|entry| &*entry.who).collect();
     assert_eq!(who, ["caller:mallory", "caller:nora"]);
@@ -409,6 +489,34 @@ async fn a_page_of_another_origin_can_read_why() {
         let exposed = &answer.headers()["access-control-expose-headers"];
         assert_eq!(exposed, "RateLimit-Policy, RateLimit, Retry-After");
     }
+}
+
+#[tokio::test]
+async fn an_application_writes_refusals_in_its_own_way() {
+    let Stand {
+        limiter,
+        hand,
+        heard,
+    } = stand(&only(vec![Rule::new("r", an_hour(1))]));
+    let limiter = limiter.refusals(RefusalWriter::new(|mut refusal| {
+        let reason = refusal.extensions().get::<Refusal>().unwrap().to_string();
+        *refusal.body_mut() = Bytes::from(reason);
+        refusal.headers_mut().remove("content-type");
+        refusal
+    }));
+    let stand = Stand {
+        limiter,
+        hand,
+        heard,
+    };
+    assert_eq!(
+        stand.answer(somebody(), Answer::default()).await.status(),
+        200
+    );
+    let refused = stand.answer(somebody(), Answer::default()).await;
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.body(), "over the quota of rule \"r\"");
+    assert_eq!(refused.headers()["retry-after"], "3600");
 }
 
 #[tokio::test]

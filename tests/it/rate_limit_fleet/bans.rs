@@ -1,0 +1,167 @@
+//! Bans: spoken on one instance, heeded by all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use tower_keep::identity::{PeerAddr, RequestView};
+use tower_keep::rate_limit::{Decision, PenaltyConfig, RateLimitConfig, Rule, Scope};
+
+use super::{Instance, at_once, fleet, only, questions};
+use crate::redis::{Proxy, TestRedis};
+use crate::store::{patient, until};
+
+/// Banned after the third refusal.
+fn strict(rules: impl IntoIterator<Item = Rule>) -> RateLimitConfig {
+    let penalty = PenaltyConfig {
+        strikes: 2,
+        ban: Duration::from_secs(600),
+        ..PenaltyConfig::default()
+    };
+    RateLimitConfig {
+        penalty: Some(penalty),
+        ..only(rules)
+    }
+}
+
+async fn is_banned(instance: &Instance, caller: &str) -> bool {
+    matches!(instance.ask(caller).await, Decision::Banned { .. })
+}
+
+/// Waits until it refuses `caller` without asking anybody.
+async fn heard(instance: &Arc<Instance>, who: &str) {
+    for _ in 0..1000 {
+        if is_banned(instance, who).await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never heard of {who}'s ban");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_banned_on_one_is_banned_on_all_and_pardoned_by_any() {
+    let server = TestRedis::start();
+    let config = strict([at_once("r", 10)]);
+    let all = fleet(&server, 3, &config).await;
+    assert_eq!(all[0].count("alice", 100).await, 10);
+    for _ in 0..3 {
+        let _ = all[0].ask("alice").await;
+    }
+    assert!(is_banned(&all[0], "alice").await);
+    let mut raw = server.raw();
+    until("the ban is in Redis", || {
+        raw.must(&["PTTL", "keep:rl:ban:{caller:alice}"]).integer() > 590_000
+    })
+    .await;
+    // Whoever hears of it refuses without asking, although its own bucket is not used up yet.
+    for other in &all[1..] {
+        until("it was heard", || !other.says("last_end: 0")).await;
+        let before = questions(&mut raw);
+        assert!(is_banned(other, "alice").await);
+        assert_eq!(questions(&mut raw), before);
+        assert!(other.passes("bob").await);
+    }
+    // Who comes later meets it in Redis.
+    let late = Instance::join(&patient(&server.url()), &config).await;
+    let Decision::Banned { retry_after } = late.ask("alice").await else {
+        panic!("a late comer lets her in");
+    };
+    assert!(retry_after > Duration::from_secs(590), "{retry_after:?}");
+    // A moment later it knows by itself.
+    let before = questions(&mut raw);
+    assert!(is_banned(&late, "alice").await);
+    assert_eq!(questions(&mut raw), before);
+
+    // The bucket is full again, the ban is not over.
+    raw.must(&["DEL", "keep:rl:{caller:alice}:r"]);
+    assert!(all[2].limiter.unban("caller:alice"));
+    for instance in all[1..].iter().map(|one| &**one).chain([&late]) {
+        let mut free = false;
+        for _ in 0..1000 {
+            free = instance.passes("alice").await;
+            if free {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(free, "still banned");
+    }
+    until("she is free where she was banned", || {
+        let request = super::by("alice");
+        let peek = all[0].limiter.peek(&RequestView::of(&request));
+        !matches!(peek, Some(Decision::Banned { .. }))
+    })
+    .await;
+    assert!(!is_banned(&all[0], "alice").await);
+}
+
+/// They share a bucket and the questions about it, not each other's bans.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_banned_client_takes_nobody_along() {
+    let server = TestRedis::start();
+    let config = strict([at_once("all", 100_000).scope(Scope::Global)]);
+    let all = fleet(&server, 2, &config).await;
+    assert!(
+        all[0]
+            .limiter
+            .ban("ip:203.0.113.66", Duration::from_secs(600))
+    );
+    let mut raw = server.raw();
+    until("the ban is in Redis", || {
+        raw.must(&["EXISTS", "keep:rl:ban:{ip:203.0.113.66}"])
+            .integer()
+            == 1
+    })
+    .await;
+    // A late comer has to ask.
+    let late = Arc::new(Instance::join(&patient(&server.url()), &config).await);
+    let mut tasks = Vec::new();
+    for n in 0..300_u32 {
+        let late = Arc::clone(&late);
+        let last = if n % 3 == 0 { 66 } else { n % 60 };
+        tasks.push(tokio::spawn(async move {
+            let mut request = Request::get("/").body(()).unwrap();
+            let peer = format!("203.0.113.{last}:99").parse().unwrap();
+            request.extensions_mut().insert(PeerAddr(peer));
+            let decision = late.limiter.check(&RequestView::of(&request)).await;
+            (last, matches!(decision, Some(Decision::Banned { .. })))
+        }));
+    }
+    for task in tasks {
+        let (last, banned) = task.await.unwrap();
+        assert_eq!(banned, last == 66, "{last}");
+    }
+}
+
+/// Whoever was cut off while others spoke learns of it when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pardon_that_was_missed_is_learned_of_afterwards() {
+    let server = TestRedis::start();
+    let proxy = Proxy::to(server.port());
+    let config = strict([at_once("r", 1000)]);
+    let steady = Arc::new(Instance::join(&patient(&server.url()), &config).await);
+    let cut_off = Arc::new(Instance::join(&patient(&proxy.url()), &config).await);
+    assert!(steady.limiter.ban("caller:alice", Duration::from_secs(600)));
+    heard(&cut_off, "alice").await;
+    proxy.refuse();
+    tokio::task::block_in_place(|| proxy.cut());
+    assert!(steady.limiter.unban("caller:alice"));
+    let mut raw = server.raw();
+    until("the ban is gone", || {
+        raw.must(&["EXISTS", "keep:rl:ban:{caller:alice}"])
+            .integer()
+            == 0
+    })
+    .await;
+    assert!(is_banned(&cut_off, "alice").await);
+    proxy.forward();
+    cut_off.counts_together().await;
+    for _ in 0..1500 {
+        if cut_off.passes("alice").await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("still banned");
+}

@@ -82,6 +82,7 @@ mod future;
 mod gcra;
 mod headers;
 mod here;
+mod in_force;
 #[cfg(feature = "redis")]
 mod join;
 mod layer;

@@ -12,7 +12,8 @@ use crate::event::Event;
 use crate::identity::{ProxyHeader, RequestView};
 use crate::rate_limit::charges::{Charge, Charges};
 use crate::rate_limit::config::RateLimitConfig;
-use crate::rate_limit::decision::Decision;
+use crate::rate_limit::decision::{Decision, Standing};
+use crate::rate_limit::gcra::Verdict;
 use crate::rate_limit::here::{self, Outcome};
 use crate::rate_limit::in_force::InForce;
 use crate::rate_limit::ledger::Ledger;
@@ -28,6 +29,7 @@ use crate::rate_limit::who::{Sender, Somebody, Who};
 /// What all clones of a limiter share, with whatever resolvers.
 pub(crate) struct Engine {
     pub(crate) enabled: bool,
+    pub(crate) plain: bool,
     pub(crate) rules: InForce,
     pub(crate) origin: Origin,
     pub(crate) fixed: Fixed,
@@ -172,7 +174,7 @@ impl Engine {
 
     /// Whether a charge is decided here and now, by itself.
     #[inline]
-    fn is_plain(&self, charge: &Charge<'_>) -> bool {
+    pub(crate) fn is_plain(&self, charge: &Charge<'_>) -> bool {
         !self.ledger.is_shared() && !charge.rule.shadow && !charge.rule.settles()
     }
 
@@ -180,14 +182,30 @@ impl Engine {
     /// asking one by one about all that there is not.
     #[inline]
     fn decide_plain(&self, charge: &Charge<'_>, who: &impl Who, now: u64) -> Begun {
+        let verdict = self.count(charge, who, now);
+        let standing = Standing::of(charge, verdict.ahead());
+        let decision = match verdict {
+            Verdict::Allow { .. } => Decision::Allow(standing),
+            Verdict::Deny { .. } => Decision::Deny(standing),
+        };
+        Begun::Done(Some(decision), None)
+    }
+
+    /// Counts a request with a single plain charge, and tells of it.
+    #[inline]
+    pub(crate) fn count(&self, charge: &Charge<'_>, who: &impl Who, now: u64) -> Verdict {
         let ledger = &*self.ledger;
         let verdict = (ledger.table).charge(charge.key, now, charge.limit, charge.cost);
-        let allowed = verdict.is_allow();
-        if allowed {
-            ledger.tell_allowed([charge].into_iter());
+        match verdict {
+            Verdict::Allow { ahead } => {
+                ledger.tell_allowed([charge].into_iter());
+                if charge.limit.is_near(ahead) {
+                    ledger.note(charge, who, false, now);
+                }
+            }
+            Verdict::Deny { .. } => ledger.tell_denied(charge, who, now),
         }
-        let decision = here::spoken(ledger, charge, (allowed, verdict.ahead()), who, now);
-        Begun::Done(Some(decision), None)
+        verdict
     }
 
     fn decide(&self, charges: &Charges<'_>, who: &impl Who, now: u64) -> Begun {
@@ -239,7 +257,7 @@ impl Engine {
     }
 
     #[inline]
-    fn charge<'r>(
+    pub(crate) fn charge<'r>(
         &self,
         known: &'r RuleInForce,
         (owner, tier): (&Owner<'_>, Option<&str>),

@@ -15,6 +15,7 @@ use crate::rate_limit::check::Check;
 use crate::rate_limit::config::RateLimitConfig;
 use crate::rate_limit::decision::Decision;
 use crate::rate_limit::engine::{Begun, Engine, Fixed};
+use crate::rate_limit::handle::RuleHandle;
 use crate::rate_limit::in_force::{InForce, Reading};
 use crate::rate_limit::ledger::Ledger;
 use crate::rate_limit::owner::{Owner, client_text};
@@ -71,6 +72,7 @@ impl RateLimiter {
     ) -> Result<Self, ConfigError> {
         let engine = Engine {
             enabled: config.enabled,
+            plain: config.enabled && !ledger.is_shared() && ledger.penalties.is_none(),
             rules: InForce::new(Rules::new(config, ROOM, None)?),
             origin: Origin {
                 // The faults were found when the configuration was checked.
@@ -170,6 +172,14 @@ impl RateLimiter {
             .find(rule)
             .map(|known| engine.begin_one(known, owner, cost));
         Check::new(begun.unwrap_or(Begun::Done(None, None)))
+    }
+
+    /// The rule called `name`, if there is one.
+    #[must_use]
+    pub fn rule(&self, name: &str) -> Option<RuleHandle> {
+        let engine = &self.inner.engine;
+        let at = engine.rules.load().position(name)?;
+        Some(RuleHandle::new(Arc::clone(engine), at, name))
     }
 
     /// How a request would stand with the rules, without counting anything: by what this instance knows, which

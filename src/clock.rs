@@ -67,7 +67,8 @@ pub struct Clock {
 enum Source {
     System {
         clock: quanta::Clock,
-        built: quanta::Instant,
+        /// Its counter when this was built.
+        built: u64,
     },
     Manual(ManualClock),
 }
@@ -77,7 +78,7 @@ impl Clock {
     #[must_use]
     pub fn system() -> Self {
         let clock = quanta::Clock::new();
-        let built = clock.now();
+        let built = clock.raw();
         Self {
             source: Source::System { clock, built },
         }
@@ -102,7 +103,8 @@ impl Clock {
     #[inline]
     pub fn now(&self) -> Moment {
         match &self.source {
-            Source::System { clock, built } => Moment(nanos_of(clock.now().duration_since(*built))),
+            // One multiplication; as a `Duration` it would be divided into seconds and put together again.
+            Source::System { clock, built } => Moment(clock.delta_as_nanos(*built, clock.raw())),
             Source::Manual(hand) => Moment(hand.nanos.load(Ordering::Relaxed)),
         }
     }

@@ -68,6 +68,15 @@ impl Standing {
         }
     }
 
+    pub(crate) fn new(terms: &Arc<Terms>, limit: Limit, ahead: u64, cost: u32) -> Self {
+        Self {
+            terms: Arc::clone(terms),
+            limit,
+            ahead,
+            cost,
+        }
+    }
+
     /// The rule's name.
     #[must_use]
     pub fn rule(&self) -> &str {

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
 use http::{Method, header};
 
 use crate::error::{ConfigError, Faults};
@@ -13,8 +12,10 @@ use crate::event::Event;
 use crate::identity::{ProxyHeader, RequestView};
 use crate::rate_limit::charges::{Charge, Charges};
 use crate::rate_limit::config::RateLimitConfig;
-use crate::rate_limit::decision::Decision;
+use crate::rate_limit::decision::{Decision, Standing};
+use crate::rate_limit::gcra::Verdict;
 use crate::rate_limit::here::{self, Outcome};
+use crate::rate_limit::in_force::InForce;
 use crate::rate_limit::ledger::Ledger;
 use crate::rate_limit::lists::Listed;
 use crate::rate_limit::owner::Owner;
@@ -28,7 +29,8 @@ use crate::rate_limit::who::{Sender, Somebody, Who};
 /// What all clones of a limiter share, with whatever resolvers.
 pub(crate) struct Engine {
     pub(crate) enabled: bool,
-    pub(crate) rules: ArcSwap<Rules>,
+    pub(crate) plain: bool,
+    pub(crate) rules: InForce,
     pub(crate) origin: Origin,
     pub(crate) fixed: Fixed,
     /// The service's path templates; none if they are not known.
@@ -106,17 +108,20 @@ impl Engine {
         }
         let charges = self.charges(&rules, &subject, request, now);
         self.warn(request, &subject);
-        self.decide(&charges, &who, now)
+        match charges.only() {
+            Some(charge) if self.is_plain(charge) => self.decide_plain(charge, &who, now),
+            _ => self.decide(&charges, &who, now),
+        }
     }
 
     /// Decides about a request of `owner` with one rule.
+    #[inline]
     pub(crate) fn begin_one(&self, known: &RuleInForce, owner: Owner<'_>, cost: u32) -> Begun {
         if !self.enabled {
             return Begun::Done(None, None);
         }
         let now = self.ledger.now();
-        let mut charges = Charges::default();
-        charges.push(self.charge(known, (&owner, None), cost, now));
+        let charge = self.charge(known, (&owner, None), cost, now);
         let who = Somebody {
             owner,
             ipv6_prefix: self.origin.ipv6_prefix,
@@ -126,6 +131,11 @@ impl Engine {
             self.ledger.tell_shut_out("banned");
             return Begun::Done(Some(Decision::Banned { retry_after }), None);
         }
+        if self.is_plain(&charge) {
+            return self.decide_plain(&charge, &who, now);
+        }
+        let mut charges = Charges::default();
+        charges.push(charge);
         self.decide(&charges, &who, now)
     }
 
@@ -160,6 +170,42 @@ impl Engine {
         }
         let charges = self.charges(&rules, &subject, request, now);
         here::look(&self.ledger, charges.enforced(), now)
+    }
+
+    /// Whether a charge is decided here and now, by itself.
+    #[inline]
+    pub(crate) fn is_plain(&self, charge: &Charge<'_>) -> bool {
+        !self.ledger.is_shared() && !charge.rule.shadow && !charge.rule.settles()
+    }
+
+    /// Decides about a request with a single plain charge: what [`decide`](Self::decide) would do, without
+    /// asking one by one about all that there is not.
+    #[inline]
+    fn decide_plain(&self, charge: &Charge<'_>, who: &impl Who, now: u64) -> Begun {
+        let verdict = self.count(charge, who, now);
+        let standing = Standing::of(charge, verdict.ahead());
+        let decision = match verdict {
+            Verdict::Allow { .. } => Decision::Allow(standing),
+            Verdict::Deny { .. } => Decision::Deny(standing),
+        };
+        Begun::Done(Some(decision), None)
+    }
+
+    /// Counts a request with a single plain charge, and tells of it.
+    #[inline]
+    pub(crate) fn count(&self, charge: &Charge<'_>, who: &impl Who, now: u64) -> Verdict {
+        let ledger = &*self.ledger;
+        let verdict = (ledger.table).charge(charge.key, now, charge.limit, charge.cost);
+        match verdict {
+            Verdict::Allow { ahead } => {
+                ledger.tell_allowed([charge].into_iter());
+                if charge.limit.is_near(ahead) {
+                    ledger.note(charge, who, false, now);
+                }
+            }
+            Verdict::Deny { .. } => ledger.tell_denied(charge, who, now),
+        }
+        verdict
     }
 
     fn decide(&self, charges: &Charges<'_>, who: &impl Who, now: u64) -> Begun {
@@ -217,7 +263,8 @@ impl Engine {
         charges
     }
 
-    fn charge<'r>(
+    #[inline]
+    pub(crate) fn charge<'r>(
         &self,
         known: &'r RuleInForce,
         (owner, tier): (&Owner<'_>, Option<&str>),

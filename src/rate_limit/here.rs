@@ -99,6 +99,7 @@ pub(crate) fn watch<'c>(
 }
 
 /// The decision by the charge that speaks for all, noted.
+#[inline]
 pub(crate) fn spoken(
     ledger: &Ledger,
     charge: &Charge<'_>,

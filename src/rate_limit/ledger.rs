@@ -44,8 +44,17 @@ impl Ledger {
         ticks(&self.clock)
     }
 
+    /// Whether other instances count along.
+    pub(crate) const fn is_shared(&self) -> bool {
+        #[cfg(feature = "redis")]
+        return self.shared.is_some();
+        #[cfg(not(feature = "redis"))]
+        false
+    }
+
     /// The bucket and the limit as they stand now: those that go by the calendar have another bucket in each
     /// window.
+    #[inline]
     pub(crate) fn current(&self, key: u64, terms: &Terms, now: u64) -> (u64, Limit) {
         let Some(period) = terms.period else {
             return (key, terms.limit);

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-
 use crate::clock::Clock;
 use crate::error::{ConfigError, Faults};
 use crate::event::Events;
@@ -17,6 +15,8 @@ use crate::rate_limit::check::Check;
 use crate::rate_limit::config::RateLimitConfig;
 use crate::rate_limit::decision::Decision;
 use crate::rate_limit::engine::{Begun, Engine, Fixed};
+use crate::rate_limit::handle::RuleHandle;
+use crate::rate_limit::in_force::{InForce, Reading};
 use crate::rate_limit::ledger::Ledger;
 use crate::rate_limit::owner::{Owner, client_text};
 use crate::rate_limit::penalty::PenaltyBox;
@@ -72,7 +72,8 @@ impl RateLimiter {
     ) -> Result<Self, ConfigError> {
         let engine = Engine {
             enabled: config.enabled,
-            rules: ArcSwap::from_pointee(Rules::new(config, ROOM, None)?),
+            plain: config.enabled && !ledger.is_shared() && ledger.penalties.is_none(),
+            rules: InForce::new(Rules::new(config, ROOM, None)?),
             origin: Origin {
                 // The faults were found when the configuration was checked.
                 proxies: config.proxies(ROOM, &mut Faults::new()),
@@ -173,6 +174,14 @@ impl RateLimiter {
         Check::new(begun.unwrap_or(Begun::Done(None, None)))
     }
 
+    /// The rule called `name`, if there is one.
+    #[must_use]
+    pub fn rule(&self, name: &str) -> Option<RuleHandle> {
+        let engine = &self.inner.engine;
+        let at = engine.rules.load().position(name)?;
+        Some(RuleHandle::new(Arc::clone(engine), at, name))
+    }
+
     /// How a request would stand with the rules, without counting anything: by what this instance knows, which
     /// in a fleet is what Redis has last told it. Lists and bans are not looked at.
     #[must_use]
@@ -193,7 +202,7 @@ impl RateLimiter {
         engine.check_unchanged(config, ROOM)?;
         let now = engine.ledger.now();
         let next = Rules::new(config, ROOM, Some((&engine.rules.load(), now)))?;
-        engine.rules.store(Arc::new(next));
+        engine.rules.store(next);
         Ok(())
     }
 
@@ -259,7 +268,7 @@ impl RateLimiter {
         &self.inner.writer
     }
 
-    pub(crate) fn rules(&self) -> arc_swap::Guard<Arc<Rules>> {
+    pub(crate) fn rules(&self) -> Reading<'_> {
         self.inner.engine.rules.load()
     }
 }

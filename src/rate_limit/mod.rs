@@ -95,8 +95,10 @@ mod fleet;
 mod flights;
 mod future;
 mod gcra;
+mod handle;
 mod headers;
 mod here;
+mod in_force;
 #[cfg(feature = "redis")]
 mod join;
 mod layer;
@@ -151,6 +153,7 @@ pub use cost::{Cost, CustomCost, RequestCost};
 pub use count::{Count, CustomCount, ResponseView};
 pub use decision::{Decision, Standing};
 pub use future::RateLimitFuture;
+pub use handle::{RuleCheck, RuleHandle};
 #[cfg(feature = "redis")]
 pub use join::RateLimitParts;
 pub use layer::RateLimitLayer;

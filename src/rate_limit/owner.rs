@@ -53,6 +53,7 @@ impl<'a> Owner<'a> {
     /// A caller, a tenant or a key has one bucket whatever its tier, so that a change of plans is no
     /// fresh start. An address may have people of several plans behind it, who must not be charged for
     /// each other's quota: there each has its own.
+    #[inline]
     pub(crate) fn key(&self, rule: &CompiledRule, plan: &Plan, mut hasher: impl Hasher) -> u64 {
         let kind: u64 = match self {
             Self::Ip(_) => 1,
@@ -81,11 +82,13 @@ impl<'a> Owner<'a> {
     }
 
     /// What Redis calls the bucket that [`key`](Self::key) is the hash of, beside its owner.
+    #[inline]
     pub(crate) fn bucket<'r>(&self, rule: &'r CompiledRule, plan: &'r Plan) -> &'r Arc<str> {
         &self.plan_of(rule, plan).bucket
     }
 
     /// The quota whose buckets the owner has.
+    #[inline]
     fn plan_of<'r>(&self, rule: &'r CompiledRule, plan: &'r Plan) -> &'r Plan {
         match self {
             Self::Caller(_) | Self::Tenant(_) | Self::Key(_) => &rule.base,

@@ -27,6 +27,8 @@ pub(crate) struct RuleInForce {
     /// Tells the buckets under these quotas from those under former ones.
     pub(crate) generation: u64,
     pub(crate) former: Vec<Former>,
+    /// plain.
+    pub(crate) plain: bool,
 }
 
 /// Quotas that a rule had before, some of which may still be used up.
@@ -66,7 +68,12 @@ impl Rules {
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<&RuleInForce> {
-        self.all.iter().find(|known| &*known.rule.name == name)
+        self.all.get(self.position(name)?)
+    }
+
+    /// Where in [`all`](Self::all) a rule stands.
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
+        self.all.iter().position(|known| &*known.rule.name == name)
     }
 }
 
@@ -75,6 +82,7 @@ impl RuleInForce {
         let known = before.and_then(|(rules, now)| Some((rules.find(&rule.name)?, now)));
         let Some((known, now)) = known else {
             return Self {
+                plain: !rule.shadow && !rule.settles() && !rule.has_tiers(),
                 rule,
                 generation: 0,
                 former: Vec::new(),
@@ -95,6 +103,7 @@ impl RuleInForce {
             former.truncate(FORMER_MAX);
         }
         Self {
+            plain: false,
             rule,
             generation: if same {
                 known.generation

@@ -1,10 +1,12 @@
 //! Buckets in a table of fixed size.
 //!
 //! The table is an array of lines, each one cache line of eight slots. A key may live in either of
-//! two lines that its hash names, in any slot; looking it up reads one line, at most two, and
-//! charging it is one compare-and-swap. Nothing is ever allocated, moved or rehashed after it was
-//! built, and nothing needs tidying: a bucket that is full again is the same as none, so that its
-//! slot is free for whoever comes.
+//! two lines that its hash names, in any slot, but is at home in one slot of the first: most keys are
+//! found there at first sight. Others go to the second line only as the first fills up. Looking a key up
+//! reads one line, seldom two, and charging it is one compare-and-swap. Nothing is ever allocated, moved or
+//! rehashed after it was built, and nothing needs tidying: a bucket that is full again is the same as none,
+//! so that its slot is free for whoever comes. Slots that nobody has had yet are given first, so that
+//! whoever comes back finds its own for as long as there are some.
 //!
 //! **When both lines are full** of buckets in use, the one closest to being full gives way: its key
 //! loses the least by being forgotten. A flood of new keys thus drives out its own kind, each used
@@ -30,6 +32,10 @@ use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 /// Slots in a line of 64 bytes.
 const SLOTS: usize = 8;
 
+/// As many slots of a line may be in use before new keys look at their second line: with fewer, lookups
+/// read two lines more often; with more, the last lines fill up sooner and keys are driven out.
+const FEW: usize = 4;
+
 /// Locks for inserting; enough that threads hardly ever meet at one.
 const TURNS: usize = 64;
 
@@ -53,12 +59,44 @@ pub(crate) struct Table {
     evicts: bool,
 }
 
-/// Where a key lives: its tag and the lines that may hold it.
+/// Where a key lives, all of it drawn from its hash.
 #[derive(Clone, Copy)]
 struct Place {
+    hash: u64,
     tag: Tag,
-    lines: [usize; 2],
-    turn: usize,
+}
+
+impl Place {
+    const fn of(hash: u64) -> Self {
+        let tag = Tag::of(hash);
+        Self { hash, tag }
+    }
+
+    /// The slot of its first line in which it is at home.
+    const fn home(self) -> usize {
+        (self.hash >> 32) as usize % SLOTS
+    }
+
+    /// Which lock it is inserted under.
+    const fn turn(self) -> usize {
+        (self.hash >> 32) as usize % TURNS
+    }
+
+    /// The first line, of so many.
+    const fn first(self, lines: usize) -> usize {
+        line_of(self.hash & u32::MAX as u64, lines)
+    }
+
+    /// The second line, which is never the first one again.
+    const fn second(self, lines: usize) -> usize {
+        let first = self.first(lines);
+        let second = line_of(self.hash.wrapping_mul(SECOND) >> 32, lines);
+        match second == first {
+            true if first + 1 == lines => 0,
+            true => first + 1,
+            false => second,
+        }
+    }
 }
 
 impl Table {
@@ -86,6 +124,7 @@ impl Table {
     }
 
     /// Charges a request of this cost to the bucket of `key`, if it fits.
+    #[inline]
     pub(crate) fn charge(&self, key: u64, now: u64, limit: Limit, cost: u32) -> Verdict {
         self.update(key, now, |ahead| limit.charge(ahead, cost))
     }
@@ -132,15 +171,15 @@ impl Table {
     /// How far ahead the bucket's time lies; 0 if there is none.
     pub(crate) fn ahead(&self, key: u64, now: u64) -> u64 {
         self.sweep_if_due(now);
-        let found = self.find(&self.place(key));
+        let found = self.find(Place::of(key));
         found.map_or(0, |(_, seen)| seen.ahead(now))
     }
 
     /// Empties the bucket's slot, and says how far ahead its time lay.
     pub(crate) fn take(&self, key: u64, now: u64) -> u64 {
         self.sweep_if_due(now);
-        let place = self.place(key);
-        while let Some((slot, seen)) = self.find(&place) {
+        let place = Place::of(key);
+        while let Some((slot, seen)) = self.find(place) {
             if swap(slot, seen, Slot::EMPTY) {
                 return seen.ahead(now);
             }
@@ -156,8 +195,8 @@ impl Table {
     /// Takes one charge of this cost back.
     pub(crate) fn refund(&self, key: u64, now: u64, limit: Limit, cost: u32) {
         self.sweep_if_due(now);
-        let place = self.place(key);
-        while let Some((slot, seen)) = self.find(&place) {
+        let place = Place::of(key);
+        while let Some((slot, seen)) = self.find(place) {
             let less = Slot::of(place.tag, now, limit.refund(seen.ahead(now), cost));
             if swap(slot, seen, less) {
                 return;
@@ -166,14 +205,15 @@ impl Table {
     }
 
     /// Puts what `rule` makes of the bucket in its place, in one step; a `Deny` leaves it.
+    #[inline]
     fn update(&self, key: u64, now: u64, rule: impl Fn(u64) -> Verdict) -> Verdict {
         self.sweep_if_due(now);
-        let place = self.place(key);
+        let place = Place::of(key);
         loop {
-            let Some((slot, seen)) = self.find(&place) else {
-                return self.insert(&place, now, rule);
+            let Some((slot, seen)) = self.find(place) else {
+                return self.insert(place, now, rule);
             };
-            if let Some(verdict) = update_slot(slot, seen, &place, now, &rule) {
+            if let Some(verdict) = update_slot(slot, seen, place.tag, now, &rule) {
                 return verdict;
             }
         }
@@ -189,46 +229,32 @@ impl Table {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    fn place(&self, key: u64) -> Place {
-        let count = self.lines.len() as u64;
-        let first = line_of(key & u64::from(u32::MAX), count);
-        let second = line_of(key.wrapping_mul(SECOND) >> 32, count);
-        // The second choice is never the first one again.
-        let second = match second == first {
-            true if first + 1 == self.lines.len() => 0,
-            true => first + 1,
-            false => second,
-        };
-        Place {
-            tag: Tag::of(key),
-            lines: [first, second],
-            turn: (key >> 32) as usize % TURNS,
-        }
-    }
-
-    /// All slots that may hold the key, in the order in which everybody looks.
-    fn slots(&self, place: &Place) -> impl Iterator<Item = &AtomicU64> {
-        place
-            .lines
-            .into_iter()
-            .filter_map(|line| self.lines.get(line))
-            .flat_map(|line| &line.0)
-    }
-
     /// The key's slot and what was seen in it.
-    fn find(&self, place: &Place) -> Option<(&AtomicU64, Slot)> {
-        self.slots(place)
-            .map(|slot| (slot, Slot::from_bits(slot.load(Ordering::Relaxed))))
-            .find(|(_, seen)| seen.is_of(place.tag))
+    #[inline]
+    fn find(&self, place: Place) -> Option<(&AtomicU64, Slot)> {
+        let line = self.lines.get(place.first(self.lines.len()))?;
+        let home = line.0.get(place.home())?;
+        let seen = Slot::from_bits(home.load(Ordering::Relaxed));
+        if seen.is_of(place.tag) {
+            return Some((home, seen));
+        }
+        self.find_abroad(line, place)
+    }
+
+    /// The slot of a key that is not at home.
+    fn find_abroad<'a>(&'a self, first: &'a Line, place: Place) -> Option<(&'a AtomicU64, Slot)> {
+        let second = || find_in(self.lines.get(place.second(self.lines.len()))?, place.tag);
+        find_in(first, place.tag).or_else(second)
     }
 
     /// Updates a key that was not found, in a free slot or in the place of another.
-    fn insert(&self, place: &Place, now: u64, rule: impl Fn(u64) -> Verdict) -> Verdict {
-        let _turn = self.turns.get(place.turn).map(lock);
+    #[cold]
+    fn insert(&self, place: Place, now: u64, rule: impl Fn(u64) -> Verdict) -> Verdict {
+        let _turn = self.turns.get(place.turn()).map(lock);
         loop {
             // Somebody may have had the turn before us.
             if let Some((slot, seen)) = self.find(place) {
-                if let Some(verdict) = update_slot(slot, seen, place, now, &rule) {
+                if let Some(verdict) = update_slot(slot, seen, place.tag, now, &rule) {
                     return verdict;
                 }
                 continue;
@@ -255,30 +281,22 @@ impl Table {
         }
     }
 
-    /// The slot for a new key: a free one in the line with more of them, else the one closest to
-    /// being free.
-    fn room(&self, place: &Place, now: u64) -> Option<(&AtomicU64, Slot)> {
-        let mut best = None;
-        let mut best_rank = (usize::MAX, u64::MAX);
-        for line in place
-            .lines
-            .into_iter()
-            .filter_map(|line| self.lines.get(line))
-        {
-            let (mut used, mut least, mut choice) = (0, u64::MAX, None);
-            for slot in &line.0 {
-                let seen = Slot::from_bits(slot.load(Ordering::Relaxed));
-                let ahead = seen.ahead(now);
-                used += usize::from(ahead > 0);
-                if ahead < least {
-                    (least, choice) = (ahead, Some((slot, seen)));
-                }
-            }
-            if (used, least) < best_rank {
-                (best, best_rank) = (choice, (used, least));
-            }
+    /// The slot for a new key: a free one in the first line while few are in use there, else one in the
+    /// line with more that are free, else the one closest to being free.
+    fn room(&self, place: Place, now: u64) -> Option<(&AtomicU64, Slot)> {
+        let count = self.lines.len();
+        let first = room_in(self.lines.get(place.first(count))?, place, now)?;
+        if first.used < FEW {
+            return Some((first.slot, first.seen));
         }
-        best
+        let second = room_in(self.lines.get(place.second(count))?, place, now)?;
+        let rank = |room: &Room<'_>| (room.used, room.seen.ahead(now));
+        let best = if rank(&second) < rank(&first) {
+            second
+        } else {
+            first
+        };
+        Some((best.slot, best.seen))
     }
 
     fn sweep_if_due(&self, now: u64) {
@@ -316,11 +334,53 @@ impl Table {
     }
 }
 
+/// The slot of a line that has this tag. All are looked at, because where the tag stands has no pattern
+/// that a processor could learn: leaving off at it would cost more than the rest.
+fn find_in(line: &Line, tag: Tag) -> Option<(&AtomicU64, Slot)> {
+    let mut found = 0_u32;
+    for (at, slot) in line.0.iter().enumerate() {
+        let seen = Slot::from_bits(slot.load(Ordering::Relaxed));
+        found |= u32::from(seen.is_of(tag)) << at;
+    }
+    let slot = line.0.get(found.trailing_zeros() as usize)?;
+    let seen = Slot::from_bits(slot.load(Ordering::Relaxed));
+    // It may have changed meanwhile.
+    seen.is_of(tag).then_some((slot, seen))
+}
+
+/// What a line has to offer to a new key.
+struct Room<'a> {
+    /// How many of its slots are in use.
+    used: usize,
+    /// Its best slot: the freest, and of those one that nobody has had yet.
+    slot: &'a AtomicU64,
+    seen: Slot,
+}
+
+fn room_in(line: &Line, place: Place, now: u64) -> Option<Room<'_>> {
+    let rank = |seen: Slot| (seen.ahead(now), seen != Slot::EMPTY);
+    let mut best: Option<Room<'_>> = None;
+    let mut used = 0;
+    // From home on, so that it is taken if it is as good as others.
+    let (before, from_home) = line.0.split_at_checked(place.home())?;
+    for slot in from_home.iter().chain(before) {
+        let seen = Slot::from_bits(slot.load(Ordering::Relaxed));
+        used += usize::from(seen.ahead(now) > 0);
+        if best
+            .as_ref()
+            .is_none_or(|best| rank(seen) < rank(best.seen))
+        {
+            best = Some(Room { used, slot, seen });
+        }
+    }
+    best.map(|best| Room { used, ..best })
+}
+
 /// Updates the bucket in `slot`; `None` if it has changed since it was seen.
 fn update_slot(
     slot: &AtomicU64,
     seen: Slot,
-    place: &Place,
+    tag: Tag,
     now: u64,
     rule: &impl Fn(u64) -> Verdict,
 ) -> Option<Verdict> {
@@ -328,7 +388,7 @@ fn update_slot(
     // Under a shorter quota than before a bucket may be further ahead than it can be: that is cut back also
     // when it denies, or it would be as far ahead the next time.
     let stays = !verdict.is_allow() && verdict.ahead() >= seen.ahead(now);
-    let done = stays || swap(slot, seen, Slot::of(place.tag, now, verdict.ahead()));
+    let done = stays || swap(slot, seen, Slot::of(tag, now, verdict.ahead()));
     done.then_some(verdict)
 }
 
@@ -344,9 +404,9 @@ fn swap(slot: &AtomicU64, seen: Slot, next: Slot) -> bool {
     .is_ok()
 }
 
-/// Maps 32 bits to one of `count` lines, evenly and without a division.
-const fn line_of(bits: u64, count: u64) -> usize {
-    ((bits * count) >> 32) as usize
+/// Maps 32 bits to one of so many lines, evenly and without a division.
+const fn line_of(bits: u64, lines: usize) -> usize {
+    ((bits * lines as u64) >> 32) as usize
 }
 
 fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {

@@ -232,10 +232,6 @@ fn rule_of(ruled: &Ruled) -> Rule {
     let mut rule = Rule::by_tier(ruled.name, tiers);
     rule.quota = ruled.amount.map(Amount::quota);
     rule.route = ruled.path.map(str::to_owned);
-    let name = |request: &RequestView<'_>| {
-        let name = request.headers.get("x-name")?;
-        name.to_str().ok().map(str::to_owned).map(Into::into)
-    };
     let weight = |request: &RequestView<'_>| {
         let weight = request.headers.get("x-weight").unwrap();
         weight.to_str().unwrap().parse().unwrap()
@@ -246,7 +242,10 @@ fn rule_of(ruled: &Ruled) -> Rule {
         Against::Tenant => Scope::Tenant,
         Against::ApiKey => Scope::ApiKey,
         Against::Everybody => Scope::Global,
-        Against::Name => Scope::custom(name),
+        Against::Name => Scope::custom(|request| {
+            let name = request.headers.get("x-name")?;
+            name.to_str().ok().map(Into::into)
+        }),
     })
     .cost(match ruled.price {
         Price::One => RequestCost::One,

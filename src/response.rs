@@ -94,13 +94,17 @@ pub(crate) fn refusal_bytes(refusal: Refusal) -> Response<Bytes> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);
     if let Some(retry_after) = refusal.retry_after() {
-        headers.insert(
-            RETRY_AFTER,
-            HeaderValue::from(retry_after_secs(retry_after)),
-        );
+        headers.insert(RETRY_AFTER, decimal(retry_after_secs(retry_after)));
     }
     response.extensions_mut().insert(refusal);
     response
+}
+
+/// A number as the value of a field, in one allocation: the buffer that [`HeaderValue`] makes for numbers of
+/// any length has room to spare, and is allocated a second time for it.
+pub(crate) fn decimal(number: u64) -> HeaderValue {
+    let mut digits = itoa::Buffer::new();
+    HeaderValue::from_str(digits.format(number)).unwrap_or_else(|_| HeaderValue::from(number))
 }
 
 /// Whether a request that was answered so may have changed something. A client error says that it was not

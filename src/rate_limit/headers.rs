@@ -9,12 +9,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::ACCESS_CONTROL_EXPOSE_HEADERS;
+use http::header::{ACCESS_CONTROL_EXPOSE_HEADERS, Entry};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::rate_limit::decision::Standing;
 use crate::rate_limit::rules::Rules;
 use crate::refusal::retry_after_secs;
+use crate::response::decimal;
 
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -59,19 +60,20 @@ pub(crate) fn announce(headers: &mut HeaderMap, standing: &Standing, fields: Fie
     let terms = standing.terms();
     let (remaining, window) = told(standing);
     let secs = retry_after_secs(window);
-    if !headers.contains_key(&RATELIMIT_POLICY) {
-        headers.insert(RATELIMIT_POLICY, terms.policy.clone());
-    }
-    if !headers.contains_key(&RATELIMIT)
+    // Names that are not among the common ones are hashed letter by letter: once each.
+    headers
+        .entry(RATELIMIT_POLICY)
+        .or_insert_with(|| terms.policy.clone());
+    if let Entry::Vacant(place) = headers.entry(RATELIMIT)
         && let Some(value) = standing_value(&terms.standing, remaining, secs)
     {
-        headers.insert(RATELIMIT, value);
+        place.insert(value);
     }
     if legacy {
         for (name, value) in [
             (X_RATELIMIT_LIMIT, terms.requests_text.clone()),
-            (X_RATELIMIT_REMAINING, HeaderValue::from(remaining)),
-            (X_RATELIMIT_RESET, HeaderValue::from(secs)),
+            (X_RATELIMIT_REMAINING, decimal(remaining.into())),
+            (X_RATELIMIT_RESET, decimal(secs)),
         ] {
             headers.entry(name).or_insert(value);
         }

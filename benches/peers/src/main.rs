@@ -42,13 +42,14 @@ pub(crate) type Failure = Box<dyn std::error::Error>;
 type Room = (&'static str, fn(&Bench) -> Result<(), Failure>);
 
 /// What can be measured, in order. Rooms still to come: `guard`, `tiers`.
-const ROOMS: [Room; 6] = [
+const ROOMS: [Room; 7] = [
     ("metrics", metrics::run),
     ("cache", cache::run),
     ("store", store::run),
     ("rate_limit/memory", rate_limit::memory),
     ("rate_limit/decision", rate_limit::decision),
     ("rate_limit/layer", rate_limit::layer),
+    ("rate_limit/redis", rate_limit::redis),
 ];
 
 fn main() -> ExitCode {

@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 ///
 /// A prefix above 128 is read as 128.
 #[must_use]
+#[inline]
 pub const fn masked(ip: IpAddr, ipv6_prefix: u8) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(address) => {

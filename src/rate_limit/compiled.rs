@@ -30,6 +30,8 @@ pub(crate) struct CompiledRule {
     )]
     pub(crate) mode: Mode,
     pub(crate) shadow: bool,
+    /// Whether the answer is needed to know what a request counts.
+    pub(crate) settles: bool,
     /// For callers whose tier has no quota of its own.
     pub(crate) base: Arc<Plan>,
     route: Option<Route>,
@@ -75,6 +77,7 @@ impl CompiledRule {
             cost: rule.cost.clone(),
             mode: rule.mode.unwrap_or(mode),
             shadow: rule.shadow,
+            settles: rule.count != Count::All || rule.cost.is_known_late(),
             base: Arc::new(Plan::new(&name, None, &base)?),
             route: rule
                 .route
@@ -103,11 +106,6 @@ impl CompiledRule {
         !self.tiers.is_empty()
     }
 
-    /// Whether the answer is needed to know what a request counts.
-    pub(crate) fn settles(&self) -> bool {
-        self.count != Count::All || self.cost.is_known_late()
-    }
-
     /// Whether some of what is charged may be given back by the answer.
     #[cfg(feature = "redis")]
     pub(crate) fn gives_back(&self) -> bool {
@@ -133,6 +131,7 @@ impl CompiledRule {
     }
 
     /// The quota for a tier: its own, or that of all others.
+    #[inline]
     pub(crate) fn plan(&self, tier: Option<&str>) -> &Arc<Plan> {
         let own = |tier| self.tiers.iter().find(|(name, _)| &**name == tier);
         tier.and_then(own).map_or(&self.base, |(_, plan)| plan)

@@ -26,6 +26,20 @@ pub enum Decision {
 }
 
 impl Decision {
+    /// What a bucket has said.
+    pub(crate) fn of(verdict: Verdict, terms: &Arc<Terms>, limit: Limit, cost: u32) -> Self {
+        let standing = Standing {
+            terms: Arc::clone(terms),
+            limit,
+            ahead: verdict.ahead(),
+            cost,
+        };
+        match verdict {
+            Verdict::Allow { .. } => Self::Allow(standing),
+            Verdict::Deny { .. } => Self::Deny(standing),
+        }
+    }
+
     /// Whether the request may pass.
     #[must_use]
     pub const fn is_allow(&self) -> bool {
@@ -56,30 +70,6 @@ pub struct Standing {
     limit: Limit,
     ahead: u64,
     cost: u32,
-}
-
-/// A request that was counted in one bucket, or did not fit: what a [`Decision`] says, but borrowed, because
-/// threads that count up and down who reads the same terms are in each other's way.
-pub(crate) struct Counted<'r> {
-    pub(crate) terms: &'r Arc<Terms>,
-    pub(crate) limit: Limit,
-    pub(crate) verdict: Verdict,
-    pub(crate) cost: u32,
-}
-
-impl Counted<'_> {
-    pub(crate) fn decision(&self) -> Decision {
-        let standing = Standing {
-            terms: Arc::clone(self.terms),
-            limit: self.limit,
-            ahead: self.verdict.ahead(),
-            cost: self.cost,
-        };
-        match self.verdict {
-            Verdict::Allow { .. } => Decision::Allow(standing),
-            Verdict::Deny { .. } => Decision::Deny(standing),
-        }
-    }
 }
 
 impl Standing {

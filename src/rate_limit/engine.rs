@@ -13,7 +13,7 @@ use crate::identity::{ProxyHeader, RequestView};
 use crate::rate_limit::charges::{Charge, Charges};
 use crate::rate_limit::compiled::CompiledRule;
 use crate::rate_limit::config::RateLimitConfig;
-use crate::rate_limit::decision::{Counted, Decision};
+use crate::rate_limit::decision::Decision;
 use crate::rate_limit::gcra::Verdict;
 use crate::rate_limit::here::{self, Outcome};
 use crate::rate_limit::in_force::InForce;
@@ -109,27 +109,61 @@ impl Engine {
         let charges = self.charges(&rules, &subject, request, now);
         self.warn(request, &subject);
         match charges.only().filter(|charge| self.is_plain(charge.rule)) {
-            Some(only) => Begun::Done(Some(self.count(only, &who, now).decision()), None),
+            Some(only) => Begun::Done(Some(self.count(only, &who, now)), None),
             None => self.decide(&charges, &who, now),
         }
     }
 
-    /// Counts a request of `owner` with one rule, if that takes no more than a look at its bucket; else `None`,
-    /// and it is not counted.
+    /// Whether a look at one bucket is all there is to a decision with this rule as it was when the limiter was
+    /// built.
+    pub(crate) fn is_direct(&self, rule: &CompiledRule) -> bool {
+        let bans = self.ledger.penalties.is_some();
+        self.enabled && !bans && self.is_plain(rule) && rule.base.terms.period.is_none()
+    }
+
+    /// Counts a request of `owner` with a rule that [is direct](Self::is_direct).
     #[inline]
-    pub(crate) fn count_one<'r>(
+    pub(crate) fn count_direct(
         &self,
-        known: &'r RuleInForce,
-        owner: Owner<'_>,
+        rule: &Arc<CompiledRule>,
+        owner: &Owner<'_>,
         cost: u32,
-    ) -> Option<Counted<'r>> {
-        if !self.enabled || self.ledger.penalties.is_some() || !self.is_plain(&known.rule) {
-            return None;
+    ) -> Verdict {
+        let (ledger, plan, now) = (&*self.ledger, &rule.base, self.ledger.now());
+        let (key, limit) = (
+            owner.key(rule, plan, ledger.table.hasher()),
+            plan.terms.limit,
+        );
+        let verdict = ledger.table.charge(key, now, limit, cost);
+        match verdict {
+            Verdict::Allow { ahead } if !limit.is_near(ahead) => {
+                let rule = &*rule.name;
+                ledger.events.emit(Event::RateLimitAllowed { rule });
+            }
+            // Whoever is out of the ordinary is described, which all others need not wait for.
+            _ => {
+                let bucket = &plan.bucket;
+                let charge = Charge {
+                    key,
+                    rule,
+                    plan,
+                    limit,
+                    cost,
+                    bucket,
+                };
+                self.tell_direct(&charge, verdict, owner, now);
+            }
         }
-        let now = self.ledger.now();
-        let charge = self.charge(known, (&owner, None), cost, now);
-        let ipv6_prefix = self.origin.ipv6_prefix;
-        Some(self.count(&charge, &Somebody { owner, ipv6_prefix }, now))
+        verdict
+    }
+
+    #[cold]
+    fn tell_direct(&self, charge: &Charge<'_>, verdict: Verdict, owner: &Owner<'_>, now: u64) {
+        let who = Somebody {
+            owner: owner.clone(),
+            ipv6_prefix: self.origin.ipv6_prefix,
+        };
+        self.tell(charge, verdict, &who, now);
     }
 
     /// Decides about a request of `owner` with one rule.
@@ -189,29 +223,28 @@ impl Engine {
     /// Whether a rule is decided about here and now, and has nothing to do once the answer is there.
     #[inline]
     fn is_plain(&self, rule: &CompiledRule) -> bool {
-        !self.ledger.is_shared() && !rule.shadow && !rule.settles()
+        !self.ledger.is_shared() && !rule.shadow && !rule.settles
     }
 
-    /// Counts a request with a single plain rule, and tells of it: what [`decide`](Self::decide) would do, without
-    /// asking one by one about all that there is not.
-    #[inline]
-    fn count<'r>(&self, charge: &Charge<'r>, who: &impl Who, now: u64) -> Counted<'r> {
-        let (ledger, limit) = (&*self.ledger, charge.limit);
-        let verdict = ledger.table.charge(charge.key, now, limit, charge.cost);
+    /// Counts a request with a single plain rule: what [`decide`](Self::decide) would do, without asking one by
+    /// one about all that there is not.
+    fn count(&self, charge: &Charge<'_>, who: &impl Who, now: u64) -> Decision {
+        let (table, limit) = (&self.ledger.table, charge.limit);
+        let verdict = table.charge(charge.key, now, limit, charge.cost);
+        self.tell(charge, verdict, who, now);
+        Decision::of(verdict, charge.terms(), limit, charge.cost)
+    }
+
+    /// Tells what became of a request with a single rule.
+    fn tell(&self, charge: &Charge<'_>, verdict: Verdict, who: &impl Who, now: u64) {
         match verdict {
             Verdict::Allow { ahead } => {
-                ledger.tell_allowed([charge].into_iter());
-                if limit.is_near(ahead) {
-                    ledger.note(charge, who, false, now);
+                self.ledger.tell_allowed([charge].into_iter());
+                if charge.limit.is_near(ahead) {
+                    self.ledger.note(charge, who, false, now);
                 }
             }
-            Verdict::Deny { .. } => ledger.tell_denied(charge, who, now),
-        }
-        Counted {
-            terms: charge.terms(),
-            limit,
-            verdict,
-            cost: charge.cost,
+            Verdict::Deny { .. } => self.ledger.tell_denied(charge, who, now),
         }
     }
 

@@ -51,7 +51,7 @@ pub(crate) fn decide<'c>(
     let mut items = Vec::new();
     if allowed {
         ledger.tell_allowed(charges.clone());
-        let late = charges.filter(|charge| charge.rule.settles());
+        let late = charges.filter(|charge| charge.rule.settles);
         items.extend(late.map(|charge| item(charge, now)));
     }
     Outcome {
@@ -92,7 +92,7 @@ pub(crate) fn watch<'c>(
             true => Event::RateLimitAllowed { rule },
             false => Event::RateLimitDenied { rule, shadow: true },
         });
-        if verdict.is_allow() && charge.rule.settles() {
+        if verdict.is_allow() && charge.rule.settles {
             items.push(item(charge, now));
         }
     }

@@ -38,6 +38,12 @@ impl InForce {
         }
     }
 
+    /// Whether they are still those that the limiter was built with.
+    #[inline]
+    pub(crate) fn are_first(&self) -> bool {
+        self.later.get().is_none()
+    }
+
     pub(crate) fn store(&self, next: Rules) {
         let next = Arc::new(next);
         let later = || ArcSwap::new(Arc::clone(&next));

@@ -40,6 +40,7 @@ pub(crate) struct SharedLedger {
 }
 
 impl Ledger {
+    #[inline]
     pub(crate) fn now(&self) -> u64 {
         ticks(&self.clock)
     }

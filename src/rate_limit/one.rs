@@ -9,11 +9,12 @@ use std::task::{Context, Poll};
 
 use crate::identity::masked;
 use crate::rate_limit::check::Check;
-use crate::rate_limit::decision::{Counted, Decision};
+use crate::rate_limit::compiled::CompiledRule;
+use crate::rate_limit::decision::Decision;
 use crate::rate_limit::engine::{Begun, Engine};
+use crate::rate_limit::gcra::Verdict;
 use crate::rate_limit::in_force::Reading;
 use crate::rate_limit::owner::Owner;
-use crate::rate_limit::rules::RuleInForce;
 
 /// One rule of a [`RateLimiter`](crate::rate_limit::RateLimiter), which counts whatever has a name or an address:
 /// jobs, messages, connections. Buckets are shared with the requests that the rule speaks of. Cheap to clone.
@@ -22,9 +23,10 @@ use crate::rate_limit::rules::RuleInForce;
 #[derive(Clone)]
 pub struct RuleLimiter {
     engine: Arc<Engine>,
-    name: Arc<str>,
-    /// Where it stands among the rules that the limiter was built with.
-    at: usize,
+    /// The rule as it was when this was made.
+    rule: Arc<CompiledRule>,
+    /// Whether a look at one bucket is all there is to a decision, for as long as the rules stay.
+    direct: bool,
 }
 
 /// The decision of a [`RuleLimiter`]. What it is about was counted when this was made, or will be by Redis, and
@@ -35,17 +37,24 @@ pub struct RuleCheck<'r> {
 }
 
 enum State<'r> {
-    Counted(Counted<'r>),
+    /// Borrowed, because threads that count up and down who reads the same terms are in each other's way.
+    Counted {
+        rule: &'r CompiledRule,
+        verdict: Verdict,
+        cost: u32,
+    },
     Begun(Check),
 }
 
 impl RuleLimiter {
     pub(crate) fn new(engine: &Arc<Engine>, name: &str) -> Option<Self> {
-        let at = engine.rules.load().position(name)?;
+        let rules = engine.rules.load();
+        let rule = Arc::clone(&rules.find(name)?.rule);
+        let direct = matches!(rules, Reading::First(_)) && engine.is_direct(&rule);
         Some(Self {
             engine: Arc::clone(engine),
-            name: name.into(),
-            at,
+            rule,
+            direct,
         })
     }
 
@@ -56,7 +65,7 @@ impl RuleLimiter {
     /// for an API key the time of a SHA-256 more.
     pub fn check_key(&self, key: &str, cost: u32) -> RuleCheck<'_> {
         let prefix = self.engine.origin.ipv6_prefix;
-        self.check(|known| Owner::of_key(&known.rule.scope, key, prefix), cost)
+        self.check(|rule| Owner::of_key(&rule.scope, key, prefix), cost)
     }
 
     /// Takes `cost` tokens from the bucket of an address, if they are there; IPv6 by the configured prefix.
@@ -64,31 +73,33 @@ impl RuleLimiter {
     /// In memory that is one compare-and-swap, and takes no lock unless the address is new.
     #[inline]
     pub fn check_ip(&self, ip: IpAddr, cost: u32) -> RuleCheck<'_> {
-        let owner = Owner::Ip(masked(ip.to_canonical(), self.engine.origin.ipv6_prefix));
-        self.check(|_| owner.clone(), cost)
+        let prefix = self.engine.origin.ipv6_prefix;
+        self.check(|_| Owner::Ip(masked(ip, prefix)), cost)
     }
 
     #[inline]
-    fn check<'o>(&self, owner: impl Fn(&RuleInForce) -> Owner<'o>, cost: u32) -> RuleCheck<'_> {
-        let counted = match self.engine.rules.load() {
-            Reading::First(rules) => (rules.all.get(self.at))
-                .and_then(|known| self.engine.count_one(known, owner(known), cost)),
-            Reading::Later(_) => None,
-        };
-        let state = match counted {
-            Some(counted) => State::Counted(counted),
-            None => State::Begun(self.begin(owner, cost)),
+    fn check<'o>(&self, owner: impl Fn(&CompiledRule) -> Owner<'o>, cost: u32) -> RuleCheck<'_> {
+        let state = if self.direct && self.engine.rules.are_first() {
+            let rule = &self.rule;
+            let verdict = self.engine.count_direct(rule, &owner(rule), cost);
+            State::Counted {
+                rule,
+                verdict,
+                cost,
+            }
+        } else {
+            State::Begun(self.begin(owner, cost))
         };
         RuleCheck { state }
     }
 
     /// The way of those that a look at one bucket does not answer.
     #[cold]
-    fn begin<'o>(&self, owner: impl Fn(&RuleInForce) -> Owner<'o>, cost: u32) -> Check {
+    fn begin<'o>(&self, owner: impl Fn(&CompiledRule) -> Owner<'o>, cost: u32) -> Check {
         let rules = self.engine.rules.load();
         let begun = rules
-            .find(&self.name)
-            .map(|known| self.engine.begin_one(known, owner(known), cost));
+            .find(&self.rule.name)
+            .map(|known| self.engine.begin_one(known, owner(&known.rule), cost));
         Check::new(begun.unwrap_or(Begun::Done(None, None)))
     }
 }
@@ -100,7 +111,7 @@ impl RuleCheck<'_> {
     #[must_use]
     pub const fn is_allow(&self) -> Option<bool> {
         match &self.state {
-            State::Counted(counted) => Some(counted.verdict.is_allow()),
+            State::Counted { verdict, .. } => Some(verdict.is_allow()),
             State::Begun(check) => check.is_allow(),
         }
     }
@@ -112,7 +123,15 @@ impl Future for RuleCheck<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Decision>> {
         match &mut self.get_mut().state {
-            State::Counted(counted) => Poll::Ready(Some(counted.decision())),
+            State::Counted {
+                rule,
+                verdict,
+                cost,
+            } => {
+                let terms = &rule.base.terms;
+                let decision = Decision::of(*verdict, terms, terms.limit, *cost);
+                Poll::Ready(Some(decision))
+            }
             State::Begun(check) => Pin::new(check).poll(cx),
         }
     }
@@ -121,7 +140,7 @@ impl Future for RuleCheck<'_> {
 impl fmt::Debug for RuleLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RuleLimiter")
-            .field("name", &self.name)
+            .field("name", &self.rule.name)
             .finish_non_exhaustive()
     }
 }

@@ -3,6 +3,7 @@
 use crate::clock::Clock;
 
 /// Now, in ticks of 1 µs.
+#[inline]
 pub(crate) fn ticks(clock: &Clock) -> u64 {
     clock.now().as_nanos() / 1000
 }

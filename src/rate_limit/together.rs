@@ -180,10 +180,7 @@ impl<'a> Held<'a> {
             return Outcome::default();
         };
         ledger.tell_allowed(self.charges.enforced());
-        let late = self
-            .charges
-            .enforced()
-            .filter(|charge| charge.rule.settles());
+        let late = self.charges.enforced().filter(|charge| charge.rule.settles);
         let items = late.map(|charge| Bought::new(charge, who, ledger).item(now));
         Outcome {
             items: items.collect(),
@@ -238,7 +235,7 @@ impl Asking {
         let mut outcome = decide_alone(shared, &self.ledger, asked.iter(), self, now);
         if outcome.passes() {
             self.ledger.tell_allowed(held.iter());
-            let late = self.held.iter().filter(|bought| bought.rule.settles());
+            let late = self.held.iter().filter(|bought| bought.rule.settles);
             outcome
                 .items
                 .extend(late.map(|bought| bought.item(self.at)));
@@ -281,7 +278,7 @@ impl Asking {
             .map(|(charge, ahead)| here::spoken(ledger, charge, (true, ahead), self, now));
         ledger.tell_allowed(asked.iter().chain(&held));
         let all = self.asked.iter().chain(&self.held);
-        let late = all.filter(|bought| bought.rule.settles());
+        let late = all.filter(|bought| bought.rule.settles);
         Outcome {
             decision,
             items: late.map(|bought| bought.item(self.at)).collect(),

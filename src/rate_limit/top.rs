@@ -40,10 +40,11 @@ pub(crate) struct TopList {
     list: Mutex<List>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct List {
-    /// Those of `entries`, in the same order: searched at every refusal, and so next to each other.
-    keys: Vec<u64>,
+    /// Half of the key of each entry, in the same order: searched at every refusal, and so next to each other
+    /// and short enough to be compared four at a time.
+    prints: [u32; ENTRIES_MAX],
     entries: Vec<Entry>,
     halved_at: u64,
     /// How many found the list full.
@@ -52,11 +53,23 @@ struct List {
 
 #[derive(Debug)]
 struct Entry {
+    key: u64,
     rule: Arc<str>,
     who: Arc<str>,
     refused: u64,
     near: u64,
     seen_at: u64,
+}
+
+impl Default for List {
+    fn default() -> Self {
+        Self {
+            prints: [0; ENTRIES_MAX],
+            entries: Vec::new(),
+            halved_at: 0,
+            turned_away: 0,
+        }
+    }
 }
 
 impl Entry {
@@ -123,13 +136,20 @@ impl List {
         true
     }
 
-    /// Where an entry is. All keys are compared, with no branch at each, because that takes a few dozen
-    /// instructions for the whole list.
+    /// Where an entry is.
     fn place(&self, key: u64) -> Option<usize> {
-        let at = (self.keys.iter().zip(0_usize..)).fold(usize::MAX, |found, (known, at)| {
-            if *known == key { at } else { found }
-        });
-        (at != usize::MAX).then_some(at)
+        let is_it = |(at, found): (usize, &u32)| {
+            *found == print(key) && self.entries.get(at).is_some_and(|entry| entry.key == key)
+        };
+        // Most are not on the list. That is found out without a branch at each place.
+        let mut found = 0;
+        for known in &self.prints {
+            found |= u32::from(*known == print(key));
+        }
+        if found == 0 {
+            return None;
+        }
+        (self.prints.iter().enumerate()).position(is_it)
     }
 
     /// Whether somebody new is let on.
@@ -146,22 +166,27 @@ impl List {
         if self.place(key).is_some() {
             return;
         }
-        let mut entry = Entry {
+        let entry = |near| Entry {
+            key,
             rule,
             who,
             refused: 0,
-            near: 0,
+            near,
             seen_at: 0,
         };
-        if self.entries.len() < ENTRIES_MAX {
-            self.keys.push(key);
-            self.entries.push(entry);
-            return;
+        let mut at = self.entries.len();
+        if at < ENTRIES_MAX {
+            self.entries.push(entry(0));
+        } else {
+            let all = self.entries.iter_mut().enumerate();
+            let Some((least, place)) = all.min_by_key(|(_, entry)| entry.count()) else {
+                return;
+            };
+            *place = entry(place.count());
+            at = least;
         }
-        let all = self.keys.iter_mut().zip(&mut self.entries);
-        if let Some((least, place)) = all.min_by_key(|(_, entry)| entry.count()) {
-            entry.near = place.count();
-            (*least, *place) = (key, entry);
+        if let Some(place) = self.prints.get_mut(at) {
+            *place = print(key);
         }
     }
 
@@ -176,10 +201,16 @@ impl List {
             entry.refused >>= by;
             entry.near >>= by;
         }
-        let mut stays = self.entries.iter().map(|entry| entry.count() > 0);
-        self.keys.retain(|_| stays.next().unwrap_or(false));
         self.entries.retain(|entry| entry.count() > 0);
+        self.prints = [0; ENTRIES_MAX];
+        for (place, entry) in self.prints.iter_mut().zip(&self.entries) {
+            *place = print(entry.key);
+        }
     }
+}
+
+const fn print(key: u64) -> u32 {
+    key as u32
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tower_keep::clock::Clock;
 use tower_keep::event::Events;
 use tower_keep::identity::{PeerAddr, RequestView};
 use tower_keep::rate_limit::{
-    Decision, Mode, Quota, RateLimitConfig, RateLimitParts, RateLimiter, Rule, Scope,
+    Decision, Mode, Quota, RateLimitConfig, RateLimitParts, RateLimiter, Rule, RuleLimiter, Scope,
 };
 use tower_keep::store::{RedisConfig, RedisPool, StoreParts};
 use tower_keep::task::Tasks;
@@ -50,6 +50,8 @@ async fn five_rules(server: &TestRedis) -> Result<(), Failure> {
     let case = "rate_limit/redis_five_rules";
     let rules = RULES.map(|name| Rule::new(name, ENDLESS));
     let fleet = Fleet::new(server, rules.to_vec()).await?;
+    let rules = RULES.iter().map(|name| fleet.rule(name));
+    let each_rule: Vec<RuleLimiter> = rules.collect::<Result<_, _>>()?;
     let mut request = Request::new(());
     let peer = PeerAddr(SocketAddr::new(CLIENT, 50_000));
     request.extensions_mut().insert(peer);
@@ -64,8 +66,8 @@ async fn five_rules(server: &TestRedis) -> Result<(), Failure> {
         commands.0 += fleet.commands(server) - before;
         let (before, begun) = (fleet.commands(server), Instant::now());
         for _ in 0..REQUESTS {
-            for rule in RULES {
-                allowed(fleet.limiter.check_ip(rule, CLIENT, 1).await)?;
+            for rule in &each_rule {
+                allowed(rule.check_ip(CLIENT, 1).await)?;
             }
         }
         one_by_one.push(each(begun, REQUESTS));
@@ -102,11 +104,12 @@ async fn hot_key(server: &TestRedis) -> Result<(), Failure> {
     println!("{case} ({HOT} requests of one client, wall time)");
     let mut commands = Vec::new();
     for (rule, may_pass) in [("exact", true), ("leased", true), ("spent", false)] {
+        let limiter = fleet.rule(rule)?;
         // The one that is left, or the first of many.
-        let _ = fleet.limiter.check_ip(rule, CLIENT, 1).await;
+        let _ = limiter.check_ip(CLIENT, 1).await;
         let (before, begun) = (fleet.commands(server), Instant::now());
         for _ in 0..HOT {
-            let decision = fleet.limiter.check_ip(rule, CLIENT, 1).await;
+            let decision = limiter.check_ip(CLIENT, 1).await;
             if decision.is_some_and(|decision| decision.is_allow()) != may_pass {
                 return Err(format!("{rule} has decided otherwise").into());
             }
@@ -179,12 +182,17 @@ impl Fleet {
         Ok(fleet)
     }
 
+    fn rule(&self, name: &str) -> Result<RuleLimiter, Failure> {
+        Ok(self.limiter.rule(name).ok_or("no such rule")?)
+    }
+
     /// Waits until decisions are made in Redis.
     async fn until_together(&self, server: &TestRedis, rule: &str) -> Result<(), Failure> {
+        let rule = self.rule(rule)?;
         for _ in 0..500 {
             let before = self.commands(server);
             for _ in 0..10 {
-                let _ = self.limiter.check_ip(rule, CLIENT, 1).await;
+                let _ = rule.check_ip(CLIENT, 1).await;
             }
             if self.commands(server) >= before + 10 {
                 return Ok(());

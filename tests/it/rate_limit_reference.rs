@@ -116,6 +116,14 @@ pub struct Charge {
     pub cost: u32,
 }
 
+/// What became of charges when the head of the answer was there.
+#[derive(Debug, Default)]
+pub struct Settled {
+    pub given_back: Vec<Charge>,
+    /// Those that the body will be charged to.
+    pub metered: Vec<Charge>,
+}
+
 /// What the map holds of a bucket.
 #[derive(Clone, Copy, Debug)]
 struct Used {
@@ -283,10 +291,10 @@ impl Reference {
         }
     }
 
-    /// What all rules that speak of the visit would take, those that only watch or the others.
-    fn charges(&self, visit: &Visit, shadow: bool) -> Vec<Charge> {
+    /// What all rules that speak of the visit would take: those that are enforced, and those that only watch.
+    pub fn charges(&self, visit: &Visit) -> (Vec<Charge>, Vec<Charge>) {
         let rules = self.rules.iter().enumerate();
-        let speak = rules.filter(|(_, rule)| rule.shadow == shadow && rule.speaks_of(visit));
+        let speak = rules.filter(|(_, rule)| rule.speaks_of(visit));
         let charge = |(at, rule): (usize, &Ruled)| {
             let tier = visit.caller.map_or("anonymous", |caller| caller.tier);
             let own = rule.tiers.get_key_value(tier);
@@ -303,7 +311,8 @@ impl Reference {
                 cost: rule.cost(visit),
             }
         };
-        speak.map(charge).collect()
+        let charges = speak.map(charge);
+        charges.partition(|charge| !self.rules[charge.bucket.rule].shadow)
     }
 
     /// What one rule takes of somebody who is named.
@@ -384,19 +393,14 @@ impl Reference {
 
     /// How the visit stands with the rules, taking nothing.
     pub fn peek(&self, visit: &Visit) -> Option<Said> {
-        let charges = self.charges(visit, false);
+        let (charges, _) = self.charges(visit);
         if let Some(charge) = self.longest(&charges) {
             return Some(self.say(false, charge));
         }
         self.nearest(&charges).map(|charge| self.say(true, charge))
     }
 
-    /// Decides about the visit, and counts it if it passes. Returns what was charged as well.
-    pub fn visit(&mut self, visit: &Visit) -> (Option<Said>, Vec<Charge>) {
-        let (enforced, watching) = (self.charges(visit, false), self.charges(visit, true));
-        self.decide(enforced, watching)
-    }
-
+    /// Decides about a request, and counts it if it passes. Returns what was charged as well.
     pub fn decide(
         &mut self,
         enforced: Vec<Charge>,
@@ -446,23 +450,23 @@ impl Reference {
         charge.bucket.end.is_none_or(|end| self.now < end)
     }
 
-    pub fn give_back(&mut self, charge: &Charge, tokens: u32) {
-        if self.is_open(charge) {
-            let left = self.used(charge) - charge.amount.worth(tokens);
+    fn give_back(&mut self, charge: &Charge) {
+        if self.is_open(charge) && charge.cost > 0 {
+            let left = self.used(charge) - charge.amount.worth(charge.cost);
             self.set(charge, left.max(0));
         }
     }
 
     pub fn debit(&mut self, charge: &Charge, tokens: u32) {
-        if self.is_open(charge) {
+        if self.is_open(charge) && tokens > 0 {
             let used = self.used(charge) + charge.amount.token() * i128::from(tokens);
             self.set(charge, used.min(charge.amount.most()));
         }
     }
 
-    /// Settles what was charged by the head of an answer. What its body costs is left.
-    pub fn settle(&mut self, charged: Vec<Charge>, failed: bool, told: Option<u32>) -> Vec<Charge> {
-        let mut metered = Vec::new();
+    /// Settles what was charged by the head of an answer.
+    pub fn settle(&mut self, charged: Vec<Charge>, failed: bool, told: Option<u32>) -> Settled {
+        let mut settled = Settled::default();
         for charge in charged {
             let rule = &self.rules[charge.bucket.rule];
             let counts = match rule.counted {
@@ -471,13 +475,16 @@ impl Reference {
                 Counted::Successes => !failed,
             };
             match (rule.price, told) {
-                _ if !counts => self.give_back(&charge, charge.cost),
-                (Price::Told, Some(0)) => self.give_back(&charge, 1),
+                _ if !counts => settled.given_back.push(charge),
+                (Price::Told, Some(0)) => settled.given_back.push(charge),
                 (Price::Told, Some(all)) => self.debit(&charge, all - 1),
-                (Price::Bytes, _) => metered.push(charge),
+                (Price::Bytes, _) => settled.metered.push(charge),
                 _ => {}
             }
         }
-        metered
+        for charge in &settled.given_back {
+            self.give_back(charge);
+        }
+        settled
     }
 }

@@ -430,6 +430,7 @@ mod tests {
     use std::hash::Hasher;
     use std::sync::atomic::AtomicU32;
 
+    use foldhash::quality::FixedState;
     use proptest::prelude::*;
 
     use super::*;
@@ -493,6 +494,91 @@ mod tests {
             );
         }
         assert_eq!(table.evicted(), 0);
+    }
+
+    /// A hash without a seed, for where a test has to know that no two keys are twins.
+    fn seedless(name: u64) -> u64 {
+        FixedState::default().hash_one(name)
+    }
+
+    /// In which line a key lies, the first or the second of its own, and in which slot.
+    fn place_of(table: &Table, key: u64) -> Option<(usize, usize)> {
+        let (place, lines) = (Place::of(key), table.lines.len());
+        let is_there =
+            |slot: &AtomicU64| Slot::from_bits(slot.load(Ordering::Relaxed)).is_of(place.tag);
+        let both = [place.first(lines), place.second(lines)];
+        let mut both = both.into_iter().enumerate();
+        both.find_map(|(at, line)| Some((at, table.lines[line].0.iter().position(is_there)?)))
+    }
+
+    /// So that whoever comes now and then is found at first sight each time, however many come between.
+    #[test]
+    fn a_bucket_that_grows_full_between_two_requests_keeps_its_slot() {
+        let table = Table::new(1000, true, 0);
+        let limit = Limit::new(10, 1);
+        let keys: Vec<u64> = (0..500).map(seedless).collect();
+        let mut places = Vec::new();
+        for round in 0..50 {
+            // All that were charged the last time are full again.
+            for key in &keys {
+                assert!(table.charge(*key, round * 10, limit, 1).is_allow());
+            }
+            let now: Vec<_> = keys.iter().map(|key| place_of(&table, *key)).collect();
+            if round > 0 {
+                assert_eq!(now, places, "in round {round}");
+            }
+            places = now;
+        }
+        let at_home = |(key, place): &(&u64, &Option<(usize, usize)>)| {
+            **place == Some((0, Place::of(**key).home()))
+        };
+        let at_home = keys.iter().zip(&places).filter(at_home).count();
+        assert!(at_home > 350, "{at_home} of 500 are at home");
+    }
+
+    /// A table of two lines, whose keys come one after the other.
+    #[test]
+    fn a_key_looks_at_its_second_line_only_if_few_slots_of_the_first_are_free() {
+        let table = Table::new(8, true, 0);
+        let limit = Limit::new(DAY, 1);
+        let used = |now| {
+            [0, 1].map(|line: usize| {
+                let slots = table.lines[line].0.iter();
+                let seen = slots.map(|slot| Slot::from_bits(slot.load(Ordering::Relaxed)));
+                seen.filter(|seen| seen.ahead(now) > 0).count()
+            })
+        };
+        let mut seconds = 0;
+        for name in 0..2 * SLOTS as u64 {
+            let key = seedless(name);
+            let (place, before) = (Place::of(key), used(0));
+            let [own, other] = [place.first(2), place.second(2)].map(|line| before[line]);
+            let line = usize::from(own >= FEW && other < own);
+            assert!(table.charge(key, 0, limit, 1).is_allow());
+            assert_eq!(place_of(&table, key).map(|(line, _)| line), Some(line));
+            seconds += line;
+        }
+        assert_eq!((used(0), table.evicted()), ([SLOTS; 2], 0));
+        assert!(seconds > 0);
+    }
+
+    #[test]
+    fn a_table_as_full_as_promised_knows_everybody() {
+        const KEYS: u64 = 10_000;
+        let table = Table::new(KEYS as usize, true, 0);
+        let limit = Limit::new(DAY, 2);
+        for _ in 0..2 {
+            for name in 0..KEYS {
+                table.charge(seedless(name), 0, limit, 1);
+            }
+        }
+        let known = |name: &u64| table.ahead(seedless(*name), 0) == 2 * DAY;
+        let known = (0..KEYS).filter(known).count() as u64;
+        assert!(KEYS - known <= 2 * table.evicted(), "{known}: {table:?}");
+        assert!(table.evicted() <= 20, "{table:?}");
+        let slots = table.bytes() / 8;
+        let in_use = in_use(&table, 0);
+        assert!(in_use * 100 >= slots * 79, "{in_use} of {slots}");
     }
 
     #[test]

@@ -217,22 +217,21 @@ pub(crate) fn a_full_table_turns_new_keys_away_whoever_comes_first() {
 pub(crate) fn a_sweep_forgets_no_charge() {
     const BEFORE: u64 = SWEEP_EVERY - 1000;
     const ONCE: Limit = Limit::new(DAY, 1);
-    orders_with(2, || {
+    fn swept_by<const N: usize>(deeds: [fn(&Table) -> bool; N]) {
         let table = Arc::new(table());
         for (name, ahead) in [(1, 500), (2, 500), (3, 5000)] {
             table.put(key(name), BEFORE, ahead);
         }
-        let deeds: [fn(&Table) -> bool; 3] = [
-            |table| charge(table, 1, SWEEP_EVERY, ONCE),
-            |table| charge(table, 1, SWEEP_EVERY, ONCE),
-            // A clock that is behind, and does not see that it is time to sweep.
-            |table| charge(table, 2, SWEEP_EVERY - 1, Limit::new(2000, 4)),
-        ];
         assert_eq!(passed(at_once(&table, deeds)), 2);
         let aheads = [1, 2, 3].map(|name| table.ahead(key(name), SWEEP_EVERY));
         assert_eq!(aheads, [DAY, 1999, 4000]);
         assert_eq!(kept(&table, SWEEP_EVERY, [1, 2, 3]), 3);
-    });
+    }
+    let punctual = |table: &Table| charge(table, 1, SWEEP_EVERY, ONCE);
+    // A clock that is behind, and does not see that it is time to sweep.
+    let late = |table: &Table| charge(table, 2, SWEEP_EVERY - 1, Limit::new(2000, 4));
+    every_order(move || swept_by([punctual, late]));
+    orders_with(1, move || swept_by([punctual, punctual, late]));
 }
 
 /// After 150 days a time of before looks as if it lay ahead.

@@ -309,7 +309,7 @@ impl World {
 #[test]
 fn every_decision_is_the_one_that_the_rules_ask_for() {
     let config = ProptestConfig {
-        cases: 3000,
+        cases: 2000,
         failure_persistence: None,
         // Without optimisation the usual one takes longer than the lives themselves.
         rng_algorithm: RngAlgorithm::XorShift,

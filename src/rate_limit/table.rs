@@ -26,22 +26,13 @@ use std::hash::BuildHasher;
 use foldhash::quality::{FoldHasher, RandomState};
 
 use crate::rate_limit::gcra::{Limit, Verdict};
+use crate::rate_limit::place::{Place, SLOTS, TURNS};
 use crate::rate_limit::slot::{FILL_MAX, SWEEP_EVERY, Slot, Tag};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
-
-/// Slots in a line of 64 bytes.
-const SLOTS: usize = 8;
 
 /// As many slots of a line may be in use before new keys look at their second line: with fewer, lookups
 /// read two lines more often; with more, the last lines fill up sooner and keys are driven out.
 const FEW: usize = 4;
-
-/// Locks for inserting; enough that threads hardly ever meet at one.
-const TURNS: usize = 64;
-
-/// An odd number without pattern (2^64 divided by the golden ratio), to draw a second line from the
-/// same hash.
-const SECOND: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[repr(align(64))]
 #[derive(Default)]
@@ -57,46 +48,6 @@ pub(crate) struct Table {
     sweeping: Mutex<()>,
     evicted: AtomicU64,
     evicts: bool,
-}
-
-/// Where a key lives, all of it drawn from its hash.
-#[derive(Clone, Copy)]
-struct Place {
-    hash: u64,
-    tag: Tag,
-}
-
-impl Place {
-    const fn of(hash: u64) -> Self {
-        let tag = Tag::of(hash);
-        Self { hash, tag }
-    }
-
-    /// The slot of its first line in which it is at home.
-    const fn home(self) -> usize {
-        (self.hash >> 32) as usize % SLOTS
-    }
-
-    /// Which lock it is inserted under.
-    const fn turn(self) -> usize {
-        (self.hash >> 32) as usize % TURNS
-    }
-
-    /// The first line, of so many.
-    const fn first(self, lines: usize) -> usize {
-        line_of(self.hash & u32::MAX as u64, lines)
-    }
-
-    /// The second line, which is never the first one again.
-    const fn second(self, lines: usize) -> usize {
-        let first = self.first(lines);
-        let second = line_of(self.hash.wrapping_mul(SECOND) >> 32, lines);
-        match second == first {
-            true if first + 1 == lines => 0,
-            true => first + 1,
-            false => second,
-        }
-    }
 }
 
 impl Table {
@@ -402,11 +353,6 @@ fn swap(slot: &AtomicU64, seen: Slot, next: Slot) -> bool {
         Ordering::Relaxed,
     )
     .is_ok()
-}
-
-/// Maps 32 bits to one of so many lines, evenly and without a division.
-const fn line_of(bits: u64, lines: usize) -> usize {
-    ((bits * lines as u64) >> 32) as usize
 }
 
 fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {

@@ -173,6 +173,15 @@ check_supply() {
     fi
 }
 
+# Every order in which threads may meet in some shipped files: a package of its own, with its own lock file.
+check_models() {
+    local -x CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}/models
+    local models=tests/models/Cargo.toml
+    step 'models: format' cargo fmt --manifest-path "$models" --check
+    step 'models: lints' cargo clippy --locked --manifest-path "$models" -- -D warnings
+    step 'models' cargo run --locked --manifest-path "$models"
+}
+
 main() {
     step 'toolchain' has_toolchain
     step 'needs' install_needs
@@ -185,6 +194,7 @@ main() {
         step 'tests' cargo test --locked --all-features --lib --tests --examples --no-fail-fast
         step 'doc tests' cargo test --locked --all-features --doc --no-fail-fast
         step 'docs' env RUSTDOCFLAGS='-D warnings' cargo doc --locked --all-features --no-deps
+        check_models
         check_supply
     fi
 

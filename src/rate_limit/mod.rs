@@ -114,6 +114,7 @@ mod owner;
 mod penalty;
 mod penalty_config;
 mod period;
+mod place;
 #[cfg(feature = "redis")]
 mod presence;
 mod preset;

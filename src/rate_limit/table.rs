@@ -26,22 +26,13 @@ use std::hash::BuildHasher;
 use foldhash::quality::{FoldHasher, RandomState};
 
 use crate::rate_limit::gcra::{Limit, Verdict};
+use crate::rate_limit::place::{Place, SLOTS, TURNS};
 use crate::rate_limit::slot::{FILL_MAX, SWEEP_EVERY, Slot, Tag};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
-
-/// Slots in a line of 64 bytes.
-const SLOTS: usize = 8;
 
 /// As many slots of a line may be in use before new keys look at their second line: with fewer, lookups
 /// read two lines more often; with more, the last lines fill up sooner and keys are driven out.
 const FEW: usize = 4;
-
-/// Locks for inserting; enough that threads hardly ever meet at one.
-const TURNS: usize = 64;
-
-/// An odd number without pattern (2^64 divided by the golden ratio), to draw a second line from the
-/// same hash.
-const SECOND: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[repr(align(64))]
 #[derive(Default)]
@@ -57,46 +48,6 @@ pub(crate) struct Table {
     sweeping: Mutex<()>,
     evicted: AtomicU64,
     evicts: bool,
-}
-
-/// Where a key lives, all of it drawn from its hash.
-#[derive(Clone, Copy)]
-struct Place {
-    hash: u64,
-    tag: Tag,
-}
-
-impl Place {
-    const fn of(hash: u64) -> Self {
-        let tag = Tag::of(hash);
-        Self { hash, tag }
-    }
-
-    /// The slot of its first line in which it is at home.
-    const fn home(self) -> usize {
-        (self.hash >> 32) as usize % SLOTS
-    }
-
-    /// Which lock it is inserted under.
-    const fn turn(self) -> usize {
-        (self.hash >> 32) as usize % TURNS
-    }
-
-    /// The first line, of so many.
-    const fn first(self, lines: usize) -> usize {
-        line_of(self.hash & u32::MAX as u64, lines)
-    }
-
-    /// The second line, which is never the first one again.
-    const fn second(self, lines: usize) -> usize {
-        let first = self.first(lines);
-        let second = line_of(self.hash.wrapping_mul(SECOND) >> 32, lines);
-        match second == first {
-            true if first + 1 == lines => 0,
-            true => first + 1,
-            false => second,
-        }
-    }
 }
 
 impl Table {
@@ -404,11 +355,6 @@ fn swap(slot: &AtomicU64, seen: Slot, next: Slot) -> bool {
     .is_ok()
 }
 
-/// Maps 32 bits to one of so many lines, evenly and without a division.
-const fn line_of(bits: u64, lines: usize) -> usize {
-    ((bits * lines as u64) >> 32) as usize
-}
-
 fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
     // It guards no data that a panic could have left half-changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -430,6 +376,7 @@ mod tests {
     use std::hash::Hasher;
     use std::sync::atomic::AtomicU32;
 
+    use foldhash::quality::FixedState;
     use proptest::prelude::*;
 
     use super::*;
@@ -493,6 +440,97 @@ mod tests {
             );
         }
         assert_eq!(table.evicted(), 0);
+    }
+
+    /// A hash without a seed, for where a test has to know that no two keys are twins.
+    fn seedless(name: u64) -> u64 {
+        FixedState::default().hash_one(name)
+    }
+
+    /// In which line a key lies, the first or the second of its own, and in which slot.
+    fn place_of(table: &Table, key: u64) -> Option<(usize, usize)> {
+        let (place, lines) = (Place::of(key), table.lines.len());
+        let is_there =
+            |slot: &AtomicU64| Slot::from_bits(slot.load(Ordering::Relaxed)).is_of(place.tag);
+        let both = [place.first(lines), place.second(lines)];
+        let mut both = both.into_iter().enumerate();
+        both.find_map(|(at, line)| Some((at, table.lines[line].0.iter().position(is_there)?)))
+    }
+
+    /// So that whoever comes now and then is found at first sight each time, whoever else comes between.
+    #[test]
+    fn a_bucket_that_grows_full_between_two_requests_keeps_its_slot() {
+        let table = Table::new(1000, true, 0);
+        let limit = Limit::new(10, 1);
+        let come = |key, now| assert!(table.charge(key, now, limit, 1).is_allow());
+        let regulars: Vec<u64> = (0..500).map(seedless).collect();
+        let places = || regulars.iter().map(|key| place_of(&table, *key));
+        let mut newcomers = (500..).map(seedless);
+        let (mut known, mut moved) = (Vec::new(), 0);
+        for round in 0..50 {
+            regulars.iter().for_each(|key| come(*key, 20 * round));
+            let before = std::mem::replace(&mut known, places().collect());
+            moved += before.iter().zip(&known).filter(|(a, b)| a != b).count();
+            // Now all buckets are full, and their slots free for others.
+            newcomers
+                .by_ref()
+                .take(2)
+                .for_each(|key| come(key, 20 * round + 15));
+        }
+        assert!(moved <= 2, "{moved} moved");
+        let home = |key: &u64| Some((0, Place::of(*key).home()));
+        let at_home = regulars
+            .iter()
+            .map(home)
+            .zip(places())
+            .filter(|(home, place)| home == place);
+        let at_home = at_home.count();
+        assert!(at_home > 350, "{at_home} of 500 are at home");
+    }
+
+    /// A table of two lines, whose keys come one after the other.
+    #[test]
+    fn a_key_looks_at_its_second_line_only_if_few_slots_of_the_first_are_free() {
+        let table = Table::new(8, true, 0);
+        let limit = Limit::new(DAY, 1);
+        let used = |now| {
+            [0, 1].map(|line: usize| {
+                let slots = table.lines[line].0.iter();
+                let seen = slots.map(|slot| Slot::from_bits(slot.load(Ordering::Relaxed)));
+                seen.filter(|seen| seen.ahead(now) > 0).count()
+            })
+        };
+        let mut seconds = 0;
+        for name in 0..2 * SLOTS as u64 {
+            let key = seedless(name);
+            let (place, before) = (Place::of(key), used(0));
+            let [own, other] = [place.first(2), place.second(2)].map(|line| before[line]);
+            let line = usize::from(own >= FEW && other < own);
+            assert!(table.charge(key, 0, limit, 1).is_allow());
+            assert_eq!(place_of(&table, key).map(|(line, _)| line), Some(line));
+            seconds += line;
+        }
+        assert_eq!((used(0), table.evicted()), ([SLOTS; 2], 0));
+        assert!(seconds > 0);
+    }
+
+    #[test]
+    fn a_table_as_full_as_promised_knows_everybody() {
+        const KEYS: u64 = 10_000;
+        let table = Table::new(KEYS as usize, true, 0);
+        let limit = Limit::new(DAY, 2);
+        for _ in 0..2 {
+            for name in 0..KEYS {
+                table.charge(seedless(name), 0, limit, 1);
+            }
+        }
+        let known = |name: &u64| table.ahead(seedless(*name), 0) == 2 * DAY;
+        let known = (0..KEYS).filter(known).count() as u64;
+        assert!(KEYS - known <= 2 * table.evicted(), "{known}: {table:?}");
+        assert!(table.evicted() <= 20, "{table:?}");
+        let slots = table.bytes() / 8;
+        let in_use = in_use(&table, 0);
+        assert!(in_use * 100 >= slots * 79, "{in_use} of {slots}");
     }
 
     #[test]

@@ -16,7 +16,8 @@ const SLOTS: u64 = 16;
 
 const DAY: u64 = 86_400_000_000;
 
-/// A key with this tag, whose lock is its own.
+/// A key with this tag, whose lock is its own among the first 64. All are at home in the first line, in the slot
+/// of their number divided by eight.
 const fn key(name: u64) -> u64 {
     name << 44 | name << 32
 }
@@ -25,13 +26,14 @@ fn table() -> Table {
     Table::new(8, true, 0)
 }
 
-/// A table in which every slot is in use. The first of `aheads` are those of the keys 101, 102 and so on, which
-/// lie in the first line and in the second by turns; all others lie far ahead.
-fn full_table(evicts: bool, aheads: &[u64]) -> Table {
+/// A table in which every slot is in use, by the keys from 101 on. The first four lie in the first line, the next
+/// four in the second, the others in both by turns. All lie far ahead, but for those that are named.
+fn full_table(evicts: bool, aheads: &[(u64, u64)]) -> Table {
     let table = Table::new(8, evicts, 0);
-    for at in 0..SLOTS {
-        let ahead = aheads.get(at as usize).copied().unwrap_or(DAY + at);
-        table.put(key(101 + at), 0, ahead);
+    for name in 101..101 + SLOTS {
+        let named = aheads.iter().find(|(named, _)| *named == name);
+        let ahead = named.map_or(DAY + name, |(_, ahead)| *ahead);
+        table.put(key(name), 0, ahead);
     }
     table
 }
@@ -78,15 +80,36 @@ pub(crate) fn a_burst_is_never_exceeded_by_a_known_key() {
 
 /// Two threads whose clocks differ by a little see different slots as free.
 pub(crate) fn a_key_that_is_inserted_twice_at_once_gets_one_bucket() {
-    every_order(|| {
-        // At 980 there is room in the first line, at 990 there is more in the second.
-        let table = Arc::new(full_table(true, &[975, 985, DAY, 985]));
-        let deeds: [fn(&Table) -> bool; 2] = [
-            |table| charge(table, 1, 980, Limit::new(DAY, 1)),
-            |table| charge(table, 1, 990, Limit::new(DAY, 1)),
+    // At 980 the second or the first of these is free; at 990 more, of which one is nearer to home, or in the
+    // second line.
+    const IN_ONE_LINE: &[(u64, u64)] = &[(101, 985), (102, 975)];
+    const IN_BOTH: &[(u64, u64)] = &[(101, 975), (105, 985), (106, 985)];
+    for aheads in [IN_ONE_LINE, IN_BOTH] {
+        every_order(move || {
+            let table = Arc::new(full_table(true, aheads));
+            let deeds: [fn(&Table) -> bool; 2] = [
+                |table| charge(table, 1, 980, Limit::new(DAY, 1)),
+                |table| charge(table, 1, 990, Limit::new(DAY, 1)),
+            ];
+            assert_eq!(passed(at_once(&table, deeds)), 1);
+            assert_eq!(kept(&table, 990, [1]), 1);
+            assert_eq!(table.evicted(), 0);
+        });
+    }
+}
+
+/// Whose locks are different ones.
+pub(crate) fn keys_at_home_in_one_slot_get_a_bucket_each() {
+    orders_with(3, || {
+        let table = Arc::new(table());
+        let deeds: [fn(&Table) -> bool; 3] = [
+            |table| charge(table, 1, 0, BURST),
+            |table| charge(table, 9, 0, BURST),
+            |table| charge(table, 9, 0, BURST),
         ];
-        assert_eq!(passed(at_once(&table, deeds)), 1);
-        assert_eq!(kept(&table, 990, [1]), 1);
+        assert_eq!(passed(at_once(&table, deeds)), 3);
+        assert_eq!([1, 9].map(|name| table.ahead(key(name), 0)), [1000, 2000]);
+        assert_eq!(kept(&table, 0, [1, 9]), 2);
         assert_eq!(table.evicted(), 0);
     });
 }
@@ -160,7 +183,7 @@ pub(crate) fn what_is_taken_was_charged() {
 /// The bucket that is closest to full is charged at the moment at which others drive it out.
 pub(crate) fn a_bucket_that_gives_way_is_not_in_two_places() {
     orders_with(2, || {
-        let table = Arc::new(full_table(true, &[DAY / 2]));
+        let table = Arc::new(full_table(true, &[(101, DAY / 2)]));
         let deeds: [fn(&Table) -> bool; 3] = [
             |table| charge(table, 101, 0, Limit::new(2 * DAY, 2)),
             |table| charge(table, 1, 0, Limit::new(2 * DAY, 2)),
@@ -194,21 +217,21 @@ pub(crate) fn a_full_table_turns_new_keys_away_whoever_comes_first() {
 pub(crate) fn a_sweep_forgets_no_charge() {
     const BEFORE: u64 = SWEEP_EVERY - 1000;
     const ONCE: Limit = Limit::new(DAY, 1);
-    orders_with(2, || {
+    fn swept_by<const N: usize>(deeds: [fn(&Table) -> bool; N]) {
         let table = Arc::new(table());
-        table.put(key(1), BEFORE, 500);
-        table.put(key(2), BEFORE, 5000);
-        let deeds: [fn(&Table) -> bool; 3] = [
-            |table| charge(table, 1, SWEEP_EVERY, ONCE),
-            |table| charge(table, 1, SWEEP_EVERY, ONCE),
-            // A clock that is behind, and does not see that it is time to sweep.
-            |table| charge(table, 2, SWEEP_EVERY - 1, Limit::new(2000, 4)),
-        ];
+        for (name, ahead) in [(1, 500), (2, 500), (3, 5000)] {
+            table.put(key(name), BEFORE, ahead);
+        }
         assert_eq!(passed(at_once(&table, deeds)), 2);
-        assert_eq!(table.ahead(key(1), SWEEP_EVERY), DAY);
-        assert_eq!(table.ahead(key(2), SWEEP_EVERY), 6000);
-        assert_eq!(kept(&table, SWEEP_EVERY, [1, 2]), 2);
-    });
+        let aheads = [1, 2, 3].map(|name| table.ahead(key(name), SWEEP_EVERY));
+        assert_eq!(aheads, [DAY, 1999, 4000]);
+        assert_eq!(kept(&table, SWEEP_EVERY, [1, 2, 3]), 3);
+    }
+    let punctual = |table: &Table| charge(table, 1, SWEEP_EVERY, ONCE);
+    // A clock that is behind, and does not see that it is time to sweep.
+    let late = |table: &Table| charge(table, 2, SWEEP_EVERY - 1, Limit::new(2000, 4));
+    every_order(move || swept_by([punctual, late]));
+    orders_with(1, move || swept_by([punctual, punctual, late]));
 }
 
 /// After 150 days a time of before looks as if it lay ahead.

@@ -10,9 +10,9 @@ thread_local! {
     static TRIED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How many orders the model has been run in that was run last on this thread.
+/// How many orders have been tried on this thread since it was asked the last time.
 pub(crate) fn tried() -> u64 {
-    TRIED.get()
+    TRIED.take()
 }
 
 /// Runs the model in every order.
@@ -26,7 +26,6 @@ pub(crate) fn orders_with(interruptions: usize, model: impl Fn() + Send + Sync +
 }
 
 fn check(interruptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
-    TRIED.set(0);
     let mut builder = Builder::new();
     // What one thread does before and after the others costs no orders.
     builder.expect_explicit_explore = true;

@@ -14,6 +14,8 @@ pub(crate) mod leases;
 pub(crate) mod outage;
 #[path = "../../../src/rate_limit/penalty.rs"]
 pub(crate) mod penalty;
+#[path = "../../../src/rate_limit/place.rs"]
+pub(crate) mod place;
 #[path = "../../../src/rate_limit/slot.rs"]
 pub(crate) mod slot;
 #[path = "../../../src/rate_limit/table.rs"]

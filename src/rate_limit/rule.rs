@@ -59,7 +59,8 @@ pub struct Rule {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota: Option<Quota>,
     /// Quotas by tier. Requests nobody has signed in for are of tier `anonymous`. A caller that
-    /// changes tiers keeps its bucket, with what was used up of it in time.
+    /// changes tiers keeps its bucket, with what was used up of it in time; a tenant, an address and whatever
+    /// else may stand for several people has a bucket for each tier among them.
     pub tiers: BTreeMap<String, Quota>,
     /// Which requests stay counted, told by their answers; all by default.
     pub count: Count,

@@ -97,7 +97,7 @@ impl Ruled {
             Against::Ip => None,
             Against::Caller => caller.map(|caller| (format!("caller {}", caller.id), true)),
             Against::Tenant => caller.map(|caller| match caller.tenant {
-                Some(tenant) => (format!("tenant {tenant}"), true),
+                Some(tenant) => (format!("tenant {tenant}"), false),
                 None => (format!("caller {}", caller.id), true),
             }),
             Against::ApiKey => visit.key.map(|key| (format!("key {key}"), true)),

@@ -101,6 +101,17 @@ impl Limit {
         self.ahead_of(self.used(ahead).saturating_sub(self.worth(cost)))
     }
 
+    /// The same for a charge from before, of which no more than `left` has not grown back by itself.
+    pub(crate) const fn give_back(self, ahead: u64, tokens: u32, left: u64) -> u64 {
+        let worth = self.worth(tokens);
+        let worth = if self.base > 0 {
+            worth
+        } else {
+            at_most(worth, left)
+        };
+        self.ahead_of(self.used(ahead).saturating_sub(worth))
+    }
+
     /// How far ahead it lies once so many tokens are charged that nobody can refuse.
     pub(crate) const fn debit(self, ahead: u64, tokens: u32) -> u64 {
         let worth = self.interval.saturating_mul(tokens as u64);

@@ -32,7 +32,7 @@
 
 use std::time::Duration;
 
-use crate::rate_limit::ask::{Answer, Ask, Part, Told};
+use crate::rate_limit::ask::{Answer, Ask, Meter, Part, Told};
 use crate::rate_limit::ban_talk::CHANNEL;
 use crate::rate_limit::script::{self, ANNOUNCE, BAN, SETTLE, Settle, TAKE};
 use crate::store::{Batch, Call, Command, RedisPool, Replies, Script, StoreError};
@@ -207,7 +207,11 @@ impl Shared {
                 *slot = known;
                 let tokens = beyond.saturating_mul(part.cost);
                 if tokens > 0 {
-                    slot.ahead = slot.ahead.saturating_sub(part.worth_of(tokens));
+                    let worth = part.worth_of(tokens);
+                    slot.ahead = slot.ahead.saturating_sub(worth);
+                    if let Meter::Rolling { .. } = part.meter {
+                        slot.window = slot.window.saturating_sub(worth);
+                    }
                     let (window, part) = (known.window, part.clone());
                     surplus.push((Part { window, ..part }, tokens));
                 }
@@ -273,7 +277,9 @@ impl Shared {
             for (&at, known) in share.places.iter().zip(known) {
                 let slot = places.get(at).and_then(|&place| told.get_mut(place));
                 if let Some(slot) = slot {
-                    *slot = known;
+                    // What was charged before grows back when it did.
+                    let window = slot.window;
+                    *slot = Told { window, ..known };
                 }
             }
         }
@@ -395,7 +401,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::rate_limit::ask::Meter;
     use crate::rate_limit::period::Period;
     use crate::rate_limit::test_redis::{Answer as Raw, TestCluster, TestRedis, until};
     use crate::rate_limit::twin::{Opened, open};

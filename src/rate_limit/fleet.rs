@@ -140,12 +140,29 @@ impl Fleet {
         });
     }
 
-    /// Tells everybody that a ban has ended.
-    pub(crate) fn pardon(&self, who: &str) {
+    /// Tells everybody that a ban has ended, which would have lasted for so long as far as is known here.
+    pub(crate) fn pardon(&self, who: &str, lasts: Duration) {
         let (shared, who) = (self.inner.parts.shared.clone(), who.to_owned());
         self.inner.parts.spawner.spawn(async move {
-            let _ = shared.unban(&who).await;
+            // Whoever does not hear of it asks after a while.
+            let _ = shared.unban(&who, lasts).await;
             let _ = shared.say(pardon_message(&who)).await;
+        });
+    }
+
+    /// Asks whether a ban still holds, and calls `lifted` if not. Nobody waits for it.
+    pub(crate) fn doubt(
+        &self,
+        who: Arc<str>,
+        lasts: Duration,
+        lifted: impl FnOnce() + Send + 'static,
+    ) {
+        let shared = self.inner.parts.shared.clone();
+        self.inner.parts.spawner.spawn(async move {
+            // While Redis is away the ban holds.
+            if let Ok(false) = shared.confirm(&who, lasts).await {
+                lifted();
+            }
         });
     }
 

@@ -282,6 +282,10 @@ mod tests {
         assert_eq!(limit.charge(ahead - 10, 1), Verdict::Allow { ahead: 30 });
         assert_eq!(limit.refund(30, 1), 20);
         assert_eq!(limit.refund(3, 1), 0);
+        // Of what was charged 4 ticks are left, and none of it long after.
+        assert_eq!(limit.give_back(20, 1, 4), 16);
+        assert_eq!(limit.give_back(20, 1, 0), 20);
+        assert_eq!(limit.give_back(20, 1, 99), 10);
     }
 
     #[test]
@@ -328,6 +332,7 @@ mod tests {
             "none, not an empty one"
         );
         assert_eq!(limit.debit(ahead, 100), 56, "one more quota of debt");
+        assert_eq!(limit.give_back(ahead, 1, 0), limit.refund(ahead, 1));
     }
 
     #[test]

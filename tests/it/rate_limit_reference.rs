@@ -128,6 +128,8 @@ struct Used {
 pub struct Reference {
     pub rules: Vec<Ruled>,
     buckets: HashMap<Bucket, Used>,
+    /// Which buckets were cut back to what these can have used, and not looked at since.
+    pub cut: Vec<(Bucket, Amount)>,
     /// In microseconds since 2026-01-01T00:00:00Z.
     pub now: i128,
     /// What the rules have told of.
@@ -280,6 +282,7 @@ impl Reference {
         Self {
             rules,
             buckets: HashMap::new(),
+            cut: Vec::new(),
             now: 0,
             events: Vec::new(),
         }
@@ -414,6 +417,7 @@ impl Reference {
             for charge in &enforced {
                 if self.wait(charge) > 0 {
                     self.set(charge, self.used(charge));
+                    self.cut.push((charge.bucket.clone(), charge.amount));
                 }
             }
             self.tell_denied(&charge, false);
@@ -427,6 +431,7 @@ impl Reference {
         for charge in watching {
             if self.wait(&charge) > 0 {
                 self.set(&charge, self.used(&charge));
+                self.cut.push((charge.bucket.clone(), charge.amount));
                 self.tell_denied(&charge, true);
             } else {
                 charged.push(self.take(charge));

@@ -36,7 +36,7 @@ use tower_keep::clock::Clock;
 use tower_keep::event::Events;
 use tower_keep::identity::PeerAddr;
 use tower_keep::rate_limit::{
-    Check, Decision, Quota, RateLimitConfig, RateLimitLayer, RateLimiter, Rule, Scope,
+    Decision, Quota, RateLimitConfig, RateLimitLayer, RateLimiter, Rule, RuleCheck, Scope,
 };
 
 #[global_allocator]
@@ -91,7 +91,7 @@ fn by_address(name: &str, quota: Quota) -> Rule {
 }
 
 /// In memory a decision is there at once.
-fn decided(check: Check) -> Option<Decision> {
+fn decided(check: RuleCheck<'_>) -> Option<Decision> {
     match pin!(check).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(decision) => decision,
         Poll::Pending => None,
@@ -103,14 +103,16 @@ fn decisions(criterion: &mut Criterion) {
     for (name, quota) in [("allow", ENDLESS), ("deny", SPENT)] {
         let limiter = limiter(vec![by_address(RULE, quota)]);
         let mut clients = Clients::new();
-        (0..KEYS).for_each(|_| drop(limiter.check_ip(RULE, clients.next(), 1)));
+        let rule = limiter.rule(RULE).expect("the rule");
+        (0..KEYS).for_each(|_| drop(rule.check_ip(clients.next(), 1)));
         group.bench_function(name, |bench| {
-            bench.iter(|| decided(limiter.check_ip(RULE, clients.next(), 1)));
+            bench.iter(|| decided(rule.check_ip(clients.next(), 1)));
         });
     }
     let callers = limiter(vec![Rule::new(RULE, ENDLESS)]);
+    let callers = callers.rule(RULE).expect("the rule");
     group.bench_function("allow_text", |bench| {
-        bench.iter(|| decided(callers.check_key(RULE, black_box("alice"), 1)));
+        bench.iter(|| decided(callers.check_key(black_box("alice"), 1)));
     });
     let (floor, mut clients) = (Floor::new(), Clients::new());
     group.bench_function("floor", |bench| {

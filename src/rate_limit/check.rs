@@ -30,6 +30,16 @@ impl Check {
         };
         Self { state }
     }
+
+    /// Whether the request may pass, unless Redis is still asked.
+    pub(crate) const fn is_allow(&self) -> Option<bool> {
+        match &self.state {
+            State::Done(Some(decision)) => Some(decision.is_allow()),
+            State::Done(None) => Some(true),
+            #[cfg(feature = "redis")]
+            State::Asking(_) => None,
+        }
+    }
 }
 
 impl Future for Check {

@@ -80,7 +80,10 @@ pub struct RateLimitConfig {
     pub proxy_header: ProxyHeader,
     /// How many bits of an IPv6 address stand for one client: 32 to 128.
     pub ipv6_prefix: u8,
-    /// Whether answers also carry `X-RateLimit-Limit`, `-Remaining` and `-Reset` (seconds).
+    /// Whether `RateLimit-Policy` and `RateLimit` are also in answers to requests that were let through, so that
+    /// clients can slow down before they are refused. Refusals always carry them.
+    pub quota_headers: bool,
+    /// Whether answers that carry these also carry `X-RateLimit-Limit`, `-Remaining` and `-Reset` (seconds).
     pub legacy_headers: bool,
     /// Whether answers to other origins name the limiter's fields in `Access-Control-Expose-Headers`, without
     /// which a page's script cannot read them.
@@ -118,6 +121,7 @@ impl Default for RateLimitConfig {
             trusted_hops: None,
             proxy_header: ProxyHeader::XForwardedFor,
             ipv6_prefix: 64,
+            quota_headers: true,
             legacy_headers: false,
             expose_headers: false,
             preflight: false,

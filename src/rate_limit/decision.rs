@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::rate_limit::charges::Charge;
-use crate::rate_limit::gcra::Limit;
+use crate::rate_limit::gcra::{Limit, Verdict};
 use crate::rate_limit::terms::Terms;
 
 /// Whether a request may pass, and how its caller stands with the rule that is nearest to its end.
@@ -58,6 +58,30 @@ pub struct Standing {
     cost: u32,
 }
 
+/// A request that was counted in one bucket, or did not fit: what a [`Decision`] says, but borrowed, because
+/// threads that count up and down who reads the same terms are in each other's way.
+pub(crate) struct Counted<'r> {
+    pub(crate) terms: &'r Arc<Terms>,
+    pub(crate) limit: Limit,
+    pub(crate) verdict: Verdict,
+    pub(crate) cost: u32,
+}
+
+impl Counted<'_> {
+    pub(crate) fn decision(&self) -> Decision {
+        let standing = Standing {
+            terms: Arc::clone(self.terms),
+            limit: self.limit,
+            ahead: self.verdict.ahead(),
+            cost: self.cost,
+        };
+        match self.verdict {
+            Verdict::Allow { .. } => Decision::Allow(standing),
+            Verdict::Deny { .. } => Decision::Deny(standing),
+        }
+    }
+}
+
 impl Standing {
     pub(crate) fn of(charge: &Charge<'_>, ahead: u64) -> Self {
         Self {
@@ -65,15 +89,6 @@ impl Standing {
             limit: charge.limit,
             ahead,
             cost: charge.cost,
-        }
-    }
-
-    pub(crate) fn new(terms: &Arc<Terms>, limit: Limit, ahead: u64, cost: u32) -> Self {
-        Self {
-            terms: Arc::clone(terms),
-            limit,
-            ahead,
-            cost,
         }
     }
 

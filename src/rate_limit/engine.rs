@@ -12,8 +12,9 @@ use crate::error::{ConfigError, Faults};
 use crate::event::Event;
 use crate::identity::{ProxyHeader, RequestView};
 use crate::rate_limit::charges::{Charge, Charges};
+use crate::rate_limit::compiled::CompiledRule;
 use crate::rate_limit::config::RateLimitConfig;
-use crate::rate_limit::decision::{Decision, Standing};
+use crate::rate_limit::decision::{Counted, Decision};
 use crate::rate_limit::gcra::Verdict;
 use crate::rate_limit::here::{self, Outcome};
 use crate::rate_limit::in_force::InForce;
@@ -30,7 +31,6 @@ use crate::rate_limit::who::{Sender, Somebody, Who};
 /// What all clones of a limiter share, with whatever resolvers.
 pub(crate) struct Engine {
     pub(crate) enabled: bool,
-    pub(crate) plain: bool,
     pub(crate) rules: InForce,
     pub(crate) origin: Origin,
     pub(crate) fixed: Fixed,
@@ -108,14 +108,31 @@ impl Engine {
         }
         let charges = self.charges(&rules, &subject, request, now);
         self.warn(request, &subject);
-        match charges.only() {
-            Some(charge) if self.is_plain(charge) => self.decide_plain(charge, &who, now),
-            _ => self.decide(&charges, &who, now),
+        match charges.only().filter(|charge| self.is_plain(charge.rule)) {
+            Some(only) => Begun::Done(Some(self.count(only, &who, now).decision()), None),
+            None => self.decide(&charges, &who, now),
         }
     }
 
-    /// Decides about a request of `owner` with one rule.
+    /// Counts a request of `owner` with one rule, if that takes no more than a look at its bucket; else `None`,
+    /// and it is not counted.
     #[inline]
+    pub(crate) fn count_one<'r>(
+        &self,
+        known: &'r RuleInForce,
+        owner: Owner<'_>,
+        cost: u32,
+    ) -> Option<Counted<'r>> {
+        if !self.enabled || self.ledger.penalties.is_some() || !self.is_plain(&known.rule) {
+            return None;
+        }
+        let now = self.ledger.now();
+        let charge = self.charge(known, (&owner, None), cost, now);
+        let ipv6_prefix = self.origin.ipv6_prefix;
+        Some(self.count(&charge, &Somebody { owner, ipv6_prefix }, now))
+    }
+
+    /// Decides about a request of `owner` with one rule.
     pub(crate) fn begin_one(&self, known: &RuleInForce, owner: Owner<'_>, cost: u32) -> Begun {
         if !self.enabled {
             return Begun::Done(None, None);
@@ -129,9 +146,6 @@ impl Engine {
         let client = || who.client().map(|client| self.ledger.client(&client));
         if let Some(retry_after) = self.ledger.banned(client, now) {
             return self.shut_out(&who, retry_after, now);
-        }
-        if self.is_plain(&charge) {
-            return self.decide_plain(&charge, &who, now);
         }
         let mut charges = Charges::default();
         charges.push(charge);
@@ -182,40 +196,33 @@ impl Engine {
         here::look(&self.ledger, charges.enforced(), now)
     }
 
-    /// Whether a charge is decided here and now, by itself.
+    /// Whether a rule is decided about here and now, and has nothing to do once the answer is there.
     #[inline]
-    pub(crate) fn is_plain(&self, charge: &Charge<'_>) -> bool {
-        !self.ledger.is_shared() && !charge.rule.shadow && !charge.rule.settles()
+    fn is_plain(&self, rule: &CompiledRule) -> bool {
+        !self.ledger.is_shared() && !rule.shadow && !rule.settles()
     }
 
-    /// Decides about a request with a single plain charge: what [`decide`](Self::decide) would do, without
+    /// Counts a request with a single plain rule, and tells of it: what [`decide`](Self::decide) would do, without
     /// asking one by one about all that there is not.
     #[inline]
-    fn decide_plain(&self, charge: &Charge<'_>, who: &impl Who, now: u64) -> Begun {
-        let verdict = self.count(charge, who, now);
-        let standing = Standing::of(charge, verdict.ahead());
-        let decision = match verdict {
-            Verdict::Allow { .. } => Decision::Allow(standing),
-            Verdict::Deny { .. } => Decision::Deny(standing),
-        };
-        Begun::Done(Some(decision), None)
-    }
-
-    /// Counts a request with a single plain charge, and tells of it.
-    #[inline]
-    pub(crate) fn count(&self, charge: &Charge<'_>, who: &impl Who, now: u64) -> Verdict {
-        let ledger = &*self.ledger;
-        let verdict = (ledger.table).charge(charge.key, now, charge.limit, charge.cost);
+    fn count<'r>(&self, charge: &Charge<'r>, who: &impl Who, now: u64) -> Counted<'r> {
+        let (ledger, limit) = (&*self.ledger, charge.limit);
+        let verdict = ledger.table.charge(charge.key, now, limit, charge.cost);
         match verdict {
             Verdict::Allow { ahead } => {
                 ledger.tell_allowed([charge].into_iter());
-                if charge.limit.is_near(ahead) {
+                if limit.is_near(ahead) {
                     ledger.note(charge, who, false, now);
                 }
             }
             Verdict::Deny { .. } => ledger.tell_denied(charge, who, now),
         }
-        verdict
+        Counted {
+            terms: charge.terms(),
+            limit,
+            verdict,
+            cost: charge.cost,
+        }
     }
 
     fn decide(&self, charges: &Charges<'_>, who: &impl Who, now: u64) -> Begun {

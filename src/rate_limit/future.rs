@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 
 use crate::rate_limit::body::RateLimitBody;
 use crate::rate_limit::decision::{Decision, Standing};
-use crate::rate_limit::headers::{Fields, announce, expose};
+use crate::rate_limit::headers::{Fields, announce, expose, inform};
 use crate::rate_limit::settle::Settlement;
 use crate::rate_limit::writer::RefusalWriter;
 use crate::refusal::Refusal;
@@ -110,7 +110,7 @@ impl Pass {
         let mut response =
             response.map(|body| RateLimitBody::new(AnswerBody::service(body), meter));
         if let Some(standing) = &self.standing {
-            announce(response.headers_mut(), standing, self.fields);
+            inform(response.headers_mut(), standing, self.fields);
         }
         response
     }

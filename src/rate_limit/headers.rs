@@ -32,6 +32,8 @@ const EXPOSED_ALL: HeaderValue = HeaderValue::from_static(
 /// Which fields answers carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fields {
+    /// Also where a request was let through.
+    quota: bool,
     legacy: bool,
     exposed: bool,
 }
@@ -39,9 +41,17 @@ pub(crate) struct Fields {
 impl Fields {
     pub(crate) const fn of(rules: &Rules) -> Self {
         Self {
+            quota: rules.quota_headers,
             legacy: rules.legacy_headers,
             exposed: rules.expose_headers,
         }
+    }
+}
+
+/// Says in the answer to a request that was let through how its caller stands, if that is wanted.
+pub(crate) fn inform(headers: &mut HeaderMap, standing: &Standing, fields: Fields) {
+    if fields.quota {
+        announce(headers, standing, fields);
     }
 }
 
@@ -114,10 +124,12 @@ mod tests {
     use crate::rate_limit::rule::Rule;
 
     const PLAIN: Fields = Fields {
+        quota: true,
         legacy: false,
         exposed: false,
     };
     const LEGACY: Fields = Fields {
+        quota: true,
         legacy: true,
         exposed: false,
     };

@@ -1,7 +1,6 @@
 //! The limiter: what applications hold.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -9,16 +8,16 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::error::{ConfigError, Faults};
 use crate::event::Events;
-use crate::identity::{ApiKeyResolver, CallerResolver, RequestView, masked};
+use crate::identity::{ApiKeyResolver, CallerResolver, RequestView};
 use crate::rate_limit::calendar::Calendar;
 use crate::rate_limit::check::Check;
 use crate::rate_limit::config::RateLimitConfig;
 use crate::rate_limit::decision::Decision;
 use crate::rate_limit::engine::{Begun, Engine, Fixed};
-use crate::rate_limit::handle::RuleHandle;
 use crate::rate_limit::in_force::{InForce, Reading};
 use crate::rate_limit::ledger::Ledger;
-use crate::rate_limit::owner::{Owner, client_text};
+use crate::rate_limit::one::RuleLimiter;
+use crate::rate_limit::owner::client_text;
 use crate::rate_limit::penalty::PenaltyBox;
 use crate::rate_limit::rules::Rules;
 use crate::rate_limit::subject::{Origin, Resolvers};
@@ -72,7 +71,6 @@ impl RateLimiter {
     ) -> Result<Self, ConfigError> {
         let engine = Engine {
             enabled: config.enabled,
-            plain: config.enabled && !ledger.is_shared() && ledger.penalties.is_none(),
             rules: InForce::new(Rules::new(config, ROOM, None)?),
             origin: Origin {
                 // The faults were found when the configuration was checked.
@@ -146,40 +144,10 @@ impl RateLimiter {
         Check::new(self.begin(request))
     }
 
-    /// Decides about a request of `key` that takes `cost` tokens from the rule called `rule`, without HTTP;
-    /// `None` if there is no such rule or the limiter is switched off.
-    ///
-    /// The key is whatever the rule's scope counts by, and shares its bucket with requests: the id of
-    /// a caller, a tenant, an address, a custom name; for the scope `global` it means nothing. The
-    /// quota is the rule's own, not a tier's. A rule that only watches lets everything through.
-    pub fn check_key(&self, rule: &str, key: &str, cost: u32) -> Check {
-        let engine = &self.inner.engine;
-        let rules = engine.rules.load();
-        let begun = rules.find(rule).map(|known| {
-            let scope = &known.rule.scope;
-            let owner = Owner::of_key(scope, key, engine.origin.ipv6_prefix);
-            engine.begin_one(known, owner, cost)
-        });
-        Check::new(begun.unwrap_or(Begun::Done(None, None)))
-    }
-
-    /// As [`check_key`](Self::check_key), for an address; IPv6 by the configured prefix.
-    pub fn check_ip(&self, rule: &str, ip: IpAddr, cost: u32) -> Check {
-        let engine = &self.inner.engine;
-        let owner = Owner::Ip(masked(ip.to_canonical(), engine.origin.ipv6_prefix));
-        let rules = engine.rules.load();
-        let begun = rules
-            .find(rule)
-            .map(|known| engine.begin_one(known, owner, cost));
-        Check::new(begun.unwrap_or(Begun::Done(None, None)))
-    }
-
-    /// The rule called `name`, if there is one.
+    /// The rule called `name`, to count with it what is not a request; `None` if there is no such rule.
     #[must_use]
-    pub fn rule(&self, name: &str) -> Option<RuleHandle> {
-        let engine = &self.inner.engine;
-        let at = engine.rules.load().position(name)?;
-        Some(RuleHandle::new(Arc::clone(engine), at, name))
+    pub fn rule(&self, name: &str) -> Option<RuleLimiter> {
+        RuleLimiter::new(&self.inner.engine, name)
     }
 
     /// How a request would stand with the rules, without counting anything: by what this instance knows, which
@@ -314,7 +282,7 @@ impl fmt::Debug for RateLimiter {
 mod tests {
     use std::borrow::Cow;
     use std::future::Future;
-    use std::net::SocketAddr;
+    use std::net::{IpAddr, SocketAddr};
     use std::pin::pin;
     use std::sync::Mutex;
     use std::task::{Context, Poll, Waker};
@@ -346,7 +314,7 @@ mod tests {
     }
 
     /// What memory has the answer to.
-    fn now(check: Check) -> Option<Decision> {
+    fn now(check: impl Future<Output = Option<Decision>>) -> Option<Decision> {
         let mut context = Context::from_waker(Waker::noop());
         match pin!(check).poll(&mut context) {
             Poll::Ready(decision) => decision,
@@ -608,8 +576,13 @@ mod tests {
             Rule::new("all", at_once(20)).scope(Scope::Global),
         ]);
         let (limiter, _hand, _heard) = limiter(&config);
-        let allows =
-            |rule: &str, key: &str| now(limiter.check_key(rule, key, 1)).unwrap().is_allow();
+        let allows = |rule: &str, key: &str| {
+            let limiter = limiter.rule(rule).unwrap();
+            let check = limiter.check_key(key, 1);
+            let known = check.is_allow().unwrap();
+            assert_eq!(now(check).unwrap().is_allow(), known);
+            known
+        };
         assert_eq!(passes(&limiter, &by(Caller::new("a"))), 3);
         assert!(!allows("callers", "a"));
         assert!(allows("callers", "b"));
@@ -624,7 +597,7 @@ mod tests {
             (0..50).filter(|at| allows("all", &at.to_string())).count(),
             17
         );
-        assert!(now(limiter.check_key("none", "a", 1)).is_none());
+        assert!(limiter.rule("none").is_none());
     }
 
     #[test]
@@ -636,7 +609,7 @@ mod tests {
         };
         let (limiter, _hand, heard) = limiter(&config);
         assert!(now(limiter.check(&RequestView::of(&from("203.0.113.7", "/")))).is_none());
-        assert!(now(limiter.check_key("r", "a", 1)).is_none());
+        assert!(now(limiter.rule("r").unwrap().check_key("a", 1)).is_none());
         assert!(!limiter.is_enabled());
         assert!(limiter.table_bytes() < 1000);
         assert!(heard.0.lock().unwrap().is_empty());

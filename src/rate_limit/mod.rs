@@ -56,7 +56,7 @@
 //! **What a request counts** may be several tokens, known before it goes on or only by its answer
 //! ([`RequestCost`]), or nothing after all ([`Count`]).
 //!
-//! **Without HTTP**, [`RateLimiter::check_key`] counts anything that has a name. [`RateLimiter::peek`] looks and
+//! **Without HTTP**, [`RateLimiter::rule`] counts anything that has a name. [`RateLimiter::peek`] looks and
 //! counts nothing, [`RateLimiter::top`] names those who press hardest, and [`RateLimiter::reconfigure`] replaces
 //! the rules while requests come.
 //!
@@ -95,7 +95,6 @@ mod fleet;
 mod flights;
 mod future;
 mod gcra;
-mod handle;
 mod headers;
 mod here;
 mod in_force;
@@ -108,6 +107,7 @@ mod ledger;
 mod limiter;
 mod lists;
 mod mode;
+mod one;
 #[cfg(feature = "redis")]
 mod outage;
 mod owner;
@@ -153,12 +153,12 @@ pub use cost::{Cost, CustomCost, RequestCost};
 pub use count::{Count, CustomCount, ResponseView};
 pub use decision::{Decision, Standing};
 pub use future::RateLimitFuture;
-pub use handle::{RuleCheck, RuleHandle};
 #[cfg(feature = "redis")]
 pub use join::RateLimitParts;
 pub use layer::RateLimitLayer;
 pub use limiter::RateLimiter;
 pub use mode::Mode;
+pub use one::{RuleCheck, RuleLimiter};
 pub use penalty_config::PenaltyConfig;
 pub use period::Period;
 pub use quota::{Quota, Requests};

@@ -15,6 +15,7 @@ const FORMER_MAX: usize = 4;
 pub(crate) struct Rules {
     pub(crate) all: Box<[RuleInForce]>,
     pub(crate) lists: Lists,
+    pub(crate) quota_headers: bool,
     pub(crate) legacy_headers: bool,
     pub(crate) expose_headers: bool,
     pub(crate) preflight: bool,
@@ -27,8 +28,6 @@ pub(crate) struct RuleInForce {
     /// Tells the buckets under these quotas from those under former ones.
     pub(crate) generation: u64,
     pub(crate) former: Vec<Former>,
-    /// plain.
-    pub(crate) plain: bool,
 }
 
 /// Quotas that a rule had before, some of which may still be used up.
@@ -61,6 +60,7 @@ impl Rules {
             all: all.collect::<Result<_, ConfigError>>()?,
             // The faults were found when the configuration was checked.
             lists: config.lists(room, &mut Faults::new()),
+            quota_headers: config.quota_headers,
             legacy_headers: config.legacy_headers,
             expose_headers: config.expose_headers,
             preflight: config.preflight,
@@ -82,7 +82,6 @@ impl RuleInForce {
         let known = before.and_then(|(rules, now)| Some((rules.find(&rule.name)?, now)));
         let Some((known, now)) = known else {
             return Self {
-                plain: !rule.shadow && !rule.settles() && !rule.has_tiers(),
                 rule,
                 generation: 0,
                 former: Vec::new(),
@@ -103,7 +102,6 @@ impl RuleInForce {
             former.truncate(FORMER_MAX);
         }
         Self {
-            plain: false,
             rule,
             generation: if same {
                 known.generation

@@ -2,13 +2,19 @@
 //!
 //! Kept by the *space-saving* algorithm (Metwally, Agrawal, El Abbadi 2005): whoever is new when the list is
 //! full takes the place of the one counted least, and its count along. A count is therefore at most that
-//! much too high, and nobody who presses often is missing. Counts are halved every minute.
+//! much too high. Counts are halved every minute.
+//!
+//! While the list is full, only one in sixteen of those who are not on it is let on: a flood of clients that
+//! come once each would else pay for a change of the list at every refusal. Who presses often is on it soon.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How many are kept apart.
 const ENTRIES_MAX: usize = 64;
+
+/// Of so many new ones one is let onto a full list. A power of two.
+const LET_ON_EVERY: u32 = 16;
 
 /// How often counts are halved, in ticks.
 const HALVE_EVERY: u64 = 60_000_000;
@@ -36,13 +42,16 @@ pub(crate) struct TopList {
 
 #[derive(Debug, Default)]
 struct List {
+    /// Those of `entries`, in the same order: searched at every refusal, and so next to each other.
+    keys: Vec<u64>,
     entries: Vec<Entry>,
     halved_at: u64,
+    /// How many found the list full.
+    turned_away: u32,
 }
 
 #[derive(Debug)]
 struct Entry {
-    key: u64,
     rule: Arc<str>,
     who: Arc<str>,
     refused: u64,
@@ -70,7 +79,7 @@ impl TopList {
             return;
         };
         list.halve_if_due(now);
-        if list.count(key, refused, now) {
+        if list.count(key, refused, now) || !list.lets_on() {
             return;
         }
         // An application's closure may be asked who it is, and must not be run under the lock.
@@ -86,8 +95,8 @@ impl TopList {
     pub(crate) fn first(&self, count: usize, now: u64) -> Vec<TopEntry> {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         list.halve_if_due(now);
-        list.entries
-            .sort_by_key(|entry| std::cmp::Reverse((entry.refused, entry.near)));
+        let mut order: Vec<&Entry> = list.entries.iter().collect();
+        order.sort_by_key(|entry| std::cmp::Reverse((entry.refused, entry.near)));
         let told = |entry: &Entry| TopEntry {
             rule: Arc::clone(&entry.rule),
             who: Arc::clone(&entry.who),
@@ -95,14 +104,14 @@ impl TopList {
             near: entry.near,
             seen: Duration::from_micros(now.saturating_sub(entry.seen_at)),
         };
-        list.entries.iter().take(count).map(told).collect()
+        order.into_iter().take(count).map(told).collect()
     }
 }
 
 impl List {
     /// Counts for somebody who is on the list. Says whether that was so.
     fn count(&mut self, key: u64, refused: bool, now: u64) -> bool {
-        let Some(entry) = self.entries.iter_mut().find(|entry| entry.key == key) else {
+        let Some(entry) = self.place(key).and_then(|at| self.entries.get_mut(at)) else {
             return false;
         };
         entry.seen_at = now;
@@ -114,13 +123,30 @@ impl List {
         true
     }
 
+    /// Where an entry is. All keys are compared, with no branch at each, because that takes a few dozen
+    /// instructions for the whole list.
+    fn place(&self, key: u64) -> Option<usize> {
+        let at = (self.keys.iter().zip(0_usize..)).fold(usize::MAX, |found, (known, at)| {
+            if *known == key { at } else { found }
+        });
+        (at != usize::MAX).then_some(at)
+    }
+
+    /// Whether somebody new is let on.
+    fn lets_on(&mut self) -> bool {
+        if self.entries.len() < ENTRIES_MAX {
+            return true;
+        }
+        self.turned_away = self.turned_away.wrapping_add(1);
+        self.turned_away.is_multiple_of(LET_ON_EVERY)
+    }
+
     /// Makes room for a new entry, unless it came meanwhile.
     fn enter(&mut self, key: u64, rule: Arc<str>, who: Arc<str>) {
-        if self.entries.iter().any(|entry| entry.key == key) {
+        if self.place(key).is_some() {
             return;
         }
         let mut entry = Entry {
-            key,
             rule,
             who,
             refused: 0,
@@ -128,15 +154,14 @@ impl List {
             seen_at: 0,
         };
         if self.entries.len() < ENTRIES_MAX {
+            self.keys.push(key);
             self.entries.push(entry);
             return;
         }
-        let least = (0..self.entries.len())
-            .min_by_key(|at| self.entries.get(*at).map_or(0, Entry::count))
-            .unwrap_or(0);
-        if let Some(place) = self.entries.get_mut(least) {
+        let all = self.keys.iter_mut().zip(&mut self.entries);
+        if let Some((least, place)) = all.min_by_key(|(_, entry)| entry.count()) {
             entry.near = place.count();
-            *place = entry;
+            (*least, *place) = (key, entry);
         }
     }
 
@@ -151,6 +176,8 @@ impl List {
             entry.refused >>= by;
             entry.near >>= by;
         }
+        let mut stays = self.entries.iter().map(|entry| entry.count() > 0);
+        self.keys.retain(|_| stays.next().unwrap_or(false));
         self.entries.retain(|entry| entry.count() > 0);
     }
 }

@@ -152,6 +152,24 @@ async fn a_limit_of_two_holds_over_four_connections_at_once() {
 }
 
 #[tokio::test]
+async fn by_option_only_refusals_speak_of_the_quota() {
+    let (layer, _hand) = layer(&RateLimitConfig {
+        quota_headers: false,
+        legacy_headers: true,
+        ..config(vec![two_an_hour()])
+    });
+    let server = Server::start(layer).await;
+    let mut client = server.client().await;
+    for status in [200, 200, 429] {
+        let answer = client.ask("/", PEER).await;
+        assert_eq!(answer.status, status);
+        for field in ["ratelimit", "ratelimit-policy", "x-ratelimit-limit"] {
+            assert_eq!(answer.field(field).is_some(), status == 429, "{field}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_answer_tells_the_quota_and_a_refusal_when_to_come_back() {
     let (layer, hand) = layer(&RateLimitConfig {
         legacy_headers: true,

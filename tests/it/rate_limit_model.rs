@@ -523,7 +523,8 @@ impl World {
             Against::Everybody => [("", "everybody"), ("whoever", "everybody")],
             Against::Name => [("device", "name device"), ("", "name ")],
         }[who];
-        let check = self.limiter.check_key(ruled.name, key, cost);
+        let limiter = self.limiter.rule(ruled.name).unwrap();
+        let check = limiter.check_key(key, cost);
         let charge = self.reference.charge_of(rule, whose.to_owned(), cost);
         let (enforced, watching) = match ruled.shadow {
             true => (vec![], vec![charge]),

@@ -530,7 +530,16 @@ async fn a_flood_of_keys_changes_nothing_about_the_memory() {
     assert!(bytes / 50_000 <= 10, "{bytes}");
     for name in 0..1_000_000_u32 {
         let ip = std::net::Ipv4Addr::from_bits(name).into();
-        assert!(stand.limiter.check_ip("r", ip, 1).await.unwrap().is_allow());
+        assert!(
+            stand
+                .limiter
+                .rule("r")
+                .unwrap()
+                .check_ip(ip, 1)
+                .await
+                .unwrap()
+                .is_allow()
+        );
     }
     assert_eq!(stand.limiter.table_bytes(), bytes);
     assert!(stand.limiter.evictions() > 900_000);
@@ -543,7 +552,13 @@ async fn a_flood_of_keys_changes_nothing_about_the_memory() {
     let mut passed = 0;
     for name in 0..200_000_u32 {
         let ip = std::net::Ipv4Addr::from_bits(name).into();
-        let decision = strict.limiter.check_ip("r", ip, 1).await.unwrap();
+        let decision = strict
+            .limiter
+            .rule("r")
+            .unwrap()
+            .check_ip(ip, 1)
+            .await
+            .unwrap();
         passed += u32::from(decision.is_allow());
     }
     // As many as there are slots, and some that share one with another of the same tag.

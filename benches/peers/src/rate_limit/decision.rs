@@ -6,6 +6,9 @@
 //! asked for; our table is half full of them. The keys are addresses, and texts (`text`) where there are
 //! peers that have no others.
 //!
+//! `tower_keep` says yes or no, as governor does; `tower_keep_decision` also how the caller stands, as
+//! governor does where it is asked for its state (`governor_state`).
+//!
 //! `floor` is no limiter: a hash, a look at the clock, and one compare-and-swap in a table that is asked
 //! for nothing else, with neither tags nor room for collisions.
 
@@ -21,7 +24,7 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 use tower_keep::clock::Clock;
 use tower_keep::event::Events;
-use tower_keep::rate_limit::{Check, Quota, RateLimitConfig, RateLimiter, Rule, Scope};
+use tower_keep::rate_limit::{Quota, RateLimitConfig, RateLimiter, Rule, Scope};
 use trypema::local::LocalRateLimiterProvider;
 use trypema::{BucketSize, RateLimit, RateLimiterBuilder, WindowSize};
 
@@ -54,9 +57,15 @@ fn allow(spread: Spread, threads: usize) -> Result<(), Failure> {
     let case = format!("rate_limit/decision_allow_{}_t{threads}", spread.name());
     let informed = governor::RateLimiter::keyed(Rate::endless(spread).governor()?)
         .with_middleware::<governor::middleware::StateInformationMiddleware>();
+    let whole = tower_keep(Rate::endless(spread), spread.keys(), Scope::Ip)?;
+    let whole = whole.rule(RULE).ok_or("no rule")?;
     let floor = Floor::new(spread.keys());
     let addresses = spread.turn();
     let others = [
+        Engine::new("tower_keep_decision", &addresses, |key| {
+            let decision = at_once(whole.check_ip(*key, 1)).flatten();
+            decision.is_some_and(|decision| decision.is_allow())
+        }),
         Engine::new("governor_state", &addresses, |key| {
             informed.check_key(key).is_ok()
         }),
@@ -89,10 +98,11 @@ fn by_address<const N: usize>(
 ) -> Result<(), Failure> {
     let addresses = spread.turn();
     let ours = tower_keep(rate, spread.keys(), Scope::Ip)?;
+    let ours = ours.rule(RULE).ok_or("no rule")?;
     let plain = governor::RateLimiter::keyed(rate.governor()?);
     let mut engines = vec![
         Engine::new("tower_keep", &addresses, |key| {
-            allowed(ours.check_ip(RULE, *key, 1))
+            ours.check_ip(*key, 1).is_allow() == Some(true)
         }),
         Engine::new("governor", &addresses, |key| plain.check_key(key).is_ok()),
     ];
@@ -108,13 +118,14 @@ fn by_text(spread: Spread) -> Result<(), Failure> {
     let texts = spread.turn().into_iter().map(|key| key.to_string());
     let texts: Vec<String> = texts.collect();
     let ours = tower_keep(rate, spread.keys(), Scope::Caller)?;
+    let ours = ours.rule(RULE).ok_or("no rule")?;
     let plain = governor::RateLimiter::keyed(rate.governor()?);
     let memory = throttle_kit::InMemoryBackend::new();
     let throttle = throttle_kit::RateLimiter::new(rate.throttle(), memory);
     let (trypema, endless) = (trypema()?, RateLimit::max());
     let engines = [
         Engine::new("tower_keep", &texts, |key| {
-            allowed(ours.check_key(RULE, key, 1))
+            ours.check_key(key, 1).is_allow() == Some(true)
         }),
         Engine::new("governor", &texts, |key| plain.check_key(key).is_ok()),
         Engine::new("throttle_kit", &texts, |key| {
@@ -215,12 +226,6 @@ pub(crate) fn tower_keep(rate: Rate, keys: usize, scope: Scope) -> Result<RateLi
 pub(crate) const fn half_full(keys: usize) -> usize {
     let asked = keys * 8 / 5;
     if asked < 1000 { 1000 } else { asked }
-}
-
-#[inline]
-fn allowed(check: Check) -> bool {
-    let decision = at_once(check).flatten();
-    decision.is_some_and(|decision| decision.is_allow())
 }
 
 fn trypema() -> Result<std::sync::Arc<LocalRateLimiterProvider>, Failure> {

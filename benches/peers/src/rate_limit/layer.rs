@@ -3,7 +3,7 @@
 //! Every request carries four fields and its peer's address, and the baseline builds them and an empty
 //! answer. What the layers add to that is compared. The quotas are those of `decision`.
 //!
-//! `tower_keep_quiet` says nothing about the quota in its answers. The peers with words of their own
+//! `tower_keep_quiet` says nothing about the quota in answers to those it lets through, as tower_governor does. The peers with words of their own
 //! (`tower_governor_fields` three fields, axum-governor five, throttle-kit three) are beside `tower_keep`,
 //! which has the two of the IETF draft.
 
@@ -52,7 +52,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Failure> {
 fn allow(bench: &Bench, name: &'static str, spread: Spread) -> Result<(), Failure> {
     let rate = Rate::endless(spread);
     let traffic = Traffic::from_clients(spread.peers())?;
-    let ours = |watching| tower_keep(rate, spread.keys(), watching);
+    let ours = |fields| tower_keep(rate, spread.keys(), fields);
     let throttle = throttle_kit::Quota::from_parts(rate.interval(), rate.burst());
     let throttle =
         throttle_kit::RateLimitLayer::new(throttle, throttle_kit::InMemoryBackend::new());
@@ -62,13 +62,13 @@ fn allow(bench: &Bench, name: &'static str, spread: Spread) -> Result<(), Failur
             "tower_keep",
             Role::Ours,
             &traffic,
-            ours(false)?.layer(nothing()),
+            ours(true)?.layer(nothing()),
         ),
         bench.contender(
             "tower_keep_quiet",
             Role::Context,
             &traffic,
-            ours(true)?.layer(nothing()),
+            ours(false)?.layer(nothing()),
         ),
         bench.contender("tower_governor", Role::Peer, &traffic, plain(rate)?),
         bench.contender(
@@ -102,7 +102,7 @@ fn allow(bench: &Bench, name: &'static str, spread: Spread) -> Result<(), Failur
 fn deny(bench: &Bench, name: &'static str, spread: Spread) -> Result<(), Failure> {
     let rate = Rate::SPENT;
     let traffic = Traffic::from_clients(spread.peers())?;
-    let ours = tower_keep(rate, spread.keys(), false)?.layer(nothing());
+    let ours = tower_keep(rate, spread.keys(), true)?.layer(nothing());
     let contenders = vec![
         bench.contender("no_layer", Role::Baseline, &traffic, nothing()),
         bench.contender("tower_keep", Role::Ours, &traffic, ours),
@@ -156,15 +156,14 @@ fn nothing() -> impl Service<
     service_fn(|_: Request<Body>| ready(Ok(Response::new(Body::empty()))))
 }
 
-/// Ours, by address; one that watches only says nothing.
-fn tower_keep(rate: Rate, keys: usize, watching: bool) -> Result<RateLimitLayer, Failure> {
-    let rule = Rule::new("default", rate.ours())
-        .scope(Scope::Ip)
-        .shadow(watching);
+/// Ours, by address.
+fn tower_keep(rate: Rate, keys: usize, fields: bool) -> Result<RateLimitLayer, Failure> {
+    let rule = Rule::new("default", rate.ours()).scope(Scope::Ip);
     let config = RateLimitConfig {
         default_rule: false,
         rules: vec![rule],
         keys_max: half_full(keys),
+        quota_headers: fields,
         ..RateLimitConfig::default()
     };
     let limiter = RateLimiter::new(&config, &[], Clock::system(), Events::none())?;

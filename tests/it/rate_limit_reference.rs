@@ -461,7 +461,7 @@ impl Reference {
     }
 
     pub fn give_back(&mut self, charge: &Charge, tokens: u32) {
-        if self.is_open(charge) {
+        if self.is_open(charge) && tokens > 0 {
             // No more than has not grown back by itself.
             let lasts = match charge.bucket.end {
                 Some(_) => i128::MAX,
@@ -473,7 +473,7 @@ impl Reference {
     }
 
     pub fn debit(&mut self, charge: &Charge, tokens: u32) {
-        if self.is_open(charge) {
+        if self.is_open(charge) && tokens > 0 {
             let used = self.used(charge) + charge.amount.token() * i128::from(tokens);
             self.set(charge, used.min(charge.amount.most()));
         }

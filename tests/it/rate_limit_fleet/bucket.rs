@@ -122,7 +122,10 @@ async fn a_bucket_grows_back_while_it_is_asked_for() {
     }
     let could = (began.elapsed().as_micros() / 500).min(passed);
     let grown = passed - used(&mut server.raw(), "caller:alice", "r", 20_000).min(passed);
-    assert!(grown * 10 >= could * 9, "{grown} of {could}, {passed} passed");
+    assert!(
+        grown * 10 >= could * 9,
+        "{grown} of {could}, {passed} passed"
+    );
 }
 
 /// A number that looks like any other, always the same.

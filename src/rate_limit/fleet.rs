@@ -16,8 +16,7 @@ use crate::event::{Event, Events};
 use crate::rate_limit::ask::{Answer, Ask, Part};
 use crate::rate_limit::ban_talk::{ban_message, pardon_message};
 use crate::rate_limit::flights::{Boarding, Flights, Row};
-use crate::rate_limit::gcra::Limit;
-use crate::rate_limit::leases::{Landed, Leases, Taken};
+use crate::rate_limit::leases::{Landed, Leases, Taken, fair};
 use crate::rate_limit::outage::Outage;
 use crate::rate_limit::question::{Landing, Route, Spot, Stop};
 use crate::rate_limit::shared::Shared;
@@ -199,32 +198,6 @@ impl Fleet {
 
 /// Keys that hold leases at a time.
 const LEASES_MAX: usize = 8192;
-
-/// As many instances are reckoned with at least, since one that has just come is heard of some seconds later.
-const INSTANCES_MIN: u32 = 4;
-
-/// Into so many parts all instances together divide what may be lost to those that stop asking while they hold
-/// tokens: each holds a lease and a half at most, which makes a twentieth.
-const PARTS: u64 = 30;
-
-/// What grows back in this time counts along with what the bucket holds, in ticks: what is lost of a quota that
-/// is back in a moment is lost for a moment.
-const SOON: u64 = 10_000_000;
-
-/// The most tokens that one of so many instances may take of a bucket at a time, if so many remain.
-fn fair(limit: Limit, remaining: u32, instances: u32) -> u32 {
-    let instances = instances.max(INSTANCES_MIN);
-    let soon = match limit.ends_in() {
-        0 => SOON,
-        // Of a window of the calendar nothing grows back.
-        _ => 0,
-    };
-    let all = limit.fill().saturating_add(soon) / limit.interval();
-    let part = all / (PARTS * u64::from(instances));
-    let part = u32::try_from(part).unwrap_or(u32::MAX);
-    // Less and less towards the end, down to one.
-    part.max(1).min(remaining / (2 * instances))
-}
 
 /// A question under way.
 struct Asked {

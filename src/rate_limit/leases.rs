@@ -12,6 +12,7 @@ use std::collections::hash_map::Entry;
 
 use foldhash::fast::RandomState;
 
+use crate::rate_limit::gcra::Limit;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Locks; enough that threads hardly ever meet at one.
@@ -25,6 +26,32 @@ const SHORTEST: u64 = 10_000;
 
 /// The most tokens that are held for a key.
 const TOKENS_MAX: u64 = 100_000;
+
+/// As many instances are reckoned with at least, since one that has just come is heard of some seconds later.
+const INSTANCES_MIN: u32 = 4;
+
+/// Into so many parts all instances together divide what may be lost to those that stop asking while they hold
+/// tokens: each holds a lease and a half at most, which makes a twentieth.
+const PARTS: u64 = 30;
+
+/// What grows back in this time counts along with what the bucket holds, in ticks: what is lost of a quota that
+/// is back in a moment is lost for a moment.
+const SOON: u64 = 10_000_000;
+
+/// The most tokens that one of so many instances may take of a bucket at a time, if so many remain.
+pub(crate) fn fair(limit: Limit, remaining: u32, instances: u32) -> u32 {
+    let instances = instances.max(INSTANCES_MIN);
+    let soon = match limit.ends_in() {
+        0 => SOON,
+        // Of a window of the calendar nothing grows back.
+        _ => 0,
+    };
+    let all = limit.fill().saturating_add(soon) / limit.interval();
+    let part = all / (PARTS * u64::from(instances));
+    let part = u32::try_from(part).unwrap_or(u32::MAX);
+    // Less and less towards the end, down to one.
+    part.max(1).min(remaining / (2 * instances))
+}
 
 /// The leases of one instance, by bucket.
 #[derive(Debug)]

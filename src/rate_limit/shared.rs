@@ -33,8 +33,9 @@
 use std::time::Duration;
 
 use crate::rate_limit::ask::{Answer, Ask, Meter, Part, Told};
+use crate::rate_limit::ban_script::{BAN, CONFIRM, PARDON};
 use crate::rate_limit::ban_talk::CHANNEL;
-use crate::rate_limit::script::{self, ANNOUNCE, BAN, CONFIRM, PARDON, SETTLE, Settle, TAKE};
+use crate::rate_limit::script::{self, ANNOUNCE, SETTLE, Settle, TAKE};
 use crate::store::{Batch, Call, Command, RedisPool, Replies, Script, StoreError};
 use crate::task::Spawner;
 
@@ -47,7 +48,7 @@ const LASTS_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// The limiter's way to Redis. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
-    pool: RedisPool,
+    pub(crate) pool: RedisPool,
     spawner: Spawner,
 }
 
@@ -106,41 +107,6 @@ impl Shared {
     /// Those of the store.
     pub(crate) async fn debit(&self, parts: &[Part], tokens: &[u32]) -> Result<(), StoreError> {
         self.settle(Settle::Debit, parts, tokens).await
-    }
-
-    /// Bans an owner for so long; never shortens a ban.
-    ///
-    /// # Errors
-    ///
-    /// Those of the store.
-    pub(crate) async fn ban(&self, owner: &str, lasts: Duration) -> Result<(), StoreError> {
-        let call = Call::new(&BAN).key(script::ban_key(&self.pool, owner));
-        self.pool.call(&call.arg(millis(lasts))).await
-    }
-
-    /// Ends a ban, which is known to last for so long at least. Until then Redis remembers that it was lifted.
-    ///
-    /// # Errors
-    ///
-    /// Those of the store.
-    pub(crate) async fn unban(&self, owner: &str, lasts: Duration) -> Result<(), StoreError> {
-        let call = Call::new(&PARDON).key(script::ban_key(&self.pool, owner));
-        let lasts = match lasts {
-            Duration::ZERO => 0,
-            lasts => millis(lasts),
-        };
-        self.pool.call(&call.arg(lasts)).await
-    }
-
-    /// Whether a ban still holds that is known to last for so long. Where Redis has lost it, it is spoken anew.
-    ///
-    /// # Errors
-    ///
-    /// Those of the store.
-    pub(crate) async fn confirm(&self, owner: &str, lasts: Duration) -> Result<bool, StoreError> {
-        let call = Call::new(&CONFIRM).key(script::ban_key(&self.pool, owner));
-        let holds: u64 = self.pool.call(&call.arg(millis(lasts))).await?;
-        Ok(holds == 1)
     }
 
     /// Says something to all instances about bans.
@@ -364,7 +330,8 @@ fn without_lease(parts: &[Part]) -> Vec<Part> {
     parts.iter().map(bare).collect()
 }
 
-fn millis(time: Duration) -> u64 {
+/// In milliseconds, of which there is at least one.
+pub(crate) fn millis(time: Duration) -> u64 {
     let millis = time.min(LASTS_MAX).as_millis();
     u64::try_from(millis).unwrap_or(u64::MAX).max(1)
 }

@@ -299,8 +299,9 @@ mod tests {
     use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
     use super::*;
+    use crate::rate_limit::ban_script::BAN;
     use crate::rate_limit::period::Period;
-    use crate::rate_limit::script::{self, BAN, SETTLE, TAKE, ban_key, bucket_key};
+    use crate::rate_limit::script::{self, SETTLE, TAKE, ban_key, bucket_key};
     use crate::rate_limit::shared::read;
     use crate::rate_limit::slot::FILL_MAX;
     use crate::rate_limit::test_redis::TestRedis;

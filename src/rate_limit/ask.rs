@@ -34,6 +34,9 @@ pub(crate) struct Part {
     pub(crate) debt: u64,
     /// The end of the calendar window that hint, debt and tokens to give back are of, in seconds since
     /// 1970; once another window runs they mean nothing. 0 stands for the window that runs.
+    ///
+    /// Of a bucket that grows back, when the tokens to give back will have done so by themselves, in µs since
+    /// 1970 by the server's clock; of them nothing is given back then. 0 stands for never.
     pub(crate) window: u64,
 }
 
@@ -54,7 +57,8 @@ pub(crate) struct Told {
     /// Tokens taken in advance. As many of them may be used as are left, but never more than there are
     /// intervals left of `ahead`, counted from before the question was asked; all lapse with the window.
     pub(crate) leased: u32,
-    /// When the calendar's window ends, in seconds since 1970; 0 for a bucket that grows back.
+    /// When the calendar's window ends, in seconds since 1970; for a bucket that grows back, when it will have
+    /// done so but for the tokens taken in advance, in µs.
     pub(crate) window: u64,
 }
 

@@ -15,18 +15,25 @@ pub(crate) struct BanSink {
 
 impl PushSink for BanSink {
     fn push(&self, push: Push<'_>) {
-        let Push::Message { payload, .. } = push else {
-            return;
-        };
         let Some(ledger) = self.ledger.upgrade() else {
             return;
         };
         let Some(penalties) = &ledger.penalties else {
             return;
         };
+        let payload = match push {
+            Push::Message { payload, .. } => payload,
+            // What was said until now was missed. There is no list of bans to go through: whoever is banned
+            // and comes is asked about.
+            Push::Subscribed { .. } => return penalties.miss(),
+            _ => return,
+        };
         match understand(payload) {
             Some(Said::Ban { who, lasts }) => {
-                penalties.ban(ledger.client(who), lasts, ledger.now());
+                let (client, now) = (ledger.client(who), ledger.now());
+                penalties.ban(client, lasts, now);
+                // It was told just now.
+                penalties.is_doubtful(client, now);
             }
             Some(Said::Pardon { who }) => {
                 penalties.pardon(ledger.client(who), ledger.now());

@@ -8,7 +8,7 @@ use crate::rate_limit::charges::Charge;
 use crate::rate_limit::compiled::{CompiledRule, Plan};
 use crate::rate_limit::ledger::Ledger;
 use crate::rate_limit::mode::Mode;
-use crate::rate_limit::question::Stop;
+use crate::rate_limit::question::{Spot, Stop};
 use crate::rate_limit::settle::Item;
 use crate::rate_limit::who::Who;
 
@@ -52,6 +52,7 @@ impl Bought {
                 key: charge.key,
                 limit: charge.limit,
                 leased: charge.rule.mode == Mode::Leased,
+                held: None,
                 gives_back: charge.rule.gives_back(),
                 part,
             },
@@ -70,15 +71,33 @@ impl Bought {
         }
     }
 
+    /// The same charge, whose tokens were taken from a lease that ends then.
+    pub(crate) fn held(mut self, end: u64) -> Self {
+        self.stop.held = Some(end);
+        self
+    }
+
+    /// What waits for the answer of a request whose tokens were taken from a lease.
     pub(crate) fn item(&self, now: u64) -> Item {
-        let (rule, limit) = (Arc::clone(&self.rule), self.stop.limit);
         Item {
-            rule,
+            rule: Arc::clone(&self.rule),
             key: self.stop.key,
-            limit,
+            limit: self.stop.limit,
             at: now,
+            until: self.stop.held.unwrap_or(now),
             cost: self.stop.part.cost,
             stop: Some(self.stop.clone()),
         }
+    }
+
+    /// What waits for the answer of a request that Redis has charged, and so many others after it.
+    pub(crate) fn item_of(&self, now: u64, spot: &Spot, behind: u32) -> Item {
+        let mut item = self.item(now);
+        if let (Meter::Rolling { .. }, Some(stop)) = (self.stop.part.meter, &mut item.stop) {
+            let others = stop.part.worth().saturating_mul(u64::from(behind));
+            item.until = spot.until.saturating_sub(others);
+            stop.part.window = spot.window.saturating_sub(others);
+        }
+        item
     }
 }

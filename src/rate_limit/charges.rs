@@ -33,7 +33,7 @@ impl<'a> Charge<'a> {
 }
 
 /// As many charges as a request usually meets.
-const FEW: usize = 4;
+pub(crate) const FEW: usize = 4;
 
 /// The charges of one request. Allocates only if there are more than four.
 #[derive(Debug, Default)]
@@ -58,6 +58,11 @@ impl<'a> Charges<'a> {
             (1, [only, ..]) => only.as_ref(),
             _ => None,
         }
+    }
+
+    #[cfg(feature = "redis")]
+    pub(crate) const fn count(&self) -> usize {
+        self.count
     }
 
     #[cfg(feature = "redis")]
@@ -87,15 +92,20 @@ impl<'a> Charges<'a> {
 /// refusing do not weigh on the others even for a moment. Where another thread takes the last of
 /// one in between, what was charged is given back; requests that come at that very moment may find
 /// a little less than there is, never more.
-pub(crate) fn take_all<'c, 'a: 'c>(
+///
+/// `charged` hears of each charge, and how far ahead it has moved its bucket's time; also of those that
+/// are given back when another is refused.
+pub(crate) fn take_each<'c, 'a: 'c>(
     table: &Table,
     now: u64,
     charges: impl Iterator<Item = &'c Charge<'a>> + Clone,
+    mut charged: impl FnMut(&'c Charge<'a>, u64),
 ) -> Option<(&'c Charge<'a>, Verdict)> {
     let mut ahead = charges.clone();
     let only = ahead.next()?;
     if ahead.next().is_none() {
         let verdict = table.charge(only.key, now, only.limit, only.cost);
+        charged(only, verdict.ahead());
         return Some((only, verdict));
     }
     let denied = charges
@@ -121,12 +131,23 @@ pub(crate) fn take_all<'c, 'a: 'c>(
             }
             return Some((charge, verdict));
         }
+        charged(charge, verdict.ahead());
         spoken = nearest(spoken.into_iter().chain([(charge, verdict.ahead())]));
     }
     spoken.map(|(charge, ahead)| (charge, Verdict::Allow { ahead }))
 }
 
-/// The charge of whose burst the greatest part is used up; the first of several.
+/// The same where nobody wants to hear of each.
+#[cfg(any(feature = "redis", test))]
+pub(crate) fn take_all<'c, 'a: 'c>(
+    table: &Table,
+    now: u64,
+    charges: impl Iterator<Item = &'c Charge<'a>> + Clone,
+) -> Option<(&'c Charge<'a>, Verdict)> {
+    take_each(table, now, charges, |_, _| {})
+}
+
+/// The charge of whose burst the smallest part remains; the first of several.
 pub(crate) fn nearest<'c, 'a: 'c>(
     charges: impl Iterator<Item = (&'c Charge<'a>, u64)>,
 ) -> Option<(&'c Charge<'a>, u64)> {
@@ -136,11 +157,14 @@ pub(crate) fn nearest<'c, 'a: 'c>(
     })
 }
 
-/// Whether a greater part of `left`'s burst is used up than of `right`'s, so far ahead as they lie.
+/// Whether a smaller part of `left`'s burst remains than of `right`'s, so far ahead as they lie.
+///
+/// By whole tokens, as clients are told. By ticks, of two rules of which the same part is used up now this
+/// one would speak and now the other, as it happened to grow back a moment longer.
 pub(crate) fn is_nearer(left: (Limit, u64), right: (Limit, u64)) -> bool {
-    let used = |(limit, ahead): (Limit, u64)| u128::from(limit.used(ahead));
-    let fill = |(limit, _): (Limit, u64)| u128::from(limit.fill());
-    used(left) * fill(right) > used(right) * fill(left)
+    let remaining = |(limit, ahead): (Limit, u64)| u64::from(limit.remaining(ahead));
+    let all = |(limit, _): (Limit, u64)| u64::from(limit.remaining(0));
+    remaining(left) * all(right) < remaining(right) * all(left)
 }
 
 #[cfg(test)]

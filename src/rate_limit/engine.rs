@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use http::{Method, header};
 
@@ -99,8 +100,7 @@ impl Engine {
         }
         let client = || who.hash(self.ledger.table.hasher());
         if let Some(retry_after) = self.ledger.banned(client, now) {
-            self.ledger.tell_shut_out("banned");
-            return Begun::Done(Some(Decision::Banned { retry_after }), None);
+            return self.shut_out(&who, retry_after, now);
         }
         // Only from rules: who is not let in is not let in by looking like a browser.
         if !rules.preflight && is_preflight(request) {
@@ -179,12 +179,22 @@ impl Engine {
         };
         let client = || who.client().map(|client| self.ledger.client(&client));
         if let Some(retry_after) = self.ledger.banned(client, now) {
-            self.ledger.tell_shut_out("banned");
-            return Begun::Done(Some(Decision::Banned { retry_after }), None);
+            return self.shut_out(&who, retry_after, now);
         }
         let mut charges = Charges::default();
         charges.push(charge);
         self.decide(&charges, &who, now)
+    }
+
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(unused_variables, reason = "nobody else could have lifted the ban")
+    )]
+    fn shut_out(&self, who: &impl Who, retry_after: Duration, now: u64) -> Begun {
+        self.ledger.tell_shut_out("banned");
+        #[cfg(feature = "redis")]
+        self.ledger.doubt(who, retry_after, now);
+        Begun::Done(Some(Decision::Banned { retry_after }), None)
     }
 
     /// Notes which settings would have to be others than those that the limiter was built with.

@@ -16,9 +16,9 @@ use crate::event::{Event, Events};
 use crate::rate_limit::ask::{Answer, Ask, Part};
 use crate::rate_limit::ban_talk::{ban_message, pardon_message};
 use crate::rate_limit::flights::{Boarding, Flights, Row};
-use crate::rate_limit::leases::{Landed, Leases, Taken};
+use crate::rate_limit::leases::{Landed, Leases, Taken, fair};
 use crate::rate_limit::outage::Outage;
-use crate::rate_limit::question::{Landing, Route, Stop};
+use crate::rate_limit::question::{Landing, Route, Spot, Stop};
 use crate::rate_limit::shared::Shared;
 use crate::rate_limit::table::Table;
 use crate::rate_limit::ticks::ticks;
@@ -62,16 +62,18 @@ impl Fleet {
         }
     }
 
-    /// Takes tokens that are held for the bucket, and sees to it that there will be more.
+    /// Takes tokens that are held for the bucket, and sees to it that there will be more. Returns how many are
+    /// left, and the end of the lease that they were taken from.
     pub(crate) fn take_held(
         &self,
         key: u64,
         now: u64,
         cost: u32,
         stop: impl FnOnce() -> Stop,
-    ) -> Option<u32> {
-        match self.inner.leases.take(key, now, cost) {
-            Taken::Held { left } => Some(left),
+    ) -> Option<(u32, u64)> {
+        let (taken, end) = self.inner.leases.take(key, now, cost);
+        match taken {
+            Taken::Held { left } => Some((left, end)),
             Taken::Low { left } => {
                 let route = Route {
                     stops: vec![stop()],
@@ -79,28 +81,28 @@ impl Fleet {
                     client: None,
                 };
                 self.refill(route);
-                Some(left)
+                Some((left, end))
             }
             Taken::Missing => None,
         }
     }
 
-    /// Takes tokens that are held for the bucket, without asking for more.
-    pub(crate) fn take_last(&self, key: u64, now: u64, cost: u32) -> bool {
-        match self.inner.leases.take(key, now, cost) {
-            Taken::Held { .. } => true,
+    /// Takes tokens that are held for the bucket, without asking for more. Returns the end of their lease.
+    pub(crate) fn take_last(&self, key: u64, now: u64, cost: u32) -> Option<u64> {
+        let (taken, end) = self.inner.leases.take(key, now, cost);
+        match taken {
+            Taken::Held { .. } => Some(end),
             Taken::Low { .. } => {
                 self.inner.leases.fail(key);
-                true
+                Some(end)
             }
-            Taken::Missing => false,
+            Taken::Missing => None,
         }
     }
 
-    /// Puts tokens back that [`take_held`](Self::take_held) has taken.
-    pub(crate) fn put_back(&self, key: u64, cost: u32) {
-        // All of it was taken here; what has lapsed meanwhile is nobody's.
-        let _ = self.inner.leases.put_back(key, cost);
+    /// Puts tokens back that [`take_held`](Self::take_held) has taken of a lease that ends then.
+    pub(crate) fn put_back(&self, key: u64, cost: u32, end: u64) {
+        self.inner.leases.put_back(key, cost, end);
     }
 
     /// Asks Redis about one request. The answer's channel ends without one where Redis cannot be asked.
@@ -117,13 +119,8 @@ impl Fleet {
 
     /// Gives tokens back that the answer has shown not to count.
     pub(crate) fn give_back(&self, stop: Stop, tokens: u32) {
-        // Of a lease, or charged for this request alone because there was none.
-        let tokens = match stop.leased {
-            true => self.inner.leases.put_back(stop.key, tokens),
-            false => tokens,
-        };
-        if tokens == 0 {
-            return;
+        if let Some(end) = stop.held {
+            return self.put_back(stop.key, tokens, end);
         }
         // Where Redis does not hear of it somebody goes without, and nobody gets too much.
         let shared = self.inner.parts.shared.clone();
@@ -142,12 +139,29 @@ impl Fleet {
         });
     }
 
-    /// Tells everybody that a ban has ended.
-    pub(crate) fn pardon(&self, who: &str) {
+    /// Tells everybody that a ban has ended, which would have lasted for so long as far as is known here.
+    pub(crate) fn pardon(&self, who: &str, lasts: Duration) {
         let (shared, who) = (self.inner.parts.shared.clone(), who.to_owned());
         self.inner.parts.spawner.spawn(async move {
-            let _ = shared.unban(&who).await;
+            // Whoever does not hear of it asks after a while.
+            let _ = shared.unban(&who, lasts).await;
             let _ = shared.say(pardon_message(&who)).await;
+        });
+    }
+
+    /// Asks whether a ban still holds, and calls `lifted` if not. Nobody waits for it.
+    pub(crate) fn doubt(
+        &self,
+        who: Arc<str>,
+        lasts: Duration,
+        lifted: impl FnOnce() + Send + 'static,
+    ) {
+        let shared = self.inner.parts.shared.clone();
+        self.inner.parts.spawner.spawn(async move {
+            // While Redis is away the ban holds.
+            if let Ok(false) = shared.confirm(&who, lasts).await {
+                lifted();
+            }
         });
     }
 
@@ -254,8 +268,7 @@ impl Inner {
             let want = stop.leased.then(wants).flatten();
             if let Some(want) = want {
                 let remaining = limit.remaining(self.parts.table.ahead(stop.key, now));
-                let fair = remaining / (2 * self.parts.outage.instances());
-                part.lease = want.min(fair);
+                part.lease = want.min(fair(limit, remaining, self.parts.outage.instances()));
             }
             aside.push(Aside {
                 own: memory.own,
@@ -282,18 +295,26 @@ impl Inner {
     ) {
         let now = ticks(&self.parts.clock);
         let stops = route.stops.iter().zip(&asked.ask.parts).zip(&asked.aside);
-        let ahead = stops
+        let spots = stops
             .zip(&answer.told)
             .map(|(((stop, part), aside), told)| {
                 let mut limit = stop.limit.after(now.saturating_sub(route.at));
                 // Around midnight the server's window may be another one than ours.
-                let same = told.window == part.window;
+                let grows_back = limit.ends_in() == 0;
+                let same = grows_back || told.window == part.window;
                 if !same {
                     limit = limit.ending(self.until(told.window));
                 }
                 let ahead = limit.ahead_of(told.ahead);
                 if same {
-                    self.parts.table.put(stop.key, now, ahead);
+                    // From before it was asked, so that what is known here is never more than Redis knows. Or
+                    // each question would carry the time of the one before as used, and nothing would
+                    // grow back while questions follow each other.
+                    let known = match grows_back {
+                        true => ahead.saturating_sub(now.saturating_sub(asked.at)),
+                        false => ahead,
+                    };
+                    self.parts.table.put(stop.key, now, known);
                 }
                 if aside.leases {
                     let landed = Landed {
@@ -306,16 +327,23 @@ impl Inner {
                 } else if stop.leased {
                     self.leases.pace(stop.key, now);
                 }
-                ahead
+                let leased = limit.interval().saturating_mul(u64::from(told.leased));
+                Spot {
+                    ahead,
+                    until: asked.at.saturating_add(ahead).saturating_sub(leased),
+                    window: told.window,
+                }
             });
-        let ahead: Arc<[u64]> = ahead.collect();
+        let spots: Arc<[Spot]> = spots.collect();
         if answer.told.is_empty() {
             self.lease_none(route, asked);
         }
         for (place, seat) in seats.into_iter().enumerate() {
+            let place = u32::try_from(place).unwrap_or(u32::MAX);
             let landing = Landing {
-                granted: (place as u64) < u64::from(answer.granted),
-                ahead: Arc::clone(&ahead),
+                granted: place < answer.granted,
+                behind: answer.granted.saturating_sub(place).saturating_sub(1),
+                spots: Arc::clone(&spots),
                 at: now,
                 banned: answer.banned,
             };

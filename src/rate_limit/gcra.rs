@@ -101,6 +101,17 @@ impl Limit {
         self.ahead_of(self.used(ahead).saturating_sub(self.worth(cost)))
     }
 
+    /// The same for a charge from before, of which no more than `left` has not grown back by itself.
+    pub(crate) const fn give_back(self, ahead: u64, tokens: u32, left: u64) -> u64 {
+        let worth = self.worth(tokens);
+        let worth = if self.base > 0 {
+            worth
+        } else {
+            at_most(worth, left)
+        };
+        self.ahead_of(self.used(ahead).saturating_sub(worth))
+    }
+
     /// How far ahead it lies once so many tokens are charged that nobody can refuse.
     pub(crate) const fn debit(self, ahead: u64, tokens: u32) -> u64 {
         let worth = self.interval.saturating_mul(tokens as u64);
@@ -271,6 +282,10 @@ mod tests {
         assert_eq!(limit.charge(ahead - 10, 1), Verdict::Allow { ahead: 30 });
         assert_eq!(limit.refund(30, 1), 20);
         assert_eq!(limit.refund(3, 1), 0);
+        // Of what was charged 4 ticks are left, and none of it long after.
+        assert_eq!(limit.give_back(20, 1, 4), 16);
+        assert_eq!(limit.give_back(20, 1, 0), 20);
+        assert_eq!(limit.give_back(20, 1, 99), 10);
     }
 
     #[test]
@@ -317,6 +332,7 @@ mod tests {
             "none, not an empty one"
         );
         assert_eq!(limit.debit(ahead, 100), 56, "one more quota of debt");
+        assert_eq!(limit.give_back(ahead, 1, 0), limit.refund(ahead, 1));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::event::Event;
-use crate::rate_limit::charges::{Charge, nearest, take_all};
+use crate::rate_limit::charges::{Charge, nearest, take_each};
 use crate::rate_limit::decision::{Decision, Standing};
 use crate::rate_limit::ledger::Ledger;
 use crate::rate_limit::settle::{Item, Settlement};
@@ -44,15 +44,20 @@ pub(crate) fn decide<'c>(
     who: &impl Who,
     now: u64,
 ) -> Outcome {
-    let Some((charge, verdict)) = take_all(&ledger.table, now, charges.clone()) else {
+    let mut items = Vec::new();
+    let late = |charge: &Charge<'_>, ahead| {
+        if charge.rule.settles {
+            items.push(item(charge, ahead, now));
+        }
+    };
+    let Some((charge, verdict)) = take_each(&ledger.table, now, charges.clone(), late) else {
         return Outcome::default();
     };
     let allowed = verdict.is_allow();
-    let mut items = Vec::new();
     if allowed {
-        ledger.tell_allowed(charges.clone());
-        let late = charges.filter(|charge| charge.rule.settles);
-        items.extend(late.map(|charge| item(charge, now)));
+        ledger.tell_allowed(charges);
+    } else {
+        items.clear();
     }
     Outcome {
         decision: Some(spoken(ledger, charge, (allowed, verdict.ahead()), who, now)),
@@ -93,7 +98,7 @@ pub(crate) fn watch<'c>(
             false => Event::RateLimitDenied { rule, shadow: true },
         });
         if verdict.is_allow() && charge.rule.settles {
-            items.push(item(charge, now));
+            items.push(item(charge, verdict.ahead(), now));
         }
     }
 }
@@ -118,13 +123,14 @@ pub(crate) fn spoken(
     Decision::Deny(standing)
 }
 
-/// A charge that waits for the answer.
-pub(crate) fn item(charge: &Charge<'_>, now: u64) -> Item {
+/// A charge that waits for the answer, and so far ahead has moved its bucket's time.
+fn item(charge: &Charge<'_>, ahead: u64, now: u64) -> Item {
     Item {
         rule: Arc::clone(charge.rule),
         key: charge.key,
         limit: charge.limit,
         at: now,
+        until: now.saturating_add(ahead),
         cost: charge.cost,
         #[cfg(feature = "redis")]
         stop: None,

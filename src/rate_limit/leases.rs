@@ -12,6 +12,7 @@ use std::collections::hash_map::Entry;
 
 use foldhash::fast::RandomState;
 
+use crate::rate_limit::gcra::Limit;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Locks; enough that threads hardly ever meet at one.
@@ -25,6 +26,32 @@ const SHORTEST: u64 = 10_000;
 
 /// The most tokens that are held for a key.
 const TOKENS_MAX: u64 = 100_000;
+
+/// As many instances are reckoned with at least, since one that has just come is heard of some seconds later.
+const INSTANCES_MIN: u32 = 4;
+
+/// Into so many parts all instances together divide what may be lost to those that stop asking while they hold
+/// tokens: each holds a lease and a half at most, which makes a twentieth.
+const PARTS: u64 = 30;
+
+/// What grows back in this time counts along with what the bucket holds, in ticks: what is lost of a quota that
+/// is back in a moment is lost for a moment.
+const SOON: u64 = 10_000_000;
+
+/// The most tokens that one of so many instances may take of a bucket at a time, if so many remain.
+pub(crate) fn fair(limit: Limit, remaining: u32, instances: u32) -> u32 {
+    let instances = instances.max(INSTANCES_MIN);
+    let soon = match limit.ends_in() {
+        0 => SOON,
+        // Of a window of the calendar nothing grows back.
+        _ => 0,
+    };
+    let all = limit.fill().saturating_add(soon) / limit.interval();
+    let part = all / (PARTS * u64::from(instances));
+    let part = u32::try_from(part).unwrap_or(u32::MAX);
+    // Less and less towards the end, down to one.
+    part.max(1).min(remaining / (2 * instances))
+}
 
 /// The leases of one instance, by bucket.
 #[derive(Debug)]
@@ -87,15 +114,17 @@ impl Leases {
         }
     }
 
-    /// Takes so many tokens of what is held for the bucket `key`.
-    pub(crate) fn take(&self, key: u64, now: u64, cost: u32) -> Taken {
+    /// Takes so many tokens of what is held for the bucket `key`. Says as well when the lease ends that they
+    /// were taken from, of several the first.
+    pub(crate) fn take(&self, key: u64, now: u64, cost: u32) -> (Taken, u64) {
+        const NOTHING: (Taken, u64) = (Taken::Missing, 0);
         let Some(mut shard) = self.shard(key) else {
-            return Taken::Missing;
+            return NOTHING;
         };
         let full = shard.len() >= self.keys_max;
         let held = match shard.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(_) if full => return Taken::Missing,
+            Entry::Vacant(_) if full => return NOTHING,
             Entry::Vacant(entry) => entry.insert(Held {
                 since: now,
                 ..Held::default()
@@ -123,12 +152,10 @@ impl Leases {
         self.with(key, |held| held.pace(now));
     }
 
-    /// Puts tokens back that were taken for a request which did not pass, or does not count. Returns how many
-    /// were not taken here.
-    pub(crate) fn put_back(&self, key: u64, tokens: u32) -> u32 {
-        let mut rest = tokens;
-        self.with(key, |held| rest = held.put_back(tokens));
-        rest
+    /// Puts tokens back that were taken for a request which did not pass, or does not count, from a lease that
+    /// ends then. Where that has lapsed, so have they: they are nobody's.
+    pub(crate) fn put_back(&self, key: u64, tokens: u32, end: u64) {
+        self.with(key, |held| held.put_back(tokens, end));
     }
 
     /// Notes what Redis has answered.
@@ -178,43 +205,53 @@ pub(crate) struct Landed {
 }
 
 impl Held {
-    fn take(&mut self, now: u64, cost: u32) -> Taken {
+    fn take(&mut self, now: u64, cost: u32) -> (Taken, u64) {
         self.idle = false;
         self.used = self.used.saturating_add(u64::from(cost));
         let usable = self.usable(now);
         // What costs nothing passes as well only while there is something left.
         if usable < cost.max(1) {
-            return Taken::Missing;
+            return (Taken::Missing, 0);
         }
         let left = usable - cost;
         // From the one that ends first.
-        let mut due = cost;
+        let (mut due, mut end) = (cost, None);
         for lease in &mut self.leases {
             let taken = lease.usable(now).min(due);
+            if taken > 0 {
+                end = end.or(Some(lease.end));
+            }
             lease.left = lease.usable(now) - taken;
             due -= taken;
         }
+        let end = end.unwrap_or(now);
         if left >= self.full.div_ceil(2) || self.asking {
-            return Taken::Held { left };
+            return (Taken::Held { left }, end);
         }
         self.asking = true;
-        Taken::Low { left }
+        (Taken::Low { left }, end)
     }
 
-    fn put_back(&mut self, tokens: u32) -> u32 {
+    fn put_back(&mut self, tokens: u32, end: u64) {
+        // Tokens of two leases may be exchanged while both last, not afterwards: what has lapsed has grown
+        // back in the bucket, and somebody else has it.
+        let from = self.leases.iter().position(|lease| lease.end == end);
+        let Some(from) = from else {
+            return;
+        };
         let mut due = tokens;
-        for lease in self.leases.iter_mut().rev() {
+        for lease in self.leases.iter_mut().skip(from) {
             // No lease holds more than were taken with it, or they would lapse too late.
             let back = (lease.taken - lease.left).min(due);
             lease.left += back;
             due -= back;
         }
-        due
     }
 
     fn land(&mut self, now: u64, landed: Landed) {
         self.asking = false;
-        self.leases.retain(|lease| lease.usable(now) > 0);
+        // Also those that are used up, for what may be put back.
+        self.leases.retain(|lease| lease.lasting(now) > 0);
         if landed.tokens > 0 {
             if self.leases.len() >= LEASES_MAX {
                 self.leases.remove(0);
@@ -265,8 +302,13 @@ impl Held {
 
 impl Lease {
     fn usable(&self, now: u64) -> u32 {
+        self.left.min(self.lasting(now))
+    }
+
+    /// How many of its intervals have not passed.
+    fn lasting(&self, now: u64) -> u32 {
         let lasting = self.end.saturating_sub(now) / self.interval;
-        self.left.min(u32::try_from(lasting).unwrap_or(u32::MAX))
+        u32::try_from(lasting).unwrap_or(u32::MAX)
     }
 }
 
@@ -281,6 +323,10 @@ mod tests {
 
     const SECOND: u64 = 1_000_000;
 
+    fn take(leases: &Leases, key: u64, now: u64, cost: u32) -> Taken {
+        leases.take(key, now, cost).0
+    }
+
     fn land(leases: &Leases, now: u64, ahead: u64, tokens: u32) {
         let landed = Landed {
             asked_at: now,
@@ -294,17 +340,17 @@ mod tests {
     #[test]
     fn what_is_held_is_used_up_and_more_is_asked_for_once_in_time() {
         let leases = Leases::new(16);
-        assert_eq!(leases.take(7, 0, 1), Taken::Missing);
+        assert_eq!(take(&leases, 7, 0, 1), Taken::Missing);
         land(&leases, 0, 1000, 0);
         for at in 1..40 {
-            let missing = leases.take(7, at * 1000, 1);
+            let missing = take(&leases, 7, at * 1000, 1);
             assert_eq!(missing, Taken::Missing);
         }
         // 41 in 40 ms are a thousand a second.
-        assert_eq!(leases.take(7, 40_000, 1), Taken::Missing);
+        assert_eq!(take(&leases, 7, 40_000, 1), Taken::Missing);
         assert_eq!(leases.want(7, 40_000, false), Some(1025));
         land(&leases, 40_000, 900_000, 10);
-        let taken: Vec<Taken> = (0..11).map(|_| leases.take(7, 41_000, 1)).collect();
+        let taken: Vec<Taken> = (0..11).map(|_| take(&leases, 7, 41_000, 1)).collect();
         let held = |left| Taken::Held { left };
         assert_eq!(
             taken[..6],
@@ -318,23 +364,23 @@ mod tests {
         // More are on their way already; whoever fetches them takes what is wanted now.
         assert_eq!(leases.want(7, 41_000, false), None);
         assert!(leases.want(7, 41_000, true) >= Some(512));
-        assert_eq!(leases.put_back(7, 1), 0);
-        assert_eq!(leases.take(7, 41_000, 0), Taken::Held { left: 1 });
-        assert_eq!(leases.take(7, 41_000, 1), held(0));
-        assert_eq!(leases.take(7, 41_000, 0), Taken::Missing);
+        leases.put_back(7, 1, 940_000);
+        assert_eq!(take(&leases, 7, 41_000, 0), Taken::Held { left: 1 });
+        assert_eq!(take(&leases, 7, 41_000, 1), held(0));
+        assert_eq!(take(&leases, 7, 41_000, 0), Taken::Missing);
     }
 
     #[test]
     fn a_lease_lapses_as_the_bucket_grows_full() {
         let leases = Leases::new(16);
-        let _ = leases.take(7, 0, 1);
+        let _ = take(&leases, 7, 0, 1);
         land(&leases, 0, 8000, 8);
-        assert_eq!(leases.take(7, 0, 1), Taken::Held { left: 7 });
+        assert_eq!(take(&leases, 7, 0, 1), Taken::Held { left: 7 });
         // Four of eight are left after 4 ms, of which this is one.
         for _ in 0..4 {
-            assert_ne!(leases.take(7, 4000, 1), Taken::Missing);
+            assert_ne!(take(&leases, 7, 4000, 1), Taken::Missing);
         }
-        assert_eq!(leases.take(7, 4000, 1), Taken::Missing);
+        assert_eq!(take(&leases, 7, 4000, 1), Taken::Missing);
     }
 
     #[test]
@@ -342,7 +388,7 @@ mod tests {
         let leases = Leases::new(16);
         for at in 0..10 {
             let now = at * 60 * SECOND;
-            assert_eq!(leases.take(7, now, 1), Taken::Missing);
+            assert_eq!(take(&leases, 7, now, 1), Taken::Missing);
             assert_eq!(leases.want(7, now, false), None);
             land(&leases, now, 1000, 0);
         }
@@ -352,12 +398,12 @@ mod tests {
     #[test]
     fn tokens_lapse_by_the_lease_that_they_came_with() {
         let (here, there) = (Leases::new(16), Leases::new(16));
-        let _ = (here.take(7, 0, 1), there.take(7, 0, 1));
+        let _ = (take(&here, 7, 0, 1), take(&there, 7, 0, 1));
         land(&here, 0, 10_000, 10);
         land(&there, 0, 20_000, 10);
         land(&here, 0, 30_000, 10);
         let rest = |leases: &Leases, now| {
-            let taken = (0..).take_while(|_| leases.take(7, now, 1) != Taken::Missing);
+            let taken = (0..).take_while(|_| take(leases, 7, now, 1) != Taken::Missing);
             taken.count()
         };
         // After 15 ms the bucket lacks 15 tokens.
@@ -367,22 +413,44 @@ mod tests {
     #[test]
     fn what_is_put_back_goes_where_it_came_from() {
         let leases = Leases::new(16);
-        let _ = leases.take(7, 0, 1);
+        let _ = take(&leases, 7, 0, 1);
         land(&leases, 0, 8000, 8);
-        assert_eq!(leases.put_back(7, 5), 5, "none were taken from it");
-        assert_eq!(leases.take(7, 0, 3), Taken::Held { left: 5 });
-        assert_eq!(leases.put_back(7, 9), 6);
-        assert_eq!(leases.take(7, 0, 1), Taken::Held { left: 7 });
+        leases.put_back(7, 5, 8000);
+        assert_eq!(take(&leases, 7, 0, 3), Taken::Held { left: 5 });
+        leases.put_back(7, 9, 8000);
+        assert_eq!(take(&leases, 7, 0, 1), Taken::Held { left: 7 });
+    }
+
+    /// It has grown back in the bucket, where somebody else has it.
+    #[test]
+    fn what_has_lapsed_meanwhile_is_not_put_back_to_another_lease() {
+        let leases = Leases::new(16);
+        let _ = take(&leases, 7, 0, 1);
+        land(&leases, 0, 8000, 8);
+        let (_, end) = leases.take(7, 0, 8);
+        assert_eq!(end, 8000);
+        // A second lease; the tokens of the first are not lapsed yet, but for three.
+        land(&leases, 0, 90_000, 40);
+        let (_, second) = leases.take(7, 3000, 4);
+        assert_eq!(second, 90_000);
+        leases.put_back(7, 8, end);
+        assert_eq!(take(&leases, 7, 3000, 0), Taken::Held { left: 41 });
+        // The first lapses, and is forgotten when a third one comes.
+        land(&leases, 9000, 91_000, 0);
+        let (_, third) = leases.take(7, 9000, 20);
+        assert_eq!(third, 90_000);
+        leases.put_back(7, 8, end);
+        assert_eq!(take(&leases, 7, 9000, 0), Taken::Held { left: 16 });
     }
 
     #[test]
     fn what_nobody_uses_is_kept_until_it_has_lapsed() {
         let leases = Leases::new(16);
-        let _ = leases.take(7, 0, 1);
+        let _ = take(&leases, 7, 0, 1);
         land(&leases, 0, 100_000, 50);
         leases.sweep(1000);
         leases.sweep(2000);
-        assert_eq!(leases.take(7, 2000, 1), Taken::Held { left: 49 });
+        assert_eq!(take(&leases, 7, 2000, 1), Taken::Held { left: 49 });
         leases.sweep(200_000);
         leases.sweep(200_000);
         assert!(leases.shards.iter().all(|shard| lock(shard).is_empty()));
@@ -392,7 +460,7 @@ mod tests {
     fn a_flood_of_keys_is_not_kept() {
         let leases = Leases::new(64);
         for key in 0..100_000_u64 {
-            let _ = leases.take(key << 30, 0, 1);
+            let _ = take(&leases, key << 30, 0, 1);
         }
         let kept: usize = leases.shards.iter().map(|shard| lock(shard).len()).sum();
         assert!(kept <= 64, "{kept}");

@@ -46,6 +46,10 @@ impl Ledger {
     }
 
     /// Whether other instances count along.
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(clippy::unused_self, reason = "without Redis nobody does")
+    )]
     pub(crate) const fn is_shared(&self) -> bool {
         #[cfg(feature = "redis")]
         return self.shared.is_some();
@@ -139,18 +143,48 @@ impl Ledger {
 
     /// Ends a ban here and everywhere. Says whether it was one here.
     pub(crate) fn pardon(&self, who: &str) -> bool {
+        let (client, now) = (self.client(who), self.now());
         #[cfg(feature = "redis")]
         if let Some(shared) = &self.shared {
-            shared.fleet.pardon(who);
+            let lasts = self.banned(|| Some(client), now);
+            shared.fleet.pardon(who, lasts.unwrap_or_default());
         }
         let penalties = self.penalties.as_ref();
-        penalties.is_some_and(|penalties| penalties.pardon(self.client(who), self.now()))
+        penalties.is_some_and(|penalties| penalties.pardon(client, now))
+    }
+
+    /// Asks Redis about a ban, unless it was asked or told a moment ago: that it was lifted may have been said
+    /// while nobody heard it here.
+    #[cfg(feature = "redis")]
+    pub(crate) fn doubt(self: &Arc<Self>, who: &impl Who, lasts: Duration, now: u64) {
+        let (Some(shared), Some(penalties)) = (&self.shared, &self.penalties) else {
+            return;
+        };
+        let Some(who) = shared.outage.is_up().then(|| who.client()).flatten() else {
+            return;
+        };
+        let client = self.client(&who);
+        if !penalties.is_doubtful(client, now) {
+            return;
+        }
+        let ledger = Arc::downgrade(self);
+        shared.fleet.doubt(who, lasts, move || {
+            if let Some(ledger) = ledger.upgrade()
+                && let Some(penalties) = &ledger.penalties
+            {
+                penalties.pardon(client, ledger.now());
+            }
+        });
     }
 
     fn tell_ban(&self, who: &str, lasts: Duration) {
         self.events.emit(Event::ClientBanned { who, lasts });
         #[cfg(feature = "redis")]
         if let Some(shared) = &self.shared {
+            if let Some(penalties) = &self.penalties {
+                // Or Redis could be asked before it is told, and remember that a former ban was lifted.
+                penalties.is_doubtful(self.client(who), self.now());
+            }
             shared.fleet.ban(who, lasts);
         }
     }

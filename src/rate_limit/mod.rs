@@ -71,6 +71,10 @@
 #[cfg(feature = "redis")]
 mod ask;
 #[cfg(feature = "redis")]
+mod ban_script;
+#[cfg(feature = "redis")]
+mod ban_store;
+#[cfg(feature = "redis")]
 mod ban_talk;
 #[cfg(feature = "redis")]
 mod bans;

@@ -17,6 +17,12 @@ use crate::sync::{AtomicU64, Ordering};
 const STRIKES: u64 = 0x9e37_79b9_7f4a_7c15;
 const BAN: u64 = 0xc2b2_ae3d_27d4_eb4f;
 const RELAPSES: u64 = 0x1656_67b1_9e37_79f9;
+#[cfg(feature = "redis")]
+const SURE: u64 = 0xff51_afd7_ed55_8ccd;
+
+/// For how long a ban is believed before Redis is asked about it, in ticks.
+#[cfg(feature = "redis")]
+const BELIEVED_FOR: u64 = 10_000_000;
 
 /// Doublings of a ban; more would exceed any limit.
 const DOUBLINGS_MAX: u32 = 20;
@@ -41,6 +47,9 @@ pub(crate) struct PenaltyBox {
     terms: PenaltyTerms,
     /// When the last ban will have ended: before there was one, and long after, this is all that is read.
     last_end: AtomicU64,
+    /// How often something may have been said of bans that was not heard, times two.
+    #[cfg(feature = "redis")]
+    missed: AtomicU64,
 }
 
 impl PenaltyBox {
@@ -49,6 +58,8 @@ impl PenaltyBox {
             table: Table::new(keys_max, true, now),
             terms,
             last_end: AtomicU64::new(0),
+            #[cfg(feature = "redis")]
+            missed: AtomicU64::new(0),
         }
     }
 
@@ -100,6 +111,24 @@ impl PenaltyBox {
         self.table.raise(client ^ BAN, now, ticks);
         self.last_end
             .fetch_max(now.saturating_add(ticks), Ordering::Relaxed);
+    }
+
+    /// Whether a ban was neither told nor doubted for a while, or something may have been missed since: says so
+    /// once. What another thread does at the same time costs one question more.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_doubtful(&self, client: u64, now: u64) -> bool {
+        let key = client ^ SURE.wrapping_mul(self.missed.load(Ordering::Relaxed) | 1);
+        let doubtful = self.table.ahead(key, now) == 0;
+        if doubtful {
+            self.table.raise(key, now, BELIEVED_FOR);
+        }
+        doubtful
+    }
+
+    /// Notes that something may have been said of bans which was not heard.
+    #[cfg(feature = "redis")]
+    pub(crate) fn miss(&self) {
+        self.missed.fetch_add(2, Ordering::Relaxed);
     }
 
     /// Forgets the client's ban, its strikes and its former bans. Says whether it was banned.

@@ -16,6 +16,8 @@ pub(crate) struct Stop {
     /// As it stood at `Route::at`.
     pub(crate) limit: Limit,
     pub(crate) leased: bool,
+    /// The end of the lease whose tokens were taken, in ticks; none if Redis was asked.
+    pub(crate) held: Option<u64>,
     /// Whether some of what is charged is given back by the answer.
     pub(crate) gives_back: bool,
     pub(crate) part: Part,
@@ -35,11 +37,24 @@ pub(crate) struct Route {
 #[derive(Clone, Debug)]
 pub(crate) struct Landing {
     pub(crate) granted: bool,
-    /// How far ahead each bucket's time lies, from `at`.
-    pub(crate) ahead: Arc<[u64]>,
+    /// How many that were granted along with it were charged after it.
+    pub(crate) behind: u32,
+    /// What has become of each bucket.
+    pub(crate) spots: Arc<[Spot]>,
     pub(crate) at: u64,
     /// How long the client is banned, if it is.
     pub(crate) banned: Option<Duration>,
+}
+
+/// What Redis said about a bucket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spot {
+    /// How far ahead its time lies.
+    pub(crate) ahead: u64,
+    /// When what was charged will have grown back, in ticks: rather too early than too late.
+    pub(crate) until: u64,
+    /// The same as the server tells it; of a calendar, when its window ends.
+    pub(crate) window: u64,
 }
 
 impl Route {
@@ -84,6 +99,7 @@ mod tests {
                 key: 7,
                 limit,
                 leased: false,
+                held: None,
                 gives_back: false,
                 part,
             }],

@@ -151,7 +151,7 @@ pub(crate) static TAKE: Script = Script::new(
 local requests, bans = struct.unpack('<dd', args[1])
 if bans == 1 then
     local lasts = redis.call('PTTL', keys[1])
-    if lasts > 0 then
+    if lasts > 0 and redis.call('GET', keys[1]) ~= '0' then
         return { 0, lasts }
     end
 end
@@ -179,8 +179,10 @@ end
 
 local answer = { granted, 0 }
 for n, bucket in ipairs(buckets) do
-    local _, fill, used, _, _, window, worth, interval, lease = unpack(bucket)
+    local kind, fill, used, _, _, window, worth, interval, lease = unpack(bucket)
     used = used + granted * worth
+    -- When all that is charged so far will have grown back.
+    window = kind == 0 and now + used or window
     local leased = 0
     if lease > 0 and granted == requests then
         -- At least half of what remains is left to the others.
@@ -213,6 +215,10 @@ for n, key in ipairs(keys) do
     local used, reach, stored, window = look(values[n], kind, fill, most)
     if args[1] == 'debit' then
         used = min(used + worth, most)
+    elseif kind == 0 then
+        -- What has grown back meanwhile is not charged any more.
+        local left = meant > 0 and max(0, meant - now) or worth
+        used = max(used - min(worth, left), reach)
     elseif meant == 0 or meant == window then
         used = max(used - worth, reach)
     end
@@ -221,17 +227,6 @@ end
 return 1
 "
     ),
-);
-
-/// Bans somebody for so many milliseconds, unless they are banned for longer.
-pub(crate) static BAN: Script = Script::new(
-    "limiter_ban",
-    r"
-if redis.call('PTTL', keys[1]) < tonumber(args[1]) then
-    redis.call('SET', keys[1], '1', 'PX', args[1])
-end
-return 1
-",
 );
 
 /// Says that an instance lives for so many milliseconds more. Returns how many do.
@@ -306,7 +301,11 @@ pub(crate) fn take(
         let most = part.meter.most();
         numbers.add(bucket(part));
         numbers.add([part.worth(), part.meter.interval(), u64::from(part.lease)]);
-        numbers.add([part.hint.min(most), part.debt.min(most), window(part)]);
+        let window = match part.meter {
+            Meter::Rolling { .. } => 0,
+            Meter::Calendar { .. } => part.window,
+        };
+        numbers.add([part.hint.min(most), part.debt.min(most), window]);
     }
     call.arg(numbers.0)
 }
@@ -337,7 +336,7 @@ pub(crate) fn settle(
         };
         call = call.key(bucket_key(pool, part));
         numbers.add(bucket(part));
-        numbers.add([worth, window(part)]);
+        numbers.add([worth, part.window]);
     }
     call.arg(numbers.0)
 }
@@ -369,11 +368,4 @@ fn bucket(part: &Part) -> [u64; 3] {
         },
     };
     [kind, part.meter.fill(), part.meter.most()]
-}
-
-fn window(part: &Part) -> u64 {
-    match part.meter {
-        Meter::Rolling { .. } => 0,
-        Meter::Calendar { .. } => part.window,
-    }
 }

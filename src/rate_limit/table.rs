@@ -145,10 +145,16 @@ impl Table {
 
     /// Takes one charge of this cost back.
     pub(crate) fn refund(&self, key: u64, now: u64, limit: Limit, cost: u32) {
+        self.lower(key, now, |ahead| limit.refund(ahead, cost));
+    }
+
+    /// Moves the bucket's time back to where `change` wants it, which is told how far ahead it lies; nothing
+    /// if there is none.
+    pub(crate) fn lower(&self, key: u64, now: u64, change: impl Fn(u64) -> u64) {
         self.sweep_if_due(now);
         let place = Place::of(key);
         while let Some((slot, seen)) = self.find(place) {
-            let less = Slot::of(place.tag, now, limit.refund(seen.ahead(now), cost));
+            let less = Slot::of(place.tag, now, change(seen.ahead(now)));
             if swap(slot, seen, less) {
                 return;
             }

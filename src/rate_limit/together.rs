@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::rate_limit::bought::Bought;
-use crate::rate_limit::charges::{Charge, Charges, is_nearer, nearest, take_all};
+use crate::rate_limit::charges::{Charge, Charges, FEW, is_nearer, nearest, take_all};
 use crate::rate_limit::decision::Decision;
 use crate::rate_limit::here::{self, Outcome};
 use crate::rate_limit::ledger::{Ledger, SharedLedger};
@@ -40,8 +40,8 @@ pub(crate) fn decide(
         let ahead = ledger.table.ahead(charge.key, now);
         let stop = || Bought::new(charge, who, ledger).stop;
         let leased = charge.rule.mode == Mode::Leased;
-        if leased && let Some(left) = shared.fleet.take_held(charge.key, now, charge.cost, stop) {
-            held.push(charge, ahead, left);
+        if leased && let Some(taken) = shared.fleet.take_held(charge.key, now, charge.cost, stop) {
+            held.push(charge, ahead, taken);
             continue;
         }
         let wait = charge.limit.wait(ahead, charge.cost);
@@ -72,7 +72,10 @@ pub(crate) fn decide(
         receiver: None,
         ledger: Arc::clone(ledger),
         asked: asked.enforced().map(bought).collect(),
-        held: held.charges.enforced().map(bought).collect(),
+        held: held
+            .all()
+            .map(|(charge, end)| bought(charge).held(end))
+            .collect(),
         watching: charges.watching().map(bought).collect(),
         client: ledger.penalties.as_ref().and_then(|_| who.client()),
         at: now,
@@ -92,8 +95,10 @@ pub(crate) fn decide_alone<'c>(
     let (mut held, mut own) = (Held::default(), Charges::default());
     for charge in charges {
         let (key, cost) = (charge.key, charge.cost);
-        if charge.rule.mode == Mode::Leased && shared.fleet.take_last(key, now, cost) {
-            held.push(charge, ledger.table.ahead(key, now), 0);
+        if charge.rule.mode == Mode::Leased
+            && let Some(end) = shared.fleet.take_last(key, now, cost)
+        {
+            held.push(charge, ledger.table.ahead(key, now), (0, end));
             continue;
         }
         let (key, limit) = shared.outage.share(&ledger.table, (key, charge.limit), now);
@@ -152,12 +157,19 @@ pub(crate) fn held_back(
 #[derive(Default)]
 struct Held<'a> {
     charges: Charges<'a>,
+    /// When the lease of each ends: of the first few without allocating.
+    ends: [u64; FEW],
+    more_ends: Vec<u64>,
     /// The one that is nearest to its end, and how far ahead it lies.
     nearest: Option<(Charge<'a>, u64)>,
 }
 
 impl<'a> Held<'a> {
-    fn push(&mut self, charge: &Charge<'a>, ahead: u64, left: u32) {
+    fn push(&mut self, charge: &Charge<'a>, ahead: u64, (left, end): (u32, u64)) {
+        match self.ends.get_mut(self.charges.count()) {
+            Some(place) => *place = end,
+            None => self.more_ends.push(end),
+        }
         self.charges.push(*charge);
         // What is held still counts as used in the shared bucket, but not for whoever asks here.
         let ahead = charge.limit.refund(ahead, left);
@@ -168,9 +180,15 @@ impl<'a> Held<'a> {
         }
     }
 
+    /// Each with the end of its lease. Only enforced ones were pushed.
+    fn all(&self) -> impl Iterator<Item = (&Charge<'a>, u64)> {
+        let ends = self.ends.iter().chain(&self.more_ends).copied();
+        self.charges.enforced().zip(ends)
+    }
+
     fn put_back(&self, shared: &SharedLedger) {
-        for charge in self.charges.enforced() {
-            shared.fleet.put_back(charge.key, charge.cost);
+        for (charge, end) in self.all() {
+            shared.fleet.put_back(charge.key, charge.cost, end);
         }
     }
 
@@ -180,8 +198,8 @@ impl<'a> Held<'a> {
             return Outcome::default();
         };
         ledger.tell_allowed(self.charges.enforced());
-        let late = self.charges.enforced().filter(|charge| charge.rule.settles);
-        let items = late.map(|charge| Bought::new(charge, who, ledger).item(now));
+        let late = self.all().filter(|(charge, _)| charge.rule.settles);
+        let items = late.map(|(charge, end)| Bought::new(charge, who, ledger).held(end).item(now));
         Outcome {
             items: items.collect(),
             decision: Some(here::spoken(ledger, charge, (true, *ahead), who, now)),
@@ -262,7 +280,9 @@ impl Asking {
         if let Some(left) = landing.banned {
             return self.banned(left, now);
         }
-        let known = asked.iter().zip(landing.ahead.iter().copied());
+        let known = asked
+            .iter()
+            .zip(landing.spots.iter().map(|spot| spot.ahead));
         if !landing.granted {
             let longest =
                 known.max_by_key(|(charge, ahead)| charge.limit.wait(*ahead, charge.cost));
@@ -277,11 +297,14 @@ impl Asking {
         let decision = nearest(known.chain(here))
             .map(|(charge, ahead)| here::spoken(ledger, charge, (true, ahead), self, now));
         ledger.tell_allowed(asked.iter().chain(&held));
-        let all = self.asked.iter().chain(&self.held);
-        let late = all.filter(|bought| bought.rule.settles);
+        let charged = self.asked.iter().zip(&*landing.spots);
+        let charged = charged.filter(|(bought, _)| bought.rule.settles);
+        let items = charged.map(|(bought, spot)| bought.item_of(self.at, spot, landing.behind));
+        let held = self.held.iter().filter(|bought| bought.rule.settles);
+        let items = items.chain(held.map(|bought| bought.item(self.at)));
         Outcome {
             decision,
-            items: late.map(|bought| bought.item(self.at)).collect(),
+            items: items.collect(),
         }
     }
 
@@ -290,6 +313,8 @@ impl Asking {
             let client = self.ledger.client(client);
             if penalties.banned(client, now).is_none() {
                 penalties.ban(client, left.min(BAN_BELIEVED), now);
+                // It was told just now.
+                penalties.is_doubtful(client, now);
             }
         }
         self.ledger.tell_shut_out("banned");
@@ -306,9 +331,8 @@ impl Asking {
 
     fn put_back(&self, shared: &SharedLedger) {
         for bought in &self.held {
-            shared
-                .fleet
-                .put_back(bought.stop.key, bought.stop.part.cost);
+            let (stop, end) = (&bought.stop, bought.stop.held.unwrap_or(0));
+            shared.fleet.put_back(stop.key, stop.part.cost, end);
         }
     }
 }

@@ -73,6 +73,10 @@ impl Twin {
         let mut told = Vec::new();
         for (part, bucket) in ask.parts.iter().zip(&mut open) {
             bucket.add(u128::from(granted) * u128::from(part.worth()));
+            let window = match part.meter {
+                Meter::Rolling { .. } => self.now + u64::try_from(bucket.used).unwrap(),
+                Meter::Calendar { .. } => bucket.window,
+            };
             let (interval, fill) = (part.meter.interval(), part.meter.fill());
             let free = u128::from(fill).saturating_sub(bucket.used) / u128::from(interval);
             let wanted = if granted == ask.requests {
@@ -89,7 +93,7 @@ impl Twin {
             told.push(Told {
                 ahead: u64::try_from(bucket.used).unwrap(),
                 leased: u32::try_from(leased).unwrap(),
-                window: bucket.window,
+                window,
             });
         }
         Answer {
@@ -106,7 +110,10 @@ impl Twin {
             let worth = interval * u128::from(tokens);
             match way {
                 Settle::Back if bucket.is_meant(part) => {
-                    let worth = worth.min(u128::from(part.meter.fill()));
+                    let mut worth = worth.min(u128::from(part.meter.fill()));
+                    if let (Meter::Rolling { .. }, 1..) = (part.meter, part.window) {
+                        worth = worth.min(part.window.saturating_sub(self.now).into());
+                    }
                     let left = bucket.used.saturating_sub(worth).max(bucket.reach);
                     bucket.changed |= left != bucket.used;
                     bucket.used = left;
@@ -292,8 +299,9 @@ mod tests {
     use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
     use super::*;
+    use crate::rate_limit::ban_script::BAN;
     use crate::rate_limit::period::Period;
-    use crate::rate_limit::script::{self, BAN, SETTLE, TAKE, ban_key, bucket_key};
+    use crate::rate_limit::script::{self, SETTLE, TAKE, ban_key, bucket_key};
     use crate::rate_limit::shared::read;
     use crate::rate_limit::slot::FILL_MAX;
     use crate::rate_limit::test_redis::TestRedis;
@@ -449,7 +457,8 @@ mod tests {
         /// A part's window is drawn as none, the one that runs, or another.
         fn set_window(&self, part: &mut Part) {
             let end = match part.meter {
-                Meter::Rolling { .. } => 77,
+                // One token has not grown back yet.
+                Meter::Rolling { interval, .. } => self.twin.now + interval,
                 Meter::Calendar { period, .. } => period.end(self.twin.now / SECOND),
             };
             part.window = [0, end, end - 1][usize::try_from(part.window).unwrap()];

@@ -566,6 +566,104 @@ mod service {
         }
     }
 
+    /// Two processes at one Redis, and what has passed there by whom.
+    struct Pair {
+        redis: TestRedis,
+        both: [Example; 2],
+    }
+
+    impl Pair {
+        async fn start() -> Self {
+            let redis = TestRedis::start();
+            let url = redis.url();
+            let variables = [("REDIS_URL", &*url), ("KEEP_RATE_LIMIT_INSTANCES", "2")];
+            let both = [(); 2].map(|()| Example::start_with("service", &variables));
+            let pair = Self { redis, both };
+            pair.counts_together().await;
+            pair
+        }
+
+        async fn says(&self, status: &str) {
+            let look = async {
+                for service in &self.both {
+                    loop {
+                        let health = service.get("/health").await.json();
+                        if health["components"]["redis"]["status"] == status {
+                            break;
+                        }
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                }
+            };
+            within(look).await;
+        }
+
+        async fn counts_together(&self) {
+            self.says("healthy").await;
+            let mut raw = self.redis.raw();
+            let announced = async {
+                while raw.must(&["ZCARD", "keep:rl:instances"]).integer() < 2 {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            within(announced).await;
+            // What each does once it was answered, and the second in which debts are told: nothing outside
+            // says when that is over.
+            tokio::time::sleep(Duration::from_millis(1200)).await;
+        }
+
+        /// How many of so many requests with this key pass, asked of both in turn. Everybody else is refused.
+        async fn passes(&self, key: &str, count: usize) -> u64 {
+            let mut passed = 0;
+            for n in 0..count {
+                let answer = self.both[n % 2].get_as(key, "/contacts/7").await;
+                match answer.status {
+                    StatusCode::OK => passed += 1,
+                    StatusCode::TOO_MANY_REQUESTS => answer.assert_problem(429),
+                    other => panic!("{other}"),
+                }
+            }
+            passed
+        }
+    }
+
+    /// What `examples/service/fleet.sh` shows.
+    #[tokio::test]
+    async fn two_processes_share_the_quotas_of_a_tier_also_while_redis_is_gone() {
+        let pair = Pair::start().await;
+        let tiers = [("basic-key", 60), ("premium-key", 600)];
+        let clock = Clock::system();
+        let began = clock.now();
+        // So much of a minute's quota has grown back, and each may not have heard of the other's last one.
+        let grown = |quota: u64| {
+            let millis = clock.now().since(began).as_millis();
+            2 + quota * u64::try_from(millis).unwrap() / 60_000
+        };
+        let mut all = [0, 0];
+        for ((key, quota), all) in tiers.iter().zip(&mut all) {
+            *all = pair.passes(key, *quota as usize * 3 / 2).await;
+            assert!(
+                (*quota..=quota + grown(*quota)).contains(all),
+                "{key}: {all}"
+            );
+        }
+        pair.redis.kill();
+        pair.says("degraded").await;
+        for ((key, quota), all) in tiers.iter().zip(&mut all) {
+            *all += pair.passes(key, 60).await;
+            assert!(*all <= quota + grown(*quota), "{key}: {all}");
+        }
+        // Who comes for the first time has a half with each.
+        let new = pair.passes("no-key", 360).await;
+        assert!((300..=300 + grown(300)).contains(&new), "{new}");
+        pair.redis.restart();
+        pair.counts_together().await;
+        for ((key, quota), all) in tiers.iter().zip(&mut all) {
+            *all += pair.passes(key, 60).await;
+            assert!(*all <= quota + grown(*quota), "{key}: {all}");
+        }
+    }
+
     #[tokio::test]
     async fn asked_to_stop_it_finishes_what_is_under_way_and_leaves_nothing_behind() {
         let mut service = Example::start("service");

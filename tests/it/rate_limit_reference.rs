@@ -40,6 +40,8 @@ pub struct Charge {
     pub bucket: Bucket,
     pub amount: Amount,
     pub cost: u32,
+    /// When what was taken has grown back by itself.
+    until: i128,
 }
 
 /// What became of charges when the head of the answer was there.
@@ -94,6 +96,7 @@ impl Reference {
                 },
                 amount,
                 cost: rule.cost(visit),
+                until: 0,
             }
         };
         let charges = speak.map(charge);
@@ -112,6 +115,7 @@ impl Reference {
             },
             amount,
             cost,
+            until: 0,
         }
     }
 
@@ -167,11 +171,15 @@ impl Reference {
         denied.max_by_key(|charge| self.wait(charge))
     }
 
-    /// The charge of whose quota the greatest part is used; the first of several.
+    /// The charge of whose quota the smallest part remains, in whole tokens; the first of several.
     fn nearest<'c>(&self, charges: &'c [Charge]) -> Option<&'c Charge> {
         charges.iter().reduce(|known, other| {
-            let (of_known, of_other) = (self.used(known), self.used(other));
-            let nearer = of_other * known.amount.whole() > of_known * other.amount.whole();
+            let left = |charge: &Charge| {
+                let left = charge.amount.whole() - self.used(charge);
+                left.max(0) / charge.amount.token()
+            };
+            let all = |charge: &Charge| charge.amount.whole() / charge.amount.token();
+            let nearer = left(other) * all(known) < left(known) * all(other);
             if nearer { other } else { known }
         })
     }
@@ -202,8 +210,7 @@ impl Reference {
         }
         let mut charged = Vec::new();
         for charge in enforced {
-            self.take(&charge);
-            charged.push(charge);
+            charged.push(self.take(charge));
         }
         let spoken = self.nearest(&charged).map(|charge| self.say(true, charge));
         for charge in watching {
@@ -211,17 +218,19 @@ impl Reference {
                 self.set(&charge, self.used(&charge));
                 self.tell_denied(&charge, true);
             } else {
-                self.take(&charge);
-                charged.push(charge);
+                charged.push(self.take(charge));
             }
         }
         (spoken, charged)
     }
 
-    fn take(&mut self, charge: &Charge) {
-        self.set(charge, self.used(charge) + charge.amount.worth(charge.cost));
+    fn take(&mut self, charge: Charge) -> Charge {
+        let used = self.used(&charge) + charge.amount.worth(charge.cost);
+        self.set(&charge, used);
         let name = self.rules[charge.bucket.rule].name;
         self.events.push(format!("allowed {name}"));
+        let until = self.now + used;
+        Charge { until, ..charge }
     }
 
     fn tell_denied(&mut self, charge: &Charge, shadow: bool) {
@@ -237,7 +246,12 @@ impl Reference {
 
     fn give_back(&mut self, charge: &Charge) {
         if self.is_open(charge) && charge.cost > 0 {
-            let left = self.used(charge) - charge.amount.worth(charge.cost);
+            // No more than has not grown back by itself.
+            let lasts = match charge.bucket.end {
+                Some(_) => i128::MAX,
+                None => (charge.until - self.now).max(0),
+            };
+            let left = self.used(charge) - charge.amount.worth(charge.cost).min(lasts);
             self.set(charge, left.max(0));
         }
     }

@@ -8,7 +8,7 @@ use tower_keep::identity::{PeerAddr, RequestView};
 use tower_keep::rate_limit::{Decision, PenaltyConfig, RateLimitConfig, Rule, Scope};
 
 use super::{Instance, at_once, fleet, only, questions};
-use crate::redis::TestRedis;
+use crate::redis::{Answer, Proxy, TestRedis};
 use crate::store::{patient, until};
 
 /// Banned after the third refusal.
@@ -76,13 +76,7 @@ async fn who_is_banned_on_one_is_banned_on_all_and_pardoned_by_any() {
         }
         assert!(free, "still banned");
     }
-    until("she is free where she was banned", || {
-        let request = super::by("alice");
-        let peek = all[0].limiter.peek(&RequestView::of(&request));
-        !matches!(peek, Some(Decision::Banned { .. }))
-    })
-    .await;
-    assert!(!is_banned(&all[0], "alice").await);
+    is_let_in(&all[0]).await;
 }
 
 /// They share a bucket and the questions about it, not each other's bans.
@@ -121,4 +115,82 @@ async fn a_banned_client_takes_nobody_along() {
         let (last, banned) = task.await.unwrap();
         assert_eq!(banned, last == 66, "{last}");
     }
+}
+
+/// Asks, as a client would, until she is let in.
+async fn is_let_in(instance: &Instance) {
+    for _ in 0..1000 {
+        if !is_banned(instance, "alice").await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("still banned");
+}
+
+/// One of two does not hear that a ban was lifted, because the network between it and Redis is down.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ban_that_was_lifted_unheard_ends_when_the_client_comes_again() {
+    let server = TestRedis::start();
+    let proxy = Proxy::to(server.port());
+    let config = strict([at_once("r", 10)]);
+    let one = Instance::join(&patient(&server.url()), &config).await;
+    let other = Instance::join(&patient(&proxy.url()), &config).await;
+    let mut raw = server.raw();
+    for turn in 0..2 {
+        assert!(one.limiter.ban("caller:alice", Duration::from_secs(600)));
+        let heard =
+            || raw.must(&["GET", "keep:rl:ban:{caller:alice}"]) == Answer::Bulk(b"1".into());
+        until("the ban is in Redis", heard).await;
+        for _ in 0..1000 {
+            if is_banned(&other, "alice").await {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(is_banned(&other, "alice").await, "{turn}");
+        proxy.refuse();
+        proxy.cut();
+        until("it counts alone", || other.says("up: false")).await;
+        assert!(one.limiter.unban("caller:alice"));
+        let lifted =
+            || raw.must(&["GET", "keep:rl:ban:{caller:alice}"]) == Answer::Bulk(b"0".into());
+        until("it is lifted", lifted).await;
+        assert!(is_banned(&other, "alice").await, "nobody could tell it");
+        proxy.forward();
+        other.counts_together().await;
+        is_let_in(&other).await;
+        is_let_in(&one).await;
+    }
+}
+
+/// What Redis has lost was not lifted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ban_that_redis_has_lost_holds_and_is_told_again() {
+    let server = TestRedis::start();
+    let config = strict([at_once("r", 10)]);
+    let both = fleet(&server, 2, &config).await;
+    assert!(
+        both[0]
+            .limiter
+            .ban("caller:alice", Duration::from_secs(600))
+    );
+    until("it was heard", || !both[1].says("last_end: 0")).await;
+    tokio::task::block_in_place(|| server.kill());
+    until("it counts alone", || both[1].says("up: false")).await;
+    tokio::task::block_in_place(|| server.restart());
+    both[1].counts_together().await;
+    let mut raw = server.raw();
+    let mut known = false;
+    for _ in 0..1000 {
+        assert!(is_banned(&both[1], "alice").await);
+        known = raw.must(&["PTTL", "keep:rl:ban:{caller:alice}"]).integer() > 500_000;
+        if known {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(known, "Redis was not told");
+    let late = Instance::join(&patient(&server.url()), &config).await;
+    assert!(is_banned(&late, "alice").await);
 }

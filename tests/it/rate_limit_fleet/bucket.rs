@@ -1,6 +1,6 @@
 //! Shared buckets: counted together, all or nothing, changed while they are used, as in memory.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::Request;
 use tower_keep::clock::Clock;
@@ -10,7 +10,7 @@ use tower_keep::rate_limit::{
     Decision, Period, Quota, RateLimitConfig, RateLimiter, RequestCost, Rule, Scope,
 };
 
-use super::{HOUR, Instance, at_once, fleet, only};
+use super::{HOUR, Instance, SECOND, at_once, fleet, only};
 use crate::redis::{Answer, Raw, TestCluster, TestRedis};
 use crate::store::{patient, until};
 
@@ -105,6 +105,27 @@ async fn in_a_cluster_a_denial_by_one_owners_rule_charges_no_other_owner() {
         })
         .await;
     }
+}
+
+/// While questions follow each other what is known here is told with each: never as more than Redis knows, or
+/// the bucket would stay as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_grows_back_while_it_is_asked_for() {
+    let server = TestRedis::start();
+    let mut rule = at_once("r", 1);
+    rule.quota = Some(Quota::requests(2000).per(SECOND).burst(20_000));
+    let instance = Instance::join(&patient(&server.url()), &only([rule])).await;
+    let began = Instant::now();
+    let mut passed = 0;
+    while began.elapsed() < SECOND {
+        passed += u128::from(instance.passes("alice").await);
+    }
+    let could = (began.elapsed().as_micros() / 500).min(passed);
+    let grown = passed - used(&mut server.raw(), "caller:alice", "r", 20_000).min(passed);
+    assert!(
+        grown * 10 >= could * 9,
+        "{grown} of {could}, {passed} passed"
+    );
 }
 
 /// A number that looks like any other, always the same.

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use tower_keep::rate_limit::Mode;
 
-use super::passed::{Passed, most_at_once, used};
-use super::process::{Hammered, Worker};
+use super::passed::{most_at_once, usable};
+use super::process::{Hammered, Said, Worker};
 use crate::redis::{TestRedis, until};
 
 const WORKERS: usize = 4;
@@ -14,7 +14,7 @@ const WORKERS: usize = 4;
 const TIME: Duration = Duration::from_secs(4);
 
 /// Four processes; two of them are killed on the way, and others begin in their place.
-fn hammer(hammered: Hammered) -> Vec<Passed> {
+fn hammer(hammered: Hammered) -> Said {
     let server = TestRedis::start();
     let url = server.url();
     let mut workers: Vec<Worker> = (0..WORKERS)
@@ -26,28 +26,33 @@ fn hammer(hammered: Hammered) -> Vec<Passed> {
     spare.iter().for_each(Worker::await_ready);
     workers.iter_mut().for_each(Worker::go);
     let began = Instant::now();
-    let mut all = Vec::new();
+    let mut all = Said::default();
+    let mut note = |said: Said| {
+        all.passed.extend(said.passed);
+        all.asked.extend(said.asked);
+    };
     for (killed, third) in [(0, TIME / 3), (1, TIME * 2 / 3)] {
         until("so long", || (began.elapsed() > third).then_some(()));
         let mut next = spare.pop().unwrap();
         next.go();
-        all.extend(std::mem::replace(&mut workers[killed], next).kill());
+        note(std::mem::replace(&mut workers[killed], next).kill());
     }
     until("so long", || (began.elapsed() > TIME).then_some(()));
     let counts: Vec<usize> = workers.iter().map(Worker::count).collect();
     for worker in workers {
-        all.extend(worker.end());
+        note(worker.end());
     }
     assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
     all
 }
 
-/// Fails if too many passed, and says what part of the quota was of use.
+/// Fails if too many passed, and says what part was of use of what was asked for.
 fn check(hammered: Hammered) -> f64 {
-    let passed = hammer(hammered);
+    let Said { passed, mut asked } = hammer(hammered);
     let (interval, burst) = (hammered.interval(), hammered.burst.into());
     let most = most_at_once(&passed, interval);
-    let used = used(&passed, interval, burst);
+    asked.extend(passed.iter().map(|one| one.asked));
+    let used = passed.len() as f64 / usable(&asked, interval, burst);
     let told = format!("{} passed, {most} at once, {used:.3} used", passed.len());
     eprintln!("{hammered:?}: {told}");
     assert!(most <= burst, "{told}");

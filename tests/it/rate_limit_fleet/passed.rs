@@ -39,6 +39,19 @@ pub fn most_at_once(passed: &[Passed], interval: u64) -> u64 {
     most
 }
 
+/// How many could have passed if whoever asked had been granted all that there was: at each of these moments
+/// somebody asked for more than there can be. What grew back in a full bucket while no process ran is not
+/// counted, for nobody asked for it.
+pub fn usable(asked: &[u64], interval: u64, burst: u64) -> f64 {
+    let mut asked = asked.to_vec();
+    asked.sort_unstable();
+    let grown = asked.windows(2).map(|two| {
+        let grown = (two[1] - two[0]) as f64 / interval as f64;
+        grown.min(burst as f64)
+    });
+    burst as f64 + grown.sum::<f64>()
+}
+
 /// What part of the quota was used, of what could be from the first request to the last.
 pub fn used(passed: &[Passed], interval: u64, burst: u64) -> f64 {
     let first = passed.iter().map(|one| one.asked).min().unwrap_or(0);
@@ -56,6 +69,10 @@ fn a_stretch_with_one_too_many_is_found() {
     let fair: Vec<Passed> = (0..5).chain((1..9).map(|n| n * 100_000)).map(at).collect();
     assert_eq!(most_at_once(&fair, 100_000), 5);
     assert!(used(&fair, 100_000, 5) > 0.98);
+    let asked: Vec<u64> = fair.iter().map(|one| one.asked).collect();
+    assert!((usable(&asked, 100_000, 5) - 13.0).abs() < 0.1);
+    // In a second ten would grow back, of which the bucket holds five.
+    assert!((usable(&[0, 1_000_000], 100_000, 5) - 10.0).abs() < 0.1);
     let mut unfair = fair;
     unfair.push(at(420_000));
     assert_eq!(most_at_once(&unfair, 100_000), 6);

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -38,7 +39,15 @@ pub struct Worker {
     input: Option<ChildStdin>,
     ready: Receiver<()>,
     reader: Option<JoinHandle<()>>,
-    passed: Arc<Mutex<Vec<Passed>>>,
+    said: Arc<Mutex<Said>>,
+}
+
+/// What a worker has said.
+#[derive(Default)]
+pub struct Said {
+    pub passed: Vec<Passed>,
+    /// When it asked in vain, now and then.
+    pub asked: Vec<u64>,
 }
 
 impl Hammered {
@@ -65,8 +74,8 @@ impl Worker {
             .spawn()
             .unwrap();
         let (tell, ready) = channel();
-        let passed = Arc::new(Mutex::new(Vec::new()));
-        let (output, list) = (child.stdout.take().unwrap(), Arc::clone(&passed));
+        let said = Arc::<Mutex<Said>>::default();
+        let (output, list) = (child.stdout.take().unwrap(), Arc::clone(&said));
         let reader = std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 let words: Vec<&str> = line.split(' ').collect();
@@ -76,8 +85,10 @@ impl Worker {
                     ["passed", asked, answered] => {
                         let (asked, answered) = (asked.parse(), answered.parse());
                         let (asked, answered) = (asked.unwrap(), answered.unwrap());
-                        list.lock().unwrap().push(Passed { asked, answered });
+                        let passed = Passed { asked, answered };
+                        list.lock().unwrap().passed.push(passed);
                     }
+                    ["asked", asked] => list.lock().unwrap().asked.push(asked.parse().unwrap()),
                     _ => {}
                 }
             }
@@ -87,7 +98,7 @@ impl Worker {
             child,
             ready,
             reader: Some(reader),
-            passed,
+            said,
         }
     }
 
@@ -105,24 +116,24 @@ impl Worker {
 
     /// How many have passed here.
     pub fn count(&self) -> usize {
-        self.passed.lock().unwrap().len()
+        self.said.lock().unwrap().passed.len()
     }
 
     /// It is told to end, and what has passed there is told.
-    pub fn end(mut self) -> Vec<Passed> {
+    pub fn end(mut self) -> Said {
         drop(self.input.take());
         self.finish()
     }
 
     /// SIGKILL. What has passed there is told.
-    pub fn kill(mut self) -> Vec<Passed> {
+    pub fn kill(mut self) -> Said {
         self.child.kill().unwrap();
         self.finish()
     }
 
-    fn finish(&mut self) -> Vec<Passed> {
+    fn finish(&mut self) -> Said {
         self.reader.take().unwrap().join().unwrap();
-        std::mem::take(&mut *self.passed.lock().unwrap())
+        std::mem::take(&mut *self.said.lock().unwrap())
     }
 }
 
@@ -166,16 +177,20 @@ async fn worker() {
     println!("ready");
     gone.await.unwrap();
     let rests = *rests == "true";
+    let said = Arc::new(AtomicU64::new(0));
     let tasks = (0..TASKS).map(|_| {
-        let instance = Arc::clone(&instance);
-        tokio::spawn(async move { hammer(&instance, rests).await })
+        let (instance, said) = (Arc::clone(&instance), Arc::clone(&said));
+        tokio::spawn(async move { hammer(&instance, rests, &said).await })
     });
     for task in tasks.collect::<Vec<_>>() {
         task.await.unwrap();
     }
 }
 
-async fn hammer(instance: &Instance, rests: bool) {
+/// How often a process says that it asks in vain, in µs.
+const SAYS_EVERY: u64 = 10_000;
+
+async fn hammer(instance: &Instance, rests: bool, said: &AtomicU64) {
     loop {
         let asked = micros();
         if rests && asked / REST % 2 == 1 {
@@ -186,6 +201,10 @@ async fn hammer(instance: &Instance, rests: bool) {
         match instance.ask("alice").await {
             Decision::Allow(_) => println!("passed {asked} {}", micros()),
             Decision::Deny(standing) => {
+                if asked > said.load(Ordering::Relaxed) + SAYS_EVERY {
+                    said.store(asked, Ordering::Relaxed);
+                    println!("asked {asked}");
+                }
                 let soon = Duration::from_millis(5);
                 tokio::time::sleep(standing.retry_after().min(soon)).await;
             }

@@ -9,11 +9,11 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_keep::rate_limit::{
-    Cost, Count, Mode, RateLimitBody, RateLimitConfig, RateLimitLayer, RequestCost,
+    Cost, Count, Mode, Quota, RateLimitBody, RateLimitConfig, RateLimitLayer, RequestCost,
 };
 
 use super::bucket::used;
-use super::{Instance, at_once, by, only};
+use super::{Instance, SECOND, at_once, by, only, questions};
 use crate::redis::TestRedis;
 use crate::store::{patient, until};
 
@@ -98,6 +98,38 @@ fn slow_login(
     let layer = RateLimitLayer::new(instance.limiter.clone());
     let answer = layer.layer(login).oneshot(by("alice"));
     async move { answer.await.unwrap() }
+}
+
+/// What has grown back by itself is charged to nobody any more: to give it back would be to give away what
+/// others were charged.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_back_after_it_has_grown_back_is_nothing() {
+    let server = TestRedis::start();
+    let mut rule = at_once("login", 1).count(Count::Failures);
+    rule.quota = Some(Quota::requests(2).per(SECOND).burst(100));
+    let (one, other) = two(&server, &only([rule])).await;
+    let mut raw = server.raw();
+    let (tell, told) = tokio::sync::oneshot::channel::<()>();
+    let right = tokio::spawn(slow_login(&other, told));
+    let key = "keep:rl:{caller:alice}:login";
+    until("it is charged", || {
+        raw.must(&["EXISTS", key]).integer() == 1
+    })
+    .await;
+    until("it has grown back", || {
+        raw.must(&["EXISTS", key]).integer() == 0
+    })
+    .await;
+    for _ in 0..40 {
+        assert_eq!(answered(&one, 401, 0).await.status(), 401);
+    }
+    // Of the forty nothing is lost.
+    let (charged, before) = (raw.must(&["GET", key]), questions(&mut raw));
+    tell.send(()).unwrap();
+    assert_eq!(right.await.unwrap().status(), 200);
+    until("it is told", || questions(&mut raw) > before).await;
+    assert_eq!(raw.must(&["GET", key]), charged);
+    assert_ne!(charged, crate::redis::Answer::Nil);
 }
 
 /// With leases as well, though what lies before tokens taken in advance stays counted.

@@ -52,14 +52,6 @@ impl<'a> Charges<'a> {
         self.count += 1;
     }
 
-    /// The charge, if it is a single one.
-    pub(crate) const fn only(&self) -> Option<&Charge<'a>> {
-        match (self.count, &self.few) {
-            (1, [only, ..]) => only.as_ref(),
-            _ => None,
-        }
-    }
-
     #[cfg(feature = "redis")]
     pub(crate) const fn count(&self) -> usize {
         self.count

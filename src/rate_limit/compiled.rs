@@ -89,14 +89,18 @@ impl CompiledRule {
         })
     }
 
-    /// Whether the rule speaks of the request; `matched` is the template the router has found.
+    /// Whether the rule speaks of the request; `matched` tells the template that the router has found.
     ///
     /// The template is asked first, because inside a nested router the path that is left is no
     /// longer the one that templates are written for.
-    pub(crate) fn speaks_of(&self, request: &RequestView<'_>, matched: Option<&str>) -> bool {
+    pub(crate) fn speaks_of<'m>(
+        &self,
+        request: &RequestView<'_>,
+        matched: impl FnOnce() -> Option<&'m str>,
+    ) -> bool {
         (self.methods.is_empty() || self.methods.contains(request.method))
             && self.route.as_ref().is_none_or(|route| {
-                matched.is_some_and(|template| template == &**route.template())
+                matched().is_some_and(|template| template == &**route.template())
                     || route.matches(request)
             })
     }

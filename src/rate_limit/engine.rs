@@ -12,16 +12,16 @@ use crate::error::{ConfigError, Faults};
 use crate::event::Event;
 use crate::identity::{ProxyHeader, RequestView};
 use crate::rate_limit::charges::{Charge, Charges};
-use crate::rate_limit::compiled::CompiledRule;
 use crate::rate_limit::config::RateLimitConfig;
 use crate::rate_limit::decision::Decision;
-use crate::rate_limit::gcra::Verdict;
+use crate::rate_limit::direct::Direct;
 use crate::rate_limit::here::{self, Outcome};
 use crate::rate_limit::in_force::InForce;
 use crate::rate_limit::ledger::Ledger;
 use crate::rate_limit::lists::Listed;
 use crate::rate_limit::owner::Owner;
 use crate::rate_limit::rules::{RuleInForce, Rules};
+use crate::rate_limit::scope::Scope;
 use crate::rate_limit::settle::Settlement;
 use crate::rate_limit::subject::{Origin, Resolvers, Subject};
 #[cfg(feature = "redis")]
@@ -31,6 +31,8 @@ use crate::rate_limit::who::{Sender, Somebody, Who};
 /// What all clones of a limiter share, with whatever resolvers.
 pub(crate) struct Engine {
     pub(crate) enabled: bool,
+    /// Whether nobody else counts along, and nobody is banned.
+    pub(crate) is_alone: bool,
     pub(crate) rules: InForce,
     pub(crate) origin: Origin,
     pub(crate) fixed: Fixed,
@@ -60,9 +62,18 @@ impl Fixed {
     }
 }
 
+/// A request that is to be decided about.
+pub(crate) struct Asked<'a> {
+    pub(crate) request: &'a RequestView<'a>,
+    pub(crate) resolvers: &'a Resolvers,
+    /// Whether somebody is told how the caller stands if it may pass. Where nobody is, a decision may be left
+    /// out: keeping hold of what it says costs more than the rest of it.
+    pub(crate) is_told: bool,
+}
+
 /// What became of a request so far.
 pub(crate) enum Begun {
-    /// Decided, or no rule speaks of it.
+    /// Decided. Nothing is said where no rule speaks of it, or nobody wants to know why it may pass.
     Done(Option<Decision>, Option<Box<Settlement>>),
     /// Redis is asked.
     #[cfg(feature = "redis")]
@@ -79,12 +90,20 @@ const TOLD_PROXY: &str = "requests come from a private address and name another 
 
 impl Engine {
     /// Decides about a request as far as that can be done without waiting.
-    pub(crate) fn begin(&self, request: &RequestView<'_>, resolvers: &Resolvers) -> Begun {
+    pub(crate) fn begin(&self, asked: &Asked<'_>) -> Begun {
         if !self.enabled {
             return Begun::Done(None, None);
         }
         let rules = self.rules.load();
-        let subject = Subject::of(*request, resolvers, &self.origin);
+        match self.begin_directly(&rules, asked) {
+            Some(begun) => begun,
+            None => self.begin_at_large(&rules, asked),
+        }
+    }
+
+    fn begin_at_large(&self, rules: &Rules, asked: &Asked<'_>) -> Begun {
+        let request = asked.request;
+        let subject = Subject::of(*request, asked.resolvers, &self.origin);
         let now = self.ledger.now();
         let who = Sender {
             subject: &subject,
@@ -106,64 +125,54 @@ impl Engine {
         if !rules.preflight && is_preflight(request) {
             return Begun::Done(None, None);
         }
-        let charges = self.charges(&rules, &subject, request, now);
-        self.warn(request, &subject);
-        match charges.only().filter(|charge| self.is_plain(charge.rule)) {
-            Some(only) => Begun::Done(Some(self.count(only, &who, now)), None),
-            None => self.decide(&charges, &who, now),
+        let charges = self.charges(rules, &subject, request, now);
+        if let Some(peer) = subject.asked_peer() {
+            self.warn(request, peer);
         }
+        self.decide(&charges, &who, now)
     }
 
-    /// Whether a look at one bucket is all there is to a decision with this rule as it was when the limiter was
-    /// built.
-    pub(crate) fn is_direct(&self, rule: &CompiledRule) -> bool {
-        let bans = self.ledger.penalties.is_some();
-        self.enabled && !bans && self.is_plain(rule) && rule.base.terms.period.is_none()
-    }
-
-    /// Counts a request of `owner` with a rule that [is direct](Self::is_direct).
-    #[inline]
-    pub(crate) fn count_direct(
-        &self,
-        rule: &Arc<CompiledRule>,
-        owner: &Owner<'_>,
-        cost: u32,
-    ) -> Verdict {
-        let (ledger, plan, now) = (&*self.ledger, &rule.base, self.ledger.now());
-        let (key, limit) = (
-            owner.key(rule, plan, ledger.table.hasher()),
-            plan.terms.limit,
-        );
-        let verdict = ledger.table.charge(key, now, limit, cost);
-        match verdict {
-            Verdict::Allow { ahead } if !limit.is_near(ahead) => {
-                let rule = &*rule.name;
-                ledger.events.emit(Event::RateLimitAllowed { rule });
-            }
-            // Whoever is out of the ordinary is described, which all others need not wait for.
-            _ => {
-                let bucket = &plan.bucket;
-                let charge = Charge {
-                    key,
-                    rule,
-                    plan,
-                    limit,
-                    cost,
-                    bucket,
-                };
-                self.tell_direct(&charge, verdict, owner, now);
-            }
+    /// Decides by a look at one bucket, if there is no more to it: no lists, no bans, nobody else who counts, and
+    /// one rule that speaks of the request and counts by caller or address. So it is for most requests of most
+    /// services without Redis. Else `None`, and nothing was counted.
+    fn begin_directly(&self, rules: &Rules, asked: &Asked<'_>) -> Option<Begun> {
+        if !self.is_alone || !rules.lists.are_empty() {
+            return None;
         }
-        verdict
-    }
-
-    #[cold]
-    fn tell_direct(&self, charge: &Charge<'_>, verdict: Verdict, owner: &Owner<'_>, now: u64) {
-        let who = Somebody {
-            owner: owner.clone(),
-            ipv6_prefix: self.origin.ipv6_prefix,
+        let request = asked.request;
+        let mut speaking = rules.speaking_of(request);
+        let known = speaking.next().filter(|known| known.is_direct())?;
+        let (rule, plan) = (&known.rule, &known.rule.base);
+        if rule.has_tiers() || speaking.next().is_some() {
+            return None;
+        }
+        let caller = match rule.scope {
+            Scope::Caller => asked.resolvers.callers.caller(request),
+            Scope::Ip => None,
+            _ => return None,
         };
-        self.tell(charge, verdict, &who, now);
+        if !rules.preflight && is_preflight(request) {
+            return Some(Begun::Done(None, None));
+        }
+        let owner = match &caller {
+            Some(caller) => Owner::Caller(&caller.id),
+            None => self.owner_by_address(request),
+        };
+        let ipv6_prefix = self.origin.ipv6_prefix;
+        let (owner, cost) = (&owner, rule.cost.before(request));
+        let direct = Direct { owner, ipv6_prefix };
+        let (limit, verdict) = direct.count(&self.ledger, (rule, plan), cost, self.ledger.now());
+        if verdict.is_allow() && !asked.is_told {
+            return Some(Begun::Done(None, None));
+        }
+        let decision = Decision::of(verdict, &plan.terms, limit, cost);
+        Some(Begun::Done(Some(decision), None))
+    }
+
+    fn owner_by_address(&self, request: &RequestView<'_>) -> Owner<'static> {
+        let address = self.origin.address(request);
+        self.warn(request, address.map(|address| address.peer));
+        address.map_or(Owner::Unknown, |address| Owner::Ip(address.client))
     }
 
     /// Decides about a request of `owner` with one rule.
@@ -230,34 +239,6 @@ impl Engine {
         here::look(&self.ledger, charges.enforced(), now)
     }
 
-    /// Whether a rule is decided about here and now, and has nothing to do once the answer is there.
-    #[inline]
-    fn is_plain(&self, rule: &CompiledRule) -> bool {
-        !self.ledger.is_shared() && !rule.shadow && !rule.settles
-    }
-
-    /// Counts a request with a single plain rule: what [`decide`](Self::decide) would do, without asking one by
-    /// one about all that there is not.
-    fn count(&self, charge: &Charge<'_>, who: &impl Who, now: u64) -> Decision {
-        let (table, limit) = (&self.ledger.table, charge.limit);
-        let verdict = table.charge(charge.key, now, limit, charge.cost);
-        self.tell(charge, verdict, who, now);
-        Decision::of(verdict, charge.terms(), limit, charge.cost)
-    }
-
-    /// Tells what became of a request with a single rule.
-    fn tell(&self, charge: &Charge<'_>, verdict: Verdict, who: &impl Who, now: u64) {
-        match verdict {
-            Verdict::Allow { ahead } => {
-                self.ledger.tell_allowed([charge].into_iter());
-                if charge.limit.is_near(ahead) {
-                    self.ledger.note(charge, who, false, now);
-                }
-            }
-            Verdict::Deny { .. } => self.ledger.tell_denied(charge, who, now),
-        }
-    }
-
     fn decide(&self, charges: &Charges<'_>, who: &impl Who, now: u64) -> Begun {
         #[cfg(feature = "redis")]
         if let Some(shared) = &self.ledger.shared {
@@ -299,22 +280,18 @@ impl Engine {
         request: &RequestView<'_>,
         now: u64,
     ) -> Charges<'r> {
-        let matched = request.matched_template();
         let mut charges = Charges::default();
-        for known in &rules.all {
+        for known in rules.speaking_of(request) {
             let rule = &known.rule;
-            if rule.speaks_of(request, matched) {
-                let tier = rule.has_tiers().then(|| subject.tier());
-                let owner = subject.owner(&rule.scope);
-                let cost = rule.cost.before(request);
-                charges.push(self.charge(known, (&owner, tier), cost, now));
-            }
+            let tier = rule.has_tiers().then(|| subject.tier());
+            let owner = subject.owner(&rule.scope);
+            let cost = rule.cost.before(request);
+            charges.push(self.charge(known, (&owner, tier), cost, now));
         }
         charges
     }
 
-    #[inline]
-    pub(crate) fn charge<'r>(
+    fn charge<'r>(
         &self,
         known: &'r RuleInForce,
         (owner, tier): (&Owner<'_>, Option<&str>),
@@ -344,15 +321,16 @@ impl Engine {
         }
     }
 
-    /// Tells what makes clients indistinguishable.
-    fn warn(&self, request: &RequestView<'_>, subject: &Subject<'_>) {
-        if subject.lacks_peer() {
+    /// Tells what makes clients indistinguishable, of a request that was counted by its peer's address.
+    fn warn(&self, request: &RequestView<'_>, peer: Option<IpAddr>) {
+        let Some(peer) = peer else {
             self.ledger.events.emit(Event::PeerUnknown);
             self.warn_once(&self.told_peer, TOLD_PEER);
-        }
-        if self.origin.proxies.trusts_nobody()
+            return;
+        };
+        if is_private(peer)
+            && self.origin.proxies.trusts_nobody()
             && !self.told_proxy.load(Ordering::Relaxed)
-            && subject.asked_peer().is_some_and(is_private)
             && [ProxyHeader::XForwardedFor, ProxyHeader::Forwarded]
                 .iter()
                 .any(|header| request.headers.contains_key(header.name()))

@@ -48,6 +48,13 @@ impl Fields {
     }
 }
 
+impl Fields {
+    /// Whether answers to requests that were let through carry any.
+    pub(crate) const fn are_always_told(self) -> bool {
+        self.quota
+    }
+}
+
 /// Says in the answer to a request that was let through how its caller stands, if that is wanted.
 pub(crate) fn inform(headers: &mut HeaderMap, standing: &Standing, fields: Fields) {
     if fields.quota {

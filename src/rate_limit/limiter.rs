@@ -13,7 +13,7 @@ use crate::rate_limit::calendar::Calendar;
 use crate::rate_limit::check::Check;
 use crate::rate_limit::config::RateLimitConfig;
 use crate::rate_limit::decision::Decision;
-use crate::rate_limit::engine::{Begun, Engine, Fixed};
+use crate::rate_limit::engine::{Asked, Begun, Engine, Fixed};
 use crate::rate_limit::in_force::{InForce, Reading};
 use crate::rate_limit::ledger::Ledger;
 use crate::rate_limit::one::RuleLimiter;
@@ -71,6 +71,7 @@ impl RateLimiter {
     ) -> Result<Self, ConfigError> {
         let engine = Engine {
             enabled: config.enabled,
+            is_alone: config.enabled && !ledger.is_shared() && ledger.penalties.is_none(),
             rules: InForce::new(Rules::new(config, ROOM, None)?),
             origin: Origin {
                 // The faults were found when the configuration was checked.
@@ -141,7 +142,7 @@ impl RateLimiter {
     ///
     /// What a rule counts by the answer is left to the layer: here such a request stays counted as it came.
     pub fn check(&self, request: &RequestView<'_>) -> Check {
-        Check::new(self.begin(request))
+        Check::new(self.begin(request, true))
     }
 
     /// The rule called `name`, to count with it what is not a request; `None` if there is no such rule.
@@ -228,8 +229,15 @@ impl RateLimiter {
         self.inner.engine.ledger.table.evicted()
     }
 
-    pub(crate) fn begin(&self, request: &RequestView<'_>) -> Begun {
-        self.inner.engine.begin(request, &self.inner.resolvers)
+    /// Decides as far as that can be done without waiting; `is_told` says whether somebody wants to know how a
+    /// caller stands that may pass.
+    pub(crate) fn begin(&self, request: &RequestView<'_>, is_told: bool) -> Begun {
+        let resolvers = &self.inner.resolvers;
+        self.inner.engine.begin(&Asked {
+            request,
+            resolvers,
+            is_told,
+        })
     }
 
     pub(crate) fn writer(&self) -> &RefusalWriter {

@@ -92,6 +92,11 @@ impl Lists {
         }
     }
 
+    /// Whether they never say anything.
+    pub(crate) const fn are_empty(&self) -> bool {
+        self.empty
+    }
+
     /// What they say of a request. Asks for nothing that no entry needs.
     pub(crate) fn judge(&self, subject: &Subject<'_>) -> Listed {
         if self.empty {
@@ -380,7 +385,7 @@ mod tests {
         let request = Request::new(());
         let subject = Subject::of(RequestView::of(&request), &resolvers, &origin);
         assert_eq!(lists.judge(&subject), Listed::Neither);
-        assert!(!subject.lacks_peer());
+        assert_eq!(subject.asked_peer(), None);
     }
 
     #[test]

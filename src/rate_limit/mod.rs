@@ -90,6 +90,7 @@ mod cost;
 mod count;
 mod decision;
 mod digest;
+mod direct;
 mod engine;
 mod escape;
 mod fingerprint;

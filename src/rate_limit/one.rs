@@ -11,6 +11,7 @@ use crate::identity::masked;
 use crate::rate_limit::check::Check;
 use crate::rate_limit::compiled::CompiledRule;
 use crate::rate_limit::decision::Decision;
+use crate::rate_limit::direct::{Direct, is_direct};
 use crate::rate_limit::engine::{Begun, Engine};
 use crate::rate_limit::gcra::Verdict;
 use crate::rate_limit::in_force::Reading;
@@ -50,7 +51,10 @@ impl RuleLimiter {
     pub(crate) fn new(engine: &Arc<Engine>, name: &str) -> Option<Self> {
         let rules = engine.rules.load();
         let rule = Arc::clone(&rules.find(name)?.rule);
-        let direct = matches!(rules, Reading::First(_)) && engine.is_direct(&rule);
+        let direct = matches!(rules, Reading::First(_))
+            && engine.is_alone
+            && is_direct(&rule)
+            && rule.base.terms.period.is_none();
         Some(Self {
             engine: Arc::clone(engine),
             rule,
@@ -80,8 +84,12 @@ impl RuleLimiter {
     #[inline]
     fn check<'o>(&self, owner: impl Fn(&CompiledRule) -> Owner<'o>, cost: u32) -> RuleCheck<'_> {
         let state = if self.direct && self.engine.rules.are_first() {
-            let rule = &self.rule;
-            let verdict = self.engine.count_direct(rule, &owner(rule), cost);
+            let (rule, ledger) = (&self.rule, &*self.engine.ledger);
+            let direct = Direct {
+                owner: &owner(rule),
+                ipv6_prefix: self.engine.origin.ipv6_prefix,
+            };
+            let (_, verdict) = direct.count(ledger, (rule, &rule.base), cost, ledger.now());
             State::Counted {
                 rule,
                 verdict,

@@ -1,10 +1,13 @@
 //! The rules in force, which may be replaced while the limiter runs.
 
+use std::cell::LazyCell;
 use std::sync::Arc;
 
 use crate::error::{ConfigError, Faults};
+use crate::identity::RequestView;
 use crate::rate_limit::compiled::{CompiledRule, Plan};
 use crate::rate_limit::config::RateLimitConfig;
+use crate::rate_limit::direct::is_direct;
 use crate::rate_limit::lists::Lists;
 
 /// Changes in a row that are remembered for a rule.
@@ -67,6 +70,17 @@ impl Rules {
         })
     }
 
+    /// Those that speak of a request.
+    pub(crate) fn speaking_of(
+        &self,
+        request: &RequestView<'_>,
+    ) -> impl Iterator<Item = &RuleInForce> {
+        // Which template was matched is looked up at most once, and only for rules that have one.
+        let matched = LazyCell::new(|| request.matched_template());
+        let speaks = move |known: &&RuleInForce| known.rule.speaks_of(request, || *matched);
+        self.all.iter().filter(speaks)
+    }
+
     pub(crate) fn find(&self, name: &str) -> Option<&RuleInForce> {
         self.all.get(self.position(name)?)
     }
@@ -78,6 +92,11 @@ impl Rules {
 }
 
 impl RuleInForce {
+    /// Whether a look at one bucket is all there is to a decision with this rule alone.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.former.is_empty() && is_direct(&self.rule)
+    }
+
     fn new(rule: Arc<CompiledRule>, before: Option<(&Rules, u64)>) -> Self {
         let known = before.and_then(|(rules, now)| Some((rules.find(&rule.name)?, now)));
         let Some((known, now)) = known else {

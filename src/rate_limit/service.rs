@@ -48,7 +48,7 @@ where
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let fields = Fields::of(&self.limiter.rules());
-        match self.limiter.begin(&RequestView::of(&request)) {
+        match (self.limiter).begin(&RequestView::of(&request), fields.are_always_told()) {
             Begun::Done(Some(decision), _) if !decision.is_allow() => {
                 RateLimitFuture::refused(refusal(&decision, fields, self.limiter.writer()))
             }

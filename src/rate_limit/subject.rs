@@ -26,13 +26,28 @@ pub(crate) struct Resolvers {
     pub(crate) api_keys: ApiKeyResolver,
 }
 
+/// Where a request comes from.
 #[derive(Clone, Copy, PartialEq)]
-struct Address {
-    peer: IpAddr,
+pub(crate) struct Address {
+    pub(crate) peer: IpAddr,
     /// The client's, whole.
     whole: IpAddr,
     /// The client's, masked.
-    client: IpAddr,
+    pub(crate) client: IpAddr,
+}
+
+impl Origin {
+    /// Where a request comes from; `None` if nobody has told its peer.
+    #[inline]
+    pub(crate) fn address(&self, request: &RequestView<'_>) -> Option<Address> {
+        let peer = peer_ip(request)?;
+        let whole = self.proxies.client_ip(peer, request.headers);
+        Some(Address {
+            peer,
+            whole,
+            client: masked(whole, self.ipv6_prefix),
+        })
+    }
 }
 
 /// A request, and what has been found out about who sent it.
@@ -90,15 +105,10 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// Whether the peer's address was asked for and is not known.
-    pub(crate) fn lacks_peer(&self) -> bool {
-        matches!(self.address.get(), Some(None))
-    }
-
-    /// The peer's address if it was asked for and is known.
-    pub(crate) fn asked_peer(&self) -> Option<IpAddr> {
-        let asked = self.address.get().copied().flatten();
-        asked.map(|address| address.peer)
+    /// The peer's address as far as it is known, if it was asked for.
+    pub(crate) fn asked_peer(&self) -> Option<Option<IpAddr>> {
+        let asked = self.address.get()?;
+        Some(asked.map(|address| address.peer))
     }
 
     /// The client's address, whole.
@@ -122,15 +132,7 @@ impl<'a> Subject<'a> {
 
     /// Where the request comes from.
     fn address(&self) -> Option<Address> {
-        *self.address.get_or_init(|| {
-            let peer = peer_ip(&self.request)?;
-            let whole = self.origin.proxies.client_ip(peer, self.request.headers);
-            Some(Address {
-                peer,
-                whole,
-                client: masked(whole, self.origin.ipv6_prefix),
-            })
-        })
+        *(self.address).get_or_init(|| self.origin.address(&self.request))
     }
 
     fn print(&self, client: IpAddr) -> u8 {
@@ -247,10 +249,10 @@ mod tests {
         let (origin, request) = (origin(), from("203.0.113.7"));
         let subject = Subject::of(RequestView::of(&request), &resolvers, &origin);
         assert_eq!(subject.owner(&Scope::Global), Owner::Everybody);
-        assert!(!subject.lacks_peer() && subject.asked_peer().is_none());
+        assert_eq!(subject.asked_peer(), None);
         let _ = subject.owner(&Scope::Ip);
-        assert_eq!((times(), subject.lacks_peer()), ([0, 0], false));
-        assert_eq!(subject.asked_peer(), subject.client_ip());
+        assert_eq!((times(), subject.asked_peer()), ([0, 0], None));
+        assert_eq!(subject.asked_peer(), Some(subject.client_ip()));
         for _ in 0..2 {
             let _ = (subject.owner(&Scope::Caller), subject.tier());
             let _ = (subject.owner(&Scope::Tenant), subject.caller());

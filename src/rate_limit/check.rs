@@ -50,10 +50,16 @@ impl Future for Check {
         expect(unused_variables, reason = "memory has all answers")
     )]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Decision>> {
-        match &mut self.get_mut().state {
-            State::Done(decision) => Poll::Ready(decision.take()),
+        let this = self.get_mut();
+        match &mut this.state {
+            State::Done(decision) => Poll::Ready(decision.clone()),
             #[cfg(feature = "redis")]
-            State::Asking(asking) => Pin::new(asking).poll(cx).map(|outcome| outcome.decision),
+            State::Asking(asking) => {
+                let outcome = std::task::ready!(Pin::new(asking).poll(cx));
+                // Kept, so that whoever asks again is not told that nothing was decided.
+                this.state = State::Done(outcome.decision.clone());
+                Poll::Ready(outcome.decision)
+            }
         }
     }
 }

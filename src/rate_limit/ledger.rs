@@ -11,6 +11,7 @@ use crate::rate_limit::calendar::Calendar;
 use crate::rate_limit::charges::Charge;
 use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::penalty::PenaltyBox;
+use crate::rate_limit::slot::FILL_MAX;
 use crate::rate_limit::table::Table;
 use crate::rate_limit::terms::Terms;
 use crate::rate_limit::ticks::ticks;
@@ -18,6 +19,9 @@ use crate::rate_limit::top::TopList;
 use crate::rate_limit::who::Who;
 #[cfg(feature = "redis")]
 use crate::rate_limit::{fleet::Fleet, outage::Outage};
+
+/// The longest ban, here and in Redis: 62 days.
+const BAN_MAX: Duration = Duration::from_micros(FILL_MAX);
 
 /// What all clones of a limiter write in.
 pub(crate) struct Ledger {
@@ -136,6 +140,7 @@ impl Ledger {
         let Some(penalties) = &self.penalties else {
             return false;
         };
+        let lasts = lasts.min(BAN_MAX);
         penalties.ban(self.client(who), lasts, self.now());
         self.tell_ban(who, lasts);
         true

@@ -164,7 +164,7 @@ impl RateLimiter {
     /// # Errors
     ///
     /// All faults of the settings, and those that cannot be changed while the limiter runs: `enabled`,
-    /// `keys_max`, `deny_when_full`, the proxies, `ipv6_prefix`, `penalty`. Then all stays as it was.
+    /// `keys_max`, `deny_when_full`, the proxies, `ipv6_prefix`, `instances`, `penalty`. Then all stays as it was.
     pub fn reconfigure(&self, config: &RateLimitConfig) -> Result<(), ConfigError> {
         let engine = &self.inner.engine;
         check(config, &engine.known_routes)?;
@@ -586,9 +586,12 @@ mod tests {
         let (limiter, _hand, _heard) = limiter(&config);
         let allows = |rule: &str, key: &str| {
             let limiter = limiter.rule(rule).unwrap();
-            let check = limiter.check_key(key, 1);
+            let mut check = limiter.check_key(key, 1);
             let known = check.is_allow().unwrap();
-            assert_eq!(now(check).unwrap().is_allow(), known);
+            // Whoever asks twice is told twice.
+            assert_eq!(now(&mut check).unwrap().is_allow(), known);
+            assert_eq!(now(&mut check).unwrap().is_allow(), known);
+            assert_eq!(check.is_allow(), Some(known));
             known
         };
         assert_eq!(passes(&limiter, &by(Caller::new("a"))), 3);

@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::identity::masked;
 use crate::rate_limit::check::Check;
 use crate::rate_limit::compiled::CompiledRule;
 use crate::rate_limit::decision::Decision;
@@ -18,9 +17,11 @@ use crate::rate_limit::in_force::Reading;
 use crate::rate_limit::owner::Owner;
 
 /// One rule of a [`RateLimiter`](crate::rate_limit::RateLimiter), which counts whatever has a name or an address:
-/// jobs, messages, connections. Buckets are shared with the requests that the rule speaks of. Cheap to clone.
+/// jobs, messages, connections. Cheap to clone.
 ///
-/// The quota is the rule's own, not a tier's. A rule that only watches lets everything through.
+/// The quota is the rule's own, not a tier's, and its buckets are those of the requests that have it as well.
+/// Bans are heeded, the lists of those who are always or never let in are not: they speak of requests. A rule that
+/// only watches lets everything through.
 #[derive(Clone)]
 pub struct RuleLimiter {
     engine: Arc<Engine>,
@@ -72,13 +73,18 @@ impl RuleLimiter {
         self.check(|rule| Owner::of_key(&rule.scope, key, prefix), cost)
     }
 
-    /// Takes `cost` tokens from the bucket of an address, if they are there; IPv6 by the configured prefix.
+    /// Takes `cost` tokens from the bucket of an address, if they are there; IPv6 by the configured prefix. By the
+    /// scope `global`, all have one.
     ///
-    /// In memory that is one compare-and-swap, and takes no lock unless the address is new.
+    /// In memory that is one compare-and-swap, and takes no lock unless the address is new. It is a few dozen
+    /// nanoseconds more where penalties are configured, the rule watches, settles by answers or goes by the
+    /// calendar, or rules were replaced since; in a fleet it is what [`RateLimiter::check`] is.
+    ///
+    /// [`RateLimiter::check`]: crate::rate_limit::RateLimiter::check
     #[inline]
     pub fn check_ip(&self, ip: IpAddr, cost: u32) -> RuleCheck<'_> {
         let prefix = self.engine.origin.ipv6_prefix;
-        self.check(|_| Owner::Ip(masked(ip, prefix)), cost)
+        self.check(|rule| Owner::of_ip(&rule.scope, ip, prefix), cost)
     }
 
     #[inline]

@@ -33,6 +33,15 @@ pub(crate) enum Owner<'a> {
 }
 
 impl<'a> Owner<'a> {
+    /// Whom a rule of this scope counts an address against, where there is no request.
+    #[inline]
+    pub(crate) const fn of_ip(scope: &Scope, ip: IpAddr, ipv6_prefix: u8) -> Self {
+        match scope {
+            Scope::Global => Self::Everybody,
+            _ => Self::Ip(masked(ip, ipv6_prefix)),
+        }
+    }
+
     /// Whom a rule of this scope counts `key` against, where there is no request.
     pub(crate) fn of_key(scope: &Scope, key: &'a str, ipv6_prefix: u8) -> Self {
         match scope {
@@ -139,7 +148,7 @@ impl<'a> Owner<'a> {
 pub(crate) const UNKNOWN: &str = "unknown";
 
 /// The text of a client that can be banned, however `text` writes it: `caller:NAME`, `ip:ADDRESS`, an address
-/// alone or with its prefix. Nothing if it is none.
+/// alone or with the prefix by which addresses are counted. Nothing if it is none, or a network of another size.
 pub(crate) fn client_text(text: &str, ipv6_prefix: u8) -> Option<Arc<str>> {
     if let Some(name) = text.strip_prefix("caller:") {
         if name.starts_with('#') {
@@ -149,10 +158,15 @@ pub(crate) fn client_text(text: &str, ipv6_prefix: u8) -> Option<Arc<str>> {
         return Some(Owner::Caller(&name).text(ipv6_prefix));
     }
     let address = text.strip_prefix("ip:").unwrap_or(text);
-    let address = address
-        .split_once('/')
-        .map_or(address, |(address, _)| address);
+    let (address, bits) = match address.split_once('/') {
+        Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
+        None => (address, None),
+    };
     let ip = address.parse::<IpAddr>().ok()?.to_canonical();
+    let counted = if ip.is_ipv4() { 32 } else { ipv6_prefix };
+    if bits.is_some_and(|bits| bits != counted) {
+        return None;
+    }
     Some(Owner::Ip(masked(ip, ipv6_prefix)).text(ipv6_prefix))
 }
 
@@ -330,6 +344,10 @@ mod tests {
             ("caller:", None),
             ("tenant:acme", None),
             ("ip:", None),
+            ("203.0.113.7/32", Some("ip:203.0.113.7")),
+            ("203.0.113.0/24", None),
+            ("2001:db8::/32", None),
+            ("203.0.113.7/x", None),
         ] {
             assert_eq!(client_text(written, 64).as_deref(), text, "{written}");
         }

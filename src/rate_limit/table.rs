@@ -14,7 +14,7 @@
 //! ranked by time: one of short windows is forgotten before one of long windows. Evictions are counted.
 //!
 //! **Two keys with the same tag** in the same line share a bucket: one in some 65,000 keys of a full
-//! table finds such a twin, and is then limited a little more strictly. The seed is random for each process
+//! table finds such a twin, and is then limited a little more strictly, or goes on with the twin's bucket. The seed is random for each process
 //! and hashes are never shown, so a client cannot tell whose twin it would be.
 //!
 //! **Inserting** a key takes one of some locks, chosen by the key, because two threads that insert the

@@ -29,7 +29,8 @@ pub struct TopEntry {
     pub who: Arc<str>,
     /// How many of the last minutes' requests were refused.
     pub refused: u64,
-    /// How many of them were let through when less than a fifth of the quota was left.
+    /// How many of them were let through when less than a fifth of the quota was left. Whoever took the place of
+    /// another on the full list begins with that one's count.
     pub near: u64,
     /// How long ago the last of them was.
     pub seen: Duration,

@@ -57,7 +57,7 @@
 //!         let account = request.extensions.get::<&'static str>()?;
 //!         Some(Cow::Owned(format!("api.example.com/{account}")))
 //!     });
-//! // With the feature `redis`: `.share(keep.redis(), &spawner)`.
+//! // With the feature `redis`: `.share(keep.redis(), &keep.spawner())`.
 //! # Ok(quota)
 //! # }
 //! # quota().unwrap();

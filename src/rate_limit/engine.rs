@@ -146,14 +146,14 @@ impl Engine {
         if rule.has_tiers() || speaking.next().is_some() {
             return None;
         }
+        if !rules.preflight && is_preflight(request) {
+            return Some(Begun::Done(None, None));
+        }
         let caller = match rule.scope {
             Scope::Caller => asked.resolvers.callers.caller(request),
             Scope::Ip => None,
             _ => return None,
         };
-        if !rules.preflight && is_preflight(request) {
-            return Some(Begun::Done(None, None));
-        }
         let owner = match &caller {
             Some(caller) => Owner::Caller(&caller.id),
             None => self.owner_by_address(request),

@@ -46,9 +46,7 @@ impl Fields {
             exposed: rules.expose_headers,
         }
     }
-}
 
-impl Fields {
     /// Whether answers to requests that were let through carry any.
     pub(crate) const fn are_always_told(self) -> bool {
         self.quota

@@ -51,7 +51,8 @@
 //! proxies say about the client is believed only if they are named in the configuration.
 //! [`Caller`](crate::identity::Caller)s are told by the application.
 //!
-//! **Memory** is fixed when the limiter is built: a table of 10 bytes per key, whatever comes in.
+//! **Memory** is fixed when the limiter is built, whatever comes in: a table of 10 bytes per key, and as large a
+//! one beside it where there are penalties. In a fleet a few kilobytes of leases and questions come on top.
 //!
 //! **What a request counts** may be several tokens, known before it goes on or only by its answer
 //! ([`RequestCost`]), or nothing after all ([`Count`]).
@@ -63,10 +64,12 @@
 //! **Who goes on after a refusal** is banned if [`PenaltyConfig`] says so.
 //!
 //! **Several instances** count together through Redis where the stack has one (feature `redis`). A decision over
-//! any number of rules is one round trip, made only where this instance does not know better: what Redis has
-//! denied is denied here until its time, and by [`Mode::Leased`] tokens are taken in advance, never more of them
-//! than the quota. While Redis is away each instance grants its share of every quota, as many parts as there
-//! were instances, and Redis hears of it afterwards.
+//! any number of rules is one round trip (in a cluster two, where they count against several), made only where
+//! this instance does not know better: what Redis has denied is denied here until its time, but for rules that
+//! give back by the answer, which ask each time. By [`Mode::Leased`] tokens are taken in advance, never more of
+//! them than the quota. While Redis is away each instance grants its share of every quota, by how many instances
+//! it has seen, and Redis hears of it afterwards. One that starts meanwhile has seen none, and grants all of it
+//! unless [`instances`](RateLimitConfig::instances) says better.
 
 #[cfg(feature = "redis")]
 mod ask;

@@ -126,8 +126,8 @@ impl Engine {
             return Begun::Done(None, None);
         }
         let charges = self.charges(rules, &subject, request, now);
-        if let Some(peer) = subject.asked_peer() {
-            self.warn(request, peer);
+        if let Some(address) = subject.asked_address() {
+            self.warn(request, address.map(|address| address.peer));
         }
         self.decide(&charges, &who, now)
     }

@@ -385,7 +385,7 @@ mod tests {
         let request = Request::new(());
         let subject = Subject::of(RequestView::of(&request), &resolvers, &origin);
         assert_eq!(lists.judge(&subject), Listed::Neither);
-        assert_eq!(subject.asked_peer(), None);
+        assert!(subject.asked_address().is_none());
     }
 
     #[test]

@@ -105,10 +105,9 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// The peer's address as far as it is known, if it was asked for.
-    pub(crate) fn asked_peer(&self) -> Option<Option<IpAddr>> {
-        let asked = self.address.get()?;
-        Some(asked.map(|address| address.peer))
+    /// Where the request comes from as far as it is known, if that was asked for.
+    pub(crate) fn asked_address(&self) -> Option<&Option<Address>> {
+        self.address.get()
     }
 
     /// The client's address, whole.
@@ -249,10 +248,11 @@ mod tests {
         let (origin, request) = (origin(), from("203.0.113.7"));
         let subject = Subject::of(RequestView::of(&request), &resolvers, &origin);
         assert_eq!(subject.owner(&Scope::Global), Owner::Everybody);
-        assert_eq!(subject.asked_peer(), None);
+        assert!(subject.asked_address().is_none());
         let _ = subject.owner(&Scope::Ip);
         assert_eq!(times(), [0, 0]);
-        assert_eq!(subject.asked_peer(), Some(subject.client_ip()));
+        let known = subject.asked_address().unwrap().unwrap();
+        assert_eq!(Some(known.peer), subject.client_ip());
         for _ in 0..2 {
             let _ = (subject.owner(&Scope::Caller), subject.tier());
             let _ = (subject.owner(&Scope::Tenant), subject.caller());

@@ -20,57 +20,58 @@ pub(crate) fn is_direct(rule: &CompiledRule) -> bool {
     !rule.shadow && !rule.settles
 }
 
-/// Whose bucket it is.
-pub(crate) struct Direct<'d, 'o> {
-    pub(crate) owner: &'d Owner<'o>,
-    pub(crate) ipv6_prefix: u8,
+/// A bucket, and what is to be taken from it.
+pub(crate) struct Bucket<'r> {
+    pub(crate) rule: &'r Arc<CompiledRule>,
+    pub(crate) plan: &'r Arc<Plan>,
+    pub(crate) key: u64,
+    pub(crate) limit: Limit,
+    pub(crate) cost: u32,
 }
 
-impl Direct<'_, '_> {
-    /// Counts a request in its bucket, if it fits. Books with bans or other instances are not for this.
-    #[inline]
-    pub(crate) fn count(
-        &self,
-        ledger: &Ledger,
-        (rule, plan): (&Arc<CompiledRule>, &Arc<Plan>),
-        cost: u32,
-        now: u64,
-    ) -> (Limit, Verdict) {
-        let key = self.owner.key(rule, plan, ledger.table.hasher());
-        let (key, limit) = ledger.current(key, &plan.terms, now);
-        let verdict = ledger.table.charge(key, now, limit, cost);
-        match verdict {
-            Verdict::Allow { ahead } if !limit.is_near(ahead) => {
-                let rule = &*rule.name;
-                ledger.events.emit(Event::RateLimitAllowed { rule });
-            }
-            _ => {
-                let charge = Charge {
-                    key,
-                    rule,
-                    plan,
-                    limit,
-                    cost,
-                    bucket: &plan.bucket,
-                };
-                self.tell(ledger, &charge, verdict, now);
-            }
+/// Counts a request of an owner in its bucket, if it fits. Books with bans or other instances are not for this.
+#[inline]
+pub(crate) fn count(
+    ledger: &Ledger,
+    bucket: Bucket<'_>,
+    (owner, ipv6_prefix): (&Owner<'_>, u8),
+    now: u64,
+) -> Verdict {
+    let limit = bucket.limit;
+    let verdict = ledger.table.charge(bucket.key, now, limit, bucket.cost);
+    match verdict {
+        Verdict::Allow { ahead } if !limit.is_near(ahead) => {
+            let rule = &*bucket.rule.name;
+            ledger.events.emit(Event::RateLimitAllowed { rule });
         }
-        (limit, verdict)
+        _ => tell(ledger, bucket, verdict, (owner, ipv6_prefix), now),
     }
+    verdict
+}
 
-    #[cold]
-    fn tell(&self, ledger: &Ledger, charge: &Charge<'_>, verdict: Verdict, now: u64) {
-        let who = Somebody {
-            owner: self.owner.clone(),
-            ipv6_prefix: self.ipv6_prefix,
-        };
-        match verdict {
-            Verdict::Allow { .. } => {
-                ledger.tell_allowed([charge].into_iter());
-                ledger.note(charge, &who, false, now);
-            }
-            Verdict::Deny { .. } => ledger.tell_denied(charge, &who, now),
+#[cold]
+fn tell(
+    ledger: &Ledger,
+    bucket: Bucket<'_>,
+    verdict: Verdict,
+    (owner, ipv6_prefix): (&Owner<'_>, u8),
+    now: u64,
+) {
+    let charge = Charge {
+        key: bucket.key,
+        rule: bucket.rule,
+        plan: bucket.plan,
+        limit: bucket.limit,
+        cost: bucket.cost,
+        bucket: &bucket.plan.bucket,
+    };
+    let owner = owner.clone();
+    let who = Somebody { owner, ipv6_prefix };
+    match verdict {
+        Verdict::Allow { .. } => {
+            ledger.tell_allowed([&charge].into_iter());
+            ledger.note(&charge, &who, false, now);
         }
+        Verdict::Deny { .. } => ledger.tell_denied(&charge, &who, now),
     }
 }

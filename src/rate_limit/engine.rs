@@ -14,7 +14,7 @@ use crate::identity::{ProxyHeader, RequestView};
 use crate::rate_limit::charges::{Charge, Charges};
 use crate::rate_limit::config::RateLimitConfig;
 use crate::rate_limit::decision::Decision;
-use crate::rate_limit::direct::Direct;
+use crate::rate_limit::direct::{self, Bucket};
 use crate::rate_limit::here::{self, Outcome};
 use crate::rate_limit::in_force::InForce;
 use crate::rate_limit::ledger::Ledger;
@@ -158,10 +158,18 @@ impl Engine {
             Some(caller) => Owner::Caller(&caller.id),
             None => self.owner_by_address(request),
         };
-        let ipv6_prefix = self.origin.ipv6_prefix;
-        let (owner, cost) = (&owner, rule.cost.before(request));
-        let direct = Direct { owner, ipv6_prefix };
-        let (limit, verdict) = direct.count(&self.ledger, (rule, plan), cost, self.ledger.now());
+        let (ledger, now) = (&*self.ledger, self.ledger.now());
+        let key = owner.key(rule, plan, ledger.table.hasher());
+        let (key, limit) = ledger.current(key, &plan.terms, now);
+        let cost = rule.cost.before(request);
+        let bucket = Bucket {
+            rule,
+            plan,
+            key,
+            limit,
+            cost,
+        };
+        let verdict = direct::count(ledger, bucket, (&owner, self.origin.ipv6_prefix), now);
         if verdict.is_allow() && !asked.is_told {
             return Some(Begun::Done(None, None));
         }

@@ -7,14 +7,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use crate::identity::masked;
 use crate::rate_limit::check::Check;
 use crate::rate_limit::compiled::CompiledRule;
 use crate::rate_limit::decision::Decision;
-use crate::rate_limit::direct::{Direct, is_direct};
+use crate::rate_limit::direct::{Bucket, count, is_direct};
 use crate::rate_limit::engine::{Begun, Engine};
 use crate::rate_limit::gcra::Verdict;
 use crate::rate_limit::in_force::Reading;
 use crate::rate_limit::owner::Owner;
+use crate::rate_limit::scope::Scope;
 
 /// One rule of a [`RateLimiter`](crate::rate_limit::RateLimiter), which counts whatever has a name or an address:
 /// jobs, messages, connections. Cheap to clone.
@@ -55,7 +57,8 @@ impl RuleLimiter {
         let direct = matches!(rules, Reading::First(_))
             && engine.is_alone
             && is_direct(&rule)
-            && rule.base.terms.period.is_none();
+            && rule.base.terms.period.is_none()
+            && !matches!(rule.scope, Scope::Global);
         Some(Self {
             engine: Arc::clone(engine),
             rule,
@@ -84,18 +87,27 @@ impl RuleLimiter {
     #[inline]
     pub fn check_ip(&self, ip: IpAddr, cost: u32) -> RuleCheck<'_> {
         let prefix = self.engine.origin.ipv6_prefix;
-        self.check(|rule| Owner::of_ip(&rule.scope, ip, prefix), cost)
+        self.check(|_| Owner::Ip(masked(ip, prefix)), cost)
     }
 
     #[inline]
     fn check<'o>(&self, owner: impl Fn(&CompiledRule) -> Owner<'o>, cost: u32) -> RuleCheck<'_> {
         let state = if self.direct && self.engine.rules.are_first() {
-            let (rule, ledger) = (&self.rule, &*self.engine.ledger);
-            let direct = Direct {
-                owner: &owner(rule),
-                ipv6_prefix: self.engine.origin.ipv6_prefix,
+            let (rule, plan, ledger) = (&self.rule, &self.rule.base, &*self.engine.ledger);
+            let (owner, now) = (owner(rule), ledger.now());
+            let bucket = Bucket {
+                key: owner.key(rule, plan, ledger.table.hasher()),
+                limit: plan.terms.limit,
+                rule,
+                plan,
+                cost,
             };
-            let (_, verdict) = direct.count(ledger, (rule, &rule.base), cost, ledger.now());
+            let verdict = count(
+                ledger,
+                bucket,
+                (&owner, self.engine.origin.ipv6_prefix),
+                now,
+            );
             State::Counted {
                 rule,
                 verdict,
@@ -111,9 +123,13 @@ impl RuleLimiter {
     #[cold]
     fn begin<'o>(&self, owner: impl Fn(&CompiledRule) -> Owner<'o>, cost: u32) -> Check {
         let rules = self.engine.rules.load();
-        let begun = rules
-            .find(&self.rule.name)
-            .map(|known| self.engine.begin_one(known, owner(&known.rule), cost));
+        let begun = rules.find(&self.rule.name).map(|known| {
+            let owner = match known.rule.scope {
+                Scope::Global => Owner::Everybody,
+                _ => owner(&known.rule),
+            };
+            self.engine.begin_one(known, owner, cost)
+        });
         Check::new(begun.unwrap_or(Begun::Done(None, None)))
     }
 }

@@ -33,15 +33,6 @@ pub(crate) enum Owner<'a> {
 }
 
 impl<'a> Owner<'a> {
-    /// Whom a rule of this scope counts an address against, where there is no request.
-    #[inline]
-    pub(crate) const fn of_ip(scope: &Scope, ip: IpAddr, ipv6_prefix: u8) -> Self {
-        match scope {
-            Scope::Global => Self::Everybody,
-            _ => Self::Ip(masked(ip, ipv6_prefix)),
-        }
-    }
-
     /// Whom a rule of this scope counts `key` against, where there is no request.
     pub(crate) fn of_key(scope: &Scope, key: &'a str, ipv6_prefix: u8) -> Self {
         match scope {

@@ -17,7 +17,7 @@ use crate::rate_limit::ask::{Answer, Ask, Part};
 use crate::rate_limit::ban_talk::{ban_message, pardon_message};
 use crate::rate_limit::flights::{Boarding, Flights, Row};
 use crate::rate_limit::leases::{Landed, Leases, Taken, fair};
-use crate::rate_limit::outage::Outage;
+use crate::rate_limit::outage::{Memory, Outage};
 use crate::rate_limit::question::{Landing, Route, Spot, Stop};
 use crate::rate_limit::shared::Shared;
 use crate::rate_limit::table::Table;
@@ -209,8 +209,8 @@ struct Asked {
 }
 
 struct Aside {
-    /// What was told of the use of this instance's share, to be put back if nobody answers.
-    own: u64,
+    /// What was told of the use of this instance's share.
+    memory: Memory,
     /// Whether this is the one question that takes tokens in advance.
     leases: bool,
 }
@@ -271,7 +271,7 @@ impl Inner {
                 part.lease = want.min(fair(limit, remaining, self.parts.outage.instances()));
             }
             aside.push(Aside {
-                own: memory.own,
+                memory,
                 leases: want.is_some(),
             });
             part
@@ -314,7 +314,12 @@ impl Inner {
                         true => ahead.saturating_sub(now.saturating_sub(asked.at)),
                         false => ahead,
                     };
-                    self.parts.table.put(stop.key, now, known);
+                    let (table, bucket) = (&self.parts.table, (stop.key, limit));
+                    let landed = (&aside.memory, known);
+                    self.parts.outage.landed(table, bucket, landed, now);
+                    table.put(stop.key, now, known);
+                } else {
+                    self.parts.outage.untold(stop.key, &aside.memory);
                 }
                 if aside.leases {
                     let landed = Landed {
@@ -336,7 +341,7 @@ impl Inner {
             });
         let spots: Arc<[Spot]> = spots.collect();
         if answer.told.is_empty() {
-            self.lease_none(route, asked);
+            self.call_off(route, asked);
         }
         for (place, seat) in seats.into_iter().enumerate() {
             let place = u32::try_from(place).unwrap_or(u32::MAX);
@@ -370,12 +375,10 @@ impl Inner {
         u64::try_from(left.as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// Notes that the question has changed nothing.
     fn call_off(&self, route: &Route, asked: &Asked) {
-        let now = ticks(&self.parts.clock);
         for (stop, aside) in route.stops.iter().zip(&asked.aside) {
-            let limit = stop.limit.after(now.saturating_sub(route.at));
-            let bucket = (stop.key, limit);
-            Outage::restore(&self.parts.table, bucket, aside.own, now);
+            self.parts.outage.untold(stop.key, &aside.memory);
         }
         self.lease_none(route, asked);
     }

@@ -110,15 +110,6 @@ impl Table {
         });
     }
 
-    /// Moves the bucket's time to where `change` wants it, which is told how far ahead it lies.
-    #[cfg(feature = "redis")]
-    pub(crate) fn change(&self, key: u64, now: u64, change: impl Fn(u64) -> u64) {
-        let change = |ahead| Verdict::Allow {
-            ahead: change(ahead),
-        };
-        self.update(key, now, change);
-    }
-
     /// How far ahead the bucket's time lies; 0 if there is none.
     pub(crate) fn ahead(&self, key: u64, now: u64) -> u64 {
         self.sweep_if_due(now);
@@ -136,6 +127,20 @@ impl Table {
             }
         }
         0
+    }
+
+    /// Moves a bucket to another key, where it lies as far ahead as `carried` makes of it. First there, then away:
+    /// whoever looks meanwhile never finds neither.
+    pub(crate) fn hand_over(&self, from: u64, to: u64, now: u64, carried: impl Fn(u64) -> u64) {
+        let seen = self.ahead(from, now);
+        if seen == 0 {
+            return;
+        }
+        self.raise(to, now, carried(seen));
+        let taken = self.take(from, now);
+        if taken > seen {
+            self.raise(to, now, carried(taken));
+        }
     }
 
     /// What charging would say, without doing it.

@@ -212,13 +212,16 @@ pub(crate) fn what_a_share_lets_through_is_told_once() {
 
         /// Asks Redis, which answers.
         fn ask(&self) -> u64 {
-            self.outage.remember(&self.table, (KEY, LIMIT), 0).debt
+            let memory = self.outage.remember(&self.table, (KEY, LIMIT), 0);
+            let landed = (&memory, 0);
+            self.outage.landed(&self.table, (KEY, LIMIT), landed, 0);
+            memory.debt
         }
 
         /// Asks Redis, which does not.
         fn ask_in_vain(&self) -> u64 {
             let memory = self.outage.remember(&self.table, (KEY, LIMIT), 0);
-            Outage::restore(&self.table, (KEY, LIMIT), memory.own, 0);
+            self.outage.untold(KEY, &memory);
             0
         }
     }

@@ -306,9 +306,11 @@ impl Engine {
             let old = former.plan(tier);
             let of_old = owner.key(&former.rule, old, table.hasher()) ^ former.generation;
             let (of_old, old_limit) = self.ledger.current(of_old, &old.terms, now);
-            let ahead = table.take(of_old, now);
-            if ahead > 0 {
-                table.raise(key, now, limit.carry(old_limit, ahead));
+            table.hand_over(of_old, key, now, |ahead| limit.carry(old_limit, ahead));
+            #[cfg(feature = "redis")]
+            if let Some(shared) = &self.ledger.shared {
+                let (old, new) = ((of_old, old_limit), (key, limit));
+                shared.outage.carry(table, old, new, now);
             }
         }
         Charge {

@@ -169,10 +169,10 @@ impl RateLimiter {
         let engine = &self.inner.engine;
         check(config, &engine.known_routes)?;
         engine.check_unchanged(config, ROOM)?;
-        let now = engine.ledger.now();
-        let next = Rules::new(config, ROOM, Some((&engine.rules.load(), now)))?;
-        engine.rules.store(next);
-        Ok(())
+        engine.rules.replace(|before| {
+            let now = engine.ledger.now();
+            Rules::new(config, ROOM, Some((before, now)))
+        })
     }
 
     /// Those who press hardest against their limits, at most 64: the most refused first. Counts are of the

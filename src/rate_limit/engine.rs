@@ -202,7 +202,7 @@ impl Engine {
     fn shut_out(&self, who: &impl Who, retry_after: Duration, now: u64) -> Begun {
         self.ledger.tell_shut_out("banned");
         #[cfg(feature = "redis")]
-        self.ledger.doubt(who, retry_after, now);
+        self.ledger.doubt(who, now);
         Begun::Done(Some(Decision::Banned { retry_after }), None)
     }
 

@@ -18,6 +18,7 @@ use crate::rate_limit::ban_talk::{ban_message, pardon_message};
 use crate::rate_limit::flights::{Boarding, Flights, Row};
 use crate::rate_limit::leases::{Landed, Leases, Taken, fair};
 use crate::rate_limit::outage::{Memory, Outage};
+use crate::rate_limit::penalty::PenaltyBox;
 use crate::rate_limit::question::{Landing, Route, Spot, Stop};
 use crate::rate_limit::shared::Shared;
 use crate::rate_limit::table::Table;
@@ -47,6 +48,7 @@ pub(crate) struct FleetParts {
     pub(crate) clock: Clock,
     pub(crate) events: Events,
     pub(crate) table: Arc<Table>,
+    pub(crate) penalties: Option<Arc<PenaltyBox>>,
     pub(crate) outage: Arc<Outage>,
 }
 
@@ -63,22 +65,24 @@ impl Fleet {
     }
 
     /// Takes tokens that are held for the bucket, and sees to it that there will be more. Returns how many are
-    /// left, and the end of the lease that they were taken from.
+    /// left, and the end of the lease that they were taken from. `stop` tells the bucket, and whose ban is looked
+    /// up along with it.
     pub(crate) fn take_held(
         &self,
         key: u64,
         now: u64,
         cost: u32,
-        stop: impl FnOnce() -> Stop,
+        stop: impl FnOnce() -> (Stop, Option<Arc<str>>),
     ) -> Option<(u32, u64)> {
         let (taken, end) = self.inner.leases.take(key, now, cost);
         match taken {
             Taken::Held { left } => Some((left, end)),
             Taken::Low { left } => {
+                let (stop, client) = stop();
                 let route = Route {
-                    stops: vec![stop()],
+                    stops: vec![stop],
                     at: now,
-                    client: None,
+                    client,
                 };
                 self.refill(route);
                 Some((left, end))
@@ -149,11 +153,12 @@ impl Fleet {
         });
     }
 
-    /// Asks whether a ban still holds, and calls `lifted` if not. Nobody waits for it.
+    /// Asks whether a ban still holds, and calls `lifted` if not. Nobody waits for it. If it is known by name to
+    /// last for so long, and Redis has lost it, it is spoken anew.
     pub(crate) fn doubt(
         &self,
         who: Arc<str>,
-        lasts: Duration,
+        lasts: Option<Duration>,
         lifted: impl FnOnce() + Send + 'static,
     ) {
         let shared = self.inner.parts.shared.clone();
@@ -239,14 +244,6 @@ impl Inner {
                 return;
             };
             seats = next;
-        }
-    }
-
-    /// Notes that no tokens are on their way.
-    fn lease_none(&self, route: &Route, asked: &Asked) {
-        let stops = route.stops.iter().zip(&asked.aside);
-        for (stop, _) in stops.filter(|(_, aside)| aside.leases) {
-            self.leases.fail(stop.key);
         }
     }
 
@@ -340,6 +337,9 @@ impl Inner {
                 }
             });
         let spots: Arc<[Spot]> = spots.collect();
+        if let Some(left) = answer.banned {
+            self.heed(route, left, now);
+        }
         if answer.told.is_empty() {
             self.call_off(route, asked);
         }
@@ -354,6 +354,17 @@ impl Inner {
             };
             // Who has gone away meanwhile stays counted.
             let _ = seat.send(landing);
+        }
+    }
+
+    /// Notes that the client is banned, also where it was let through by tokens that were held for it.
+    fn heed(&self, route: &Route, left: Duration, now: u64) {
+        let (Some(penalties), Some(client)) = (&self.parts.penalties, &route.client) else {
+            return;
+        };
+        penalties.heed(self.parts.table.client(client), left, now);
+        for stop in route.stops.iter().filter(|stop| stop.part.owner == *client) {
+            self.leases.drop_all(stop.key);
         }
     }
 
@@ -375,11 +386,13 @@ impl Inner {
         u64::try_from(left.as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Notes that the question has changed nothing.
+    /// Notes that the question has changed nothing, and that no tokens are on their way.
     fn call_off(&self, route: &Route, asked: &Asked) {
         for (stop, aside) in route.stops.iter().zip(&asked.aside) {
             self.parts.outage.untold(stop.key, &aside.memory);
+            if aside.leases {
+                self.leases.fail(stop.key);
+            }
         }
-        self.lease_none(route, asked);
     }
 }

@@ -218,7 +218,10 @@ impl RateLimiter {
     #[must_use]
     pub fn table_bytes(&self) -> usize {
         let ledger = &self.inner.engine.ledger;
-        let penalties = ledger.penalties.as_ref().map_or(0, PenaltyBox::bytes);
+        let penalties = ledger
+            .penalties
+            .as_ref()
+            .map_or(0, |penalties| penalties.bytes());
         ledger.table.bytes() + penalties
     }
 
@@ -269,7 +272,8 @@ pub(crate) fn books(config: &RateLimitConfig, clock: Clock, events: Events) -> L
     Ledger {
         table: Arc::new(Table::new(keys_max, !config.deny_when_full, now)),
         calendar: Calendar::new(),
-        penalties: penalties.map(|penalty| PenaltyBox::new(penalty.terms(), keys_max, now)),
+        penalties: penalties
+            .map(|penalty| Arc::new(PenaltyBox::new(penalty.terms(), keys_max, now))),
         top: TopList::default(),
         clock,
         events,

@@ -21,7 +21,7 @@
 //! same key at the same time would otherwise find room in different places and give it two buckets.
 //! A key that is there is charged without a lock.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 
 use foldhash::quality::{FoldHasher, RandomState};
 
@@ -72,6 +72,13 @@ impl Table {
     /// A hasher for keys, with this table's seed.
     pub(crate) fn hasher(&self) -> FoldHasher<'_> {
         self.hashers.build_hasher()
+    }
+
+    /// What a client is known by that has this name. Byte by byte, as they come where no text is made.
+    pub(crate) fn client(&self, who: &str) -> u64 {
+        let mut hasher = self.hasher();
+        who.bytes().for_each(|byte| hasher.write_u8(byte));
+        hasher.finish()
     }
 
     /// Charges a request of this cost to the bucket of `key`, if it fits.

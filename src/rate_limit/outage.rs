@@ -151,7 +151,8 @@ impl Outage {
         let count = self.shares();
         self.run_with(count);
         let own = share_of(key, count);
-        let known = self.most_used(table, key, now);
+        // Not by itself: it may have been told and taken off since it was looked at.
+        let known = self.most_used(table, (key, Some(count)), now);
         if known > 0 {
             table.raise(own, now, known);
         }
@@ -166,7 +167,7 @@ impl Outage {
         now: u64,
     ) -> (u64, Limit) {
         let (key, limit) = bucket;
-        let known = self.most_used(table, key, now);
+        let known = self.most_used(table, (key, None), now);
         if known > 0 {
             table.raise(key ^ SETTLING, now, known);
         }
@@ -265,9 +266,10 @@ impl Outage {
         table.hand_over(old.0 ^ SETTLING, new.0 ^ SETTLING, now, carried);
     }
 
-    /// How far ahead the bucket lies, or of its shares the one that was used most.
-    fn most_used(&self, table: &Table, key: u64, now: u64) -> u64 {
-        let shares = self.counts().map(|count| share_of(key, count));
+    /// How far ahead the bucket lies, or of its shares the one that was used most, but for one of so many.
+    fn most_used(&self, table: &Table, (key, but): (u64, Option<u32>), now: u64) -> u64 {
+        let counts = self.counts().filter(|count| Some(*count) != but);
+        let shares = counts.map(|count| share_of(key, count));
         let all = shares.chain([key]).map(|key| table.ahead(key, now));
         all.max().unwrap_or(0)
     }

@@ -28,13 +28,13 @@ return 1
 ",
 );
 
-/// Whether a ban that should last for so many milliseconds more still holds (1) or was lifted (0). One that
-/// the server has lost is written anew.
+/// Whether a ban still holds (1) or was lifted (0). One that the server has lost is written anew if it is known
+/// to last for so many milliseconds more, of which 0 are none.
 pub(crate) static CONFIRM: Script = Script::new(
     "limiter_confirm",
     r"
 local known = redis.call('GET', keys[1])
-if not known then
+if not known and tonumber(args[1]) > 0 then
     redis.call('SET', keys[1], '1', 'PX', args[1])
 end
 return known == '0' and 0 or 1

@@ -32,14 +32,18 @@ impl Shared {
         self.pool.call(&call.arg(lasts)).await
     }
 
-    /// Whether a ban still holds that is known to last for so long. Where Redis has lost it, it is spoken anew.
+    /// Whether a ban still holds. Where Redis has lost one that is known to last for so long, it is spoken anew.
     ///
     /// # Errors
     ///
     /// Those of the store.
-    pub(crate) async fn confirm(&self, owner: &str, lasts: Duration) -> Result<bool, StoreError> {
+    pub(crate) async fn confirm(
+        &self,
+        owner: &str,
+        lasts: Option<Duration>,
+    ) -> Result<bool, StoreError> {
         let call = Call::new(&CONFIRM).key(ban_key(&self.pool, owner));
-        let holds: u64 = self.pool.call(&call.arg(millis(lasts))).await?;
+        let holds: u64 = self.pool.call(&call.arg(lasts.map_or(0, millis))).await?;
         Ok(holds == 1)
     }
 }

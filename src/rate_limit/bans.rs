@@ -29,15 +29,8 @@ impl PushSink for BanSink {
             _ => return,
         };
         match understand(payload) {
-            Some(Said::Ban { who, lasts }) => {
-                let (client, now) = (ledger.client(who), ledger.now());
-                penalties.ban(client, lasts, now);
-                // It was told just now.
-                penalties.is_doubtful(client, now);
-            }
-            Some(Said::Pardon { who }) => {
-                penalties.pardon(ledger.client(who), ledger.now());
-            }
+            Some(Said::Ban { who, lasts }) => ledger.heed_ban(who, lasts),
+            Some(Said::Pardon { who }) => ledger.heed_pardon(who),
             None => {}
         }
     }

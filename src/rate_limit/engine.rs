@@ -210,7 +210,7 @@ impl Engine {
     fn shut_out(&self, who: &impl Who, retry_after: Duration, now: u64) -> Begun {
         self.ledger.tell_shut_out("banned");
         #[cfg(feature = "redis")]
-        self.ledger.doubt(who, retry_after, now);
+        self.ledger.doubt(who, now);
         Begun::Done(Some(Decision::Banned { retry_after }), None)
     }
 
@@ -314,9 +314,11 @@ impl Engine {
             let old = former.plan(tier);
             let of_old = owner.key(&former.rule, old, table.hasher()) ^ former.generation;
             let (of_old, old_limit) = self.ledger.current(of_old, &old.terms, now);
-            let ahead = table.take(of_old, now);
-            if ahead > 0 {
-                table.raise(key, now, limit.carry(old_limit, ahead));
+            table.hand_over(of_old, key, now, |ahead| limit.carry(old_limit, ahead));
+            #[cfg(feature = "redis")]
+            if let Some(shared) = &self.ledger.shared {
+                let (old, new) = ((of_old, old_limit), (key, limit));
+                shared.outage.carry(table, old, new, now);
             }
         }
         Charge {

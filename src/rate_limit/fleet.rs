@@ -17,7 +17,8 @@ use crate::rate_limit::ask::{Answer, Ask, Part};
 use crate::rate_limit::ban_talk::{ban_message, pardon_message};
 use crate::rate_limit::flights::{Boarding, Flights, Row};
 use crate::rate_limit::leases::{Landed, Leases, Taken, fair};
-use crate::rate_limit::outage::Outage;
+use crate::rate_limit::outage::{Memory, Outage};
+use crate::rate_limit::penalty::PenaltyBox;
 use crate::rate_limit::question::{Landing, Route, Spot, Stop};
 use crate::rate_limit::shared::Shared;
 use crate::rate_limit::table::Table;
@@ -47,6 +48,7 @@ pub(crate) struct FleetParts {
     pub(crate) clock: Clock,
     pub(crate) events: Events,
     pub(crate) table: Arc<Table>,
+    pub(crate) penalties: Option<Arc<PenaltyBox>>,
     pub(crate) outage: Arc<Outage>,
 }
 
@@ -63,22 +65,24 @@ impl Fleet {
     }
 
     /// Takes tokens that are held for the bucket, and sees to it that there will be more. Returns how many are
-    /// left, and the end of the lease that they were taken from.
+    /// left, and the end of the lease that they were taken from. `stop` tells the bucket, and whose ban is looked
+    /// up along with it.
     pub(crate) fn take_held(
         &self,
         key: u64,
         now: u64,
         cost: u32,
-        stop: impl FnOnce() -> Stop,
+        stop: impl FnOnce() -> (Stop, Option<Arc<str>>),
     ) -> Option<(u32, u64)> {
         let (taken, end) = self.inner.leases.take(key, now, cost);
         match taken {
             Taken::Held { left } => Some((left, end)),
             Taken::Low { left } => {
+                let (stop, client) = stop();
                 let route = Route {
-                    stops: vec![stop()],
+                    stops: vec![stop],
                     at: now,
-                    client: None,
+                    client,
                 };
                 self.refill(route);
                 Some((left, end))
@@ -149,11 +153,12 @@ impl Fleet {
         });
     }
 
-    /// Asks whether a ban still holds, and calls `lifted` if not. Nobody waits for it.
+    /// Asks whether a ban still holds, and calls `lifted` if not. Nobody waits for it. If it is known by name to
+    /// last for so long, and Redis has lost it, it is spoken anew.
     pub(crate) fn doubt(
         &self,
         who: Arc<str>,
-        lasts: Duration,
+        lasts: Option<Duration>,
         lifted: impl FnOnce() + Send + 'static,
     ) {
         let shared = self.inner.parts.shared.clone();
@@ -209,8 +214,8 @@ struct Asked {
 }
 
 struct Aside {
-    /// What was told of the use of this instance's share, to be put back if nobody answers.
-    own: u64,
+    /// What was told of the use of this instance's share.
+    memory: Memory,
     /// Whether this is the one question that takes tokens in advance.
     leases: bool,
 }
@@ -242,14 +247,6 @@ impl Inner {
         }
     }
 
-    /// Notes that no tokens are on their way.
-    fn lease_none(&self, route: &Route, asked: &Asked) {
-        let stops = route.stops.iter().zip(&asked.aside);
-        for (stop, _) in stops.filter(|(_, aside)| aside.leases) {
-            self.leases.fail(stop.key);
-        }
-    }
-
     /// The question for so many requests; for none, it is one for tokens in advance.
     fn prepare(&self, route: &Route, requests: usize) -> Asked {
         let now = ticks(&self.parts.clock);
@@ -271,7 +268,7 @@ impl Inner {
                 part.lease = want.min(fair(limit, remaining, self.parts.outage.instances()));
             }
             aside.push(Aside {
-                own: memory.own,
+                memory,
                 leases: want.is_some(),
             });
             part
@@ -314,7 +311,12 @@ impl Inner {
                         true => ahead.saturating_sub(now.saturating_sub(asked.at)),
                         false => ahead,
                     };
-                    self.parts.table.put(stop.key, now, known);
+                    let (table, bucket) = (&self.parts.table, (stop.key, limit));
+                    let landed = (&aside.memory, known);
+                    self.parts.outage.landed(table, bucket, landed, now);
+                    table.put(stop.key, now, known);
+                } else {
+                    self.parts.outage.untold(stop.key, &aside.memory);
                 }
                 if aside.leases {
                     let landed = Landed {
@@ -335,8 +337,11 @@ impl Inner {
                 }
             });
         let spots: Arc<[Spot]> = spots.collect();
+        if let Some(left) = answer.banned {
+            self.heed(route, left, now);
+        }
         if answer.told.is_empty() {
-            self.lease_none(route, asked);
+            self.call_off(route, asked);
         }
         for (place, seat) in seats.into_iter().enumerate() {
             let place = u32::try_from(place).unwrap_or(u32::MAX);
@@ -349,6 +354,17 @@ impl Inner {
             };
             // Who has gone away meanwhile stays counted.
             let _ = seat.send(landing);
+        }
+    }
+
+    /// Notes that the client is banned, also where it was let through by tokens that were held for it.
+    fn heed(&self, route: &Route, left: Duration, now: u64) {
+        let (Some(penalties), Some(client)) = (&self.parts.penalties, &route.client) else {
+            return;
+        };
+        penalties.heed(self.parts.table.client(client), left, now);
+        for stop in route.stops.iter().filter(|stop| stop.part.owner == *client) {
+            self.leases.drop_all(stop.key);
         }
     }
 
@@ -370,13 +386,13 @@ impl Inner {
         u64::try_from(left.as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// Notes that the question has changed nothing, and that no tokens are on their way.
     fn call_off(&self, route: &Route, asked: &Asked) {
-        let now = ticks(&self.parts.clock);
         for (stop, aside) in route.stops.iter().zip(&asked.aside) {
-            let limit = stop.limit.after(now.saturating_sub(route.at));
-            let bucket = (stop.key, limit);
-            Outage::restore(&self.parts.table, bucket, aside.own, now);
+            self.parts.outage.untold(stop.key, &aside.memory);
+            if aside.leases {
+                self.leases.fail(stop.key);
+            }
         }
-        self.lease_none(route, asked);
     }
 }

@@ -48,13 +48,16 @@ impl Verdict {
 }
 
 impl Limit {
-    /// One request per `interval` ticks, `burst` at once. Zeros count as ones.
+    /// One request per `interval` ticks, `burst` at once. Zeros count as ones, and what takes longer than a slot
+    /// can tell as that.
     pub(crate) const fn new(interval: u64, burst: u32) -> Self {
         let interval = if interval == 0 { 1 } else { interval };
+        let interval = at_most(interval, FILL_MAX);
         let burst = if burst == 0 { 1 } else { burst };
         Self {
             interval,
-            fill: interval.saturating_mul(burst as u64),
+            // A slot can tell no longer time, and the sums below stay far from the end of numbers.
+            fill: at_most(interval.saturating_mul(burst as u64), FILL_MAX),
             base: 0,
         }
     }
@@ -87,7 +90,7 @@ impl Limit {
         let least = if cost == 0 { 1 } else { worth };
         if used.saturating_add(least) <= self.fill {
             Verdict::Allow {
-                ahead: self.ahead_of(used + worth),
+                ahead: self.ahead_of(used.saturating_add(worth)),
             }
         } else {
             Verdict::Deny {
@@ -143,7 +146,7 @@ impl Limit {
     /// How many requests of one token would still fit at once.
     pub(crate) const fn remaining(self, ahead: u64) -> u32 {
         let left = self.fill.saturating_sub(self.used(ahead)) / self.interval;
-        // Never cut: `fill` is the interval times a `u32`, unless it saturated.
+        // Never cut: `fill` is at most the interval times a `u32`.
         at_most(left, u32::MAX as u64) as u32
     }
 
@@ -184,7 +187,11 @@ impl Limit {
 
     /// How far ahead a bucket lies of which this much is used up; not at all if that is nothing.
     pub(crate) const fn ahead_of(self, used: u64) -> u64 {
-        if used == 0 { 0 } else { self.base + used }
+        if used == 0 {
+            0
+        } else {
+            self.base.saturating_add(used)
+        }
     }
 
     /// What a request of this cost uses up.
@@ -201,11 +208,10 @@ impl Limit {
 #[cfg(any(feature = "redis", test))]
 impl Limit {
     /// The part of it that one of `count` has to itself. Each gets at least one at a time, or none of
-    /// many could ever let anybody through.
+    /// many could ever let anybody through; and none takes longer for it than a slot can tell.
     pub(crate) const fn share(mut self, count: u32) -> Self {
-        self.interval = self
-            .interval
-            .saturating_mul(if count == 0 { 1 } else { count as u64 });
+        let count = if count == 0 { 1 } else { count as u64 };
+        self.interval = at_most(self.interval.saturating_mul(count), FILL_MAX);
         if self.fill < self.interval {
             self.fill = self.interval;
         }
@@ -300,6 +306,35 @@ mod tests {
         assert_eq!(limit.charge(20, 0), Verdict::Allow { ahead: 20 });
         assert_eq!(limit.charge(30, 0), Verdict::Deny { ahead: 30 });
         assert_eq!(limit.wait(30, 0), 1);
+    }
+
+    /// Beyond half of a slot's circle an empty bucket would look like a full one.
+    #[test]
+    fn a_share_of_a_long_quota_still_limits_however_many_instances_there_are() {
+        use crate::rate_limit::table::Table;
+
+        const DAY: u64 = 24 * 60 * 60 * 1_000_000;
+        for (interval, burst, count) in [
+            (30 * DAY, 1, 4),
+            (30 * DAY, 2, 10_000),
+            (DAY, 31, 10_000),
+            (1_000_000, 5_000_000, 10_000),
+            (u64::MAX, u32::MAX, u32::MAX),
+        ] {
+            let whole = Limit::new(interval, burst);
+            for limit in [whole, whole.share(count)] {
+                let table = Table::new(64, true, 0);
+                let charge = |now| table.charge(7 << 50 | 7, now, limit, 1).is_allow();
+                let most = u64::from(burst).min(FILL_MAX / limit.interval());
+                let tried = most.min(100);
+                assert!((0..tried).all(|_| charge(0)), "{limit:?}");
+                assert!(most > tried || !charge(0), "{limit:?}");
+                // All at once, and debts on top.
+                table.charge(7 << 50 | 7, 0, limit, u32::MAX);
+                table.debit(7 << 50 | 7, 0, limit, u32::MAX);
+                assert!(!charge(0), "{limit:?}");
+            }
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::rate_limit::limiter::{RateLimiter, books, check};
 use crate::rate_limit::outage::Outage;
 use crate::rate_limit::presence::Presence;
 use crate::rate_limit::shared::Shared;
+use crate::rate_limit::spoken::Spoken;
 use crate::store::{RedisPool, RedisStatus};
 use crate::task::Spawner;
 
@@ -68,11 +69,13 @@ impl RateLimiter {
             clock: clock.clone(),
             events,
             table: Arc::clone(&books.table),
+            penalties: books.penalties.clone(),
             outage: Arc::clone(&outage),
         });
         books.shared = Some(SharedLedger {
             fleet: fleet.clone(),
             outage: Arc::clone(&outage),
+            spoken: Spoken::default(),
         });
         let ledger = Arc::new(books);
         let limiter = Self::with(config, known_routes, Arc::clone(&ledger))?;

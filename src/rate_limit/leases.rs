@@ -168,6 +168,11 @@ impl Leases {
         self.with(key, |held| held.asking = false);
     }
 
+    /// Drops what is held of a bucket.
+    pub(crate) fn drop_all(&self, key: u64) {
+        self.with(key, |held| held.leases.clear());
+    }
+
     /// Forgets the buckets that nobody has asked for since the last time and of which nothing is held.
     pub(crate) fn sweep(&self, now: u64) {
         for shard in &self.shards {

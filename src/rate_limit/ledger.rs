@@ -18,7 +18,7 @@ use crate::rate_limit::ticks::ticks;
 use crate::rate_limit::top::TopList;
 use crate::rate_limit::who::Who;
 #[cfg(feature = "redis")]
-use crate::rate_limit::{fleet::Fleet, outage::Outage};
+use crate::rate_limit::{fleet::Fleet, outage::Outage, spoken::Spoken};
 
 /// The longest ban, here and in Redis: 62 days.
 const BAN_MAX: Duration = Duration::from_micros(FILL_MAX);
@@ -27,7 +27,7 @@ const BAN_MAX: Duration = Duration::from_micros(FILL_MAX);
 pub(crate) struct Ledger {
     pub(crate) table: Arc<Table>,
     pub(crate) calendar: Calendar,
-    pub(crate) penalties: Option<PenaltyBox>,
+    pub(crate) penalties: Option<Arc<PenaltyBox>>,
     pub(crate) top: TopList,
     pub(crate) clock: Clock,
     pub(crate) events: Events,
@@ -41,6 +41,7 @@ pub(crate) struct Ledger {
 pub(crate) struct SharedLedger {
     pub(crate) fleet: Fleet,
     pub(crate) outage: Arc<Outage>,
+    pub(crate) spoken: Spoken,
 }
 
 impl Ledger {
@@ -110,11 +111,9 @@ impl Ledger {
         self.top.note(charge.key, refused, now, names);
     }
 
-    /// What a client's strikes and bans are kept under. Byte by byte, as they come where no text is made.
+    /// What a client's strikes and bans are kept under.
     pub(crate) fn client(&self, who: &str) -> u64 {
-        let mut hasher = self.table.hasher();
-        who.bytes().for_each(|byte| hasher.write_u8(byte));
-        hasher.finish()
+        self.table.client(who)
     }
 
     /// How long the client with this hash is still banned.
@@ -151,8 +150,12 @@ impl Ledger {
         let (client, now) = (self.client(who), self.now());
         #[cfg(feature = "redis")]
         if let Some(shared) = &self.shared {
-            let lasts = self.banned(|| Some(client), now);
-            shared.fleet.pardon(who, lasts.unwrap_or_default());
+            shared.spoken.forget(who);
+            let lasts = self.banned(|| Some(client), now).unwrap_or_default();
+            // Others may know of a ban that this instance has never heard of.
+            let longest = self.penalties.as_ref().map(|penalties| penalties.ban_max());
+            let lasts = lasts.max(longest.unwrap_or_default());
+            shared.fleet.pardon(who, lasts);
         }
         let penalties = self.penalties.as_ref();
         penalties.is_some_and(|penalties| penalties.pardon(client, now))
@@ -161,7 +164,7 @@ impl Ledger {
     /// Asks Redis about a ban, unless it was asked or told a moment ago: that it was lifted may have been said
     /// while nobody heard it here.
     #[cfg(feature = "redis")]
-    pub(crate) fn doubt(self: &Arc<Self>, who: &impl Who, lasts: Duration, now: u64) {
+    pub(crate) fn doubt(self: &Arc<Self>, who: &impl Who, now: u64) {
         let (Some(shared), Some(penalties)) = (&self.shared, &self.penalties) else {
             return;
         };
@@ -172,14 +175,34 @@ impl Ledger {
         if !penalties.is_doubtful(client, now) {
             return;
         }
-        let ledger = Arc::downgrade(self);
+        let (ledger, name) = (Arc::downgrade(self), Arc::clone(&who));
+        let lasts = shared.spoken.left(&who, now);
         shared.fleet.doubt(who, lasts, move || {
-            if let Some(ledger) = ledger.upgrade()
-                && let Some(penalties) = &ledger.penalties
-            {
-                penalties.pardon(client, ledger.now());
+            if let Some(ledger) = ledger.upgrade() {
+                ledger.heed_pardon(&name);
             }
         });
+    }
+
+    /// Notes a ban that another instance has spoken.
+    #[cfg(feature = "redis")]
+    pub(crate) fn heed_ban(&self, who: &str, lasts: Duration) {
+        let (client, now) = (self.client(who), self.now());
+        if let (Some(shared), Some(penalties)) = (&self.shared, &self.penalties) {
+            shared.spoken.note(who, lasts, now);
+            penalties.ban(client, lasts, now);
+            // It was told just now.
+            penalties.is_doubtful(client, now);
+        }
+    }
+
+    /// Notes that another instance has ended a ban.
+    #[cfg(feature = "redis")]
+    pub(crate) fn heed_pardon(&self, who: &str) {
+        if let (Some(shared), Some(penalties)) = (&self.shared, &self.penalties) {
+            shared.spoken.forget(who);
+            penalties.pardon(self.client(who), self.now());
+        }
     }
 
     fn tell_ban(&self, who: &str, lasts: Duration) {
@@ -190,6 +213,7 @@ impl Ledger {
                 // Or Redis could be asked before it is told, and remember that a former ban was lifted.
                 penalties.is_doubtful(self.client(who), self.now());
             }
+            shared.spoken.note(who, lasts, self.now());
             shared.fleet.ban(who, lasts);
         }
     }

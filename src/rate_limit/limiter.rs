@@ -169,10 +169,10 @@ impl RateLimiter {
         let engine = &self.inner.engine;
         check(config, &engine.known_routes)?;
         engine.check_unchanged(config, ROOM)?;
-        let now = engine.ledger.now();
-        let next = Rules::new(config, ROOM, Some((&engine.rules.load(), now)))?;
-        engine.rules.store(next);
-        Ok(())
+        engine.rules.replace(|before| {
+            let now = engine.ledger.now();
+            Rules::new(config, ROOM, Some((before, now)))
+        })
     }
 
     /// Those who press hardest against their limits, at most 64: the most refused first. Counts are of the
@@ -218,7 +218,10 @@ impl RateLimiter {
     #[must_use]
     pub fn table_bytes(&self) -> usize {
         let ledger = &self.inner.engine.ledger;
-        let penalties = ledger.penalties.as_ref().map_or(0, PenaltyBox::bytes);
+        let penalties = ledger
+            .penalties
+            .as_ref()
+            .map_or(0, |penalties| penalties.bytes());
         ledger.table.bytes() + penalties
     }
 
@@ -269,7 +272,8 @@ pub(crate) fn books(config: &RateLimitConfig, clock: Clock, events: Events) -> L
     Ledger {
         table: Arc::new(Table::new(keys_max, !config.deny_when_full, now)),
         calendar: Calendar::new(),
-        penalties: penalties.map(|penalty| PenaltyBox::new(penalty.terms(), keys_max, now)),
+        penalties: penalties
+            .map(|penalty| Arc::new(PenaltyBox::new(penalty.terms(), keys_max, now))),
         top: TopList::default(),
         clock,
         events,

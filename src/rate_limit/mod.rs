@@ -140,6 +140,8 @@ mod settle;
 #[cfg(feature = "redis")]
 mod shared;
 mod slot;
+#[cfg(feature = "redis")]
+mod spoken;
 mod subject;
 mod table;
 mod terms;

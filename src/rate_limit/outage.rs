@@ -8,7 +8,10 @@
 //!
 //! When Redis is back, the first question about each bucket carries what was used of the share meanwhile, as
 //! a debt, and how far ahead the bucket's time was known to lie, as a hint: a server that was restarted
-//! without its data would otherwise begin with full buckets.
+//! without its data would otherwise begin with full buckets. Until the answer is there the share stays as it
+//! is: a Redis that refuses is asked again and again, and whoever counts alone meanwhile must see all that was
+//! used. What was used is divided by the number of instances that it was counted with, whatever their
+//! number has become since.
 //!
 //! **Settling.** Instances come back one after the other, within some hundred milliseconds, and tell their
 //! debts as they are asked about a bucket. Whoever came first would find it fuller than it is, and let
@@ -18,12 +21,22 @@
 //! still let through their shares, each tells a little more than it owes: together, what grows back in
 //! the half second in which all come back.
 
+use std::collections::HashSet;
+
+use foldhash::fast::RandomState;
+
 use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::table::Table;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 
 /// Tells the bucket of a share from the shared one.
 const SHARE: u64 = 0xd6e8_feb8_6659_fd93;
+
+/// Tells shares of different sizes apart; an odd number without pattern.
+const SIZED: u64 = 0x9fb2_1c65_1e98_df25;
+
+/// Numbers of instances that debts may be of which were not told yet. Those of former ones are forgotten.
+const COUNTS: usize = 4;
 
 /// Tells the bucket that a share goes on in while debts are told.
 const SETTLING: u64 = 0xa076_1d64_78bd_642f;
@@ -48,8 +61,12 @@ pub(crate) struct Outage {
     instances: AtomicU32,
     /// By how many quotas are divided while Redis is away.
     shares: AtomicU32,
+    /// By how many they were divided when something was let through without Redis: the last first, 0 for none.
+    ran_with: [AtomicU32; COUNTS],
     /// Whether there may be debts: Redis was there before, or something was let through without it.
     owes: AtomicBool,
+    /// The buckets whose debts Redis is being told, each by one question.
+    telling: Mutex<HashSet<u64, RandomState>>,
 }
 
 /// What Redis is told of a bucket beside the question.
@@ -57,8 +74,11 @@ pub(crate) struct Outage {
 pub(crate) struct Memory {
     pub(crate) hint: u64,
     pub(crate) debt: u64,
-    /// What was used of the share, in its own measure: to be put back if Redis does not answer.
+    /// What was used of the share, in its own measure. If there is any, this question tells it, which must end
+    /// in [`Outage::landed`] or [`Outage::untold`].
     pub(crate) own: u64,
+    /// By how many the quota was divided then.
+    pub(crate) count: u32,
 }
 
 impl Outage {
@@ -70,7 +90,9 @@ impl Outage {
             settles_until: AtomicU64::new(0),
             instances: AtomicU32::new(instances),
             shares: AtomicU32::new(instances),
+            ran_with: [instances.max(1), 0, 0, 0].map(AtomicU32::new),
             owes: AtomicBool::new(false),
+            telling: Mutex::default(),
         }
     }
 
@@ -126,11 +148,15 @@ impl Outage {
             self.owes.store(true, Ordering::Relaxed);
         }
         let (key, limit) = bucket;
-        let known = table.ahead(key, now);
+        let count = self.shares();
+        self.run_with(count);
+        let own = share_of(key, count);
+        // Not by itself: it may have been told and taken off since it was looked at.
+        let known = self.most_used(table, (key, Some(count)), now);
         if known > 0 {
-            table.raise(key ^ SHARE, now, known);
+            table.raise(own, now, known);
         }
-        (key ^ SHARE, limit.share(self.shares()))
+        (own, limit.share(count))
     }
 
     /// The same share while debts are told: another bucket, as full as its own was.
@@ -141,46 +167,146 @@ impl Outage {
         now: u64,
     ) -> (u64, Limit) {
         let (key, limit) = bucket;
-        let known = table.ahead(key, now).max(table.ahead(key ^ SHARE, now));
+        let known = self.most_used(table, (key, None), now);
         if known > 0 {
             table.raise(key ^ SETTLING, now, known);
         }
         (key ^ SETTLING, limit.share(self.shares()))
     }
 
-    /// What to tell Redis of a bucket: what was used of the share, and for as long after Redis came back as what
-    /// was known before may still hold, that as well.
+    /// What to tell Redis of a bucket: what was used of the share, unless another question tells it, and for as
+    /// long after Redis came back as what was known before may still hold, that as well.
     pub(crate) fn remember(&self, table: &Table, bucket: (u64, Limit), now: u64) -> Memory {
         let (key, limit) = bucket;
-        let known = limit.used(table.ahead(key, now));
-        let taken = table.take(key ^ SHARE, now);
-        if taken > 0 && self.is_settling(now) {
-            table.raise(key ^ SETTLING, now, taken);
-        }
         let since = now.saturating_sub(self.back_at.load(Ordering::Relaxed));
-        let own = limit.used(taken).saturating_sub(known);
-        let shares = u64::from(self.shares());
-        let grown = own > 0 && shares > 1 && limit.ends_in() == 0 && self.is_settling(now);
-        let grown = if grown { BACK_WITHIN } else { 0 };
-        Memory {
+        let known = limit.used(table.ahead(key, now));
+        let mut memory = Memory {
             hint: if since > limit.lasts() { 0 } else { known },
-            debt: own.saturating_add(grown).div_ceil(shares),
-            own,
+            ..Memory::default()
+        };
+        let shares = |count| table.ahead(share_of(key, count), now);
+        let most = self.counts().map(shares).max().unwrap_or(0);
+        if most == 0 {
+            return memory;
+        }
+        let settling = self.is_settling(now);
+        if settling {
+            table.raise(key ^ SETTLING, now, most);
+        }
+        let mut telling = self.telling();
+        if telling.contains(&key) {
+            return memory;
+        }
+        // Only now, or what was told a moment ago would be told again. One debt at a time, the oldest first,
+        // and each without what was used before it.
+        let mut base = known;
+        for count in self.counts().rev() {
+            let used = limit.used(shares(count));
+            let own = used.saturating_sub(base);
+            if own > 0 {
+                telling.insert(key);
+                let grown = count > 1 && limit.ends_in() == 0 && settling;
+                let grown = if grown { BACK_WITHIN } else { 0 };
+                let debt = own.saturating_add(grown).div_ceil(u64::from(count));
+                (memory.debt, memory.own, memory.count) = (debt, own, count);
+                break;
+            }
+            base = base.max(used);
+        }
+        memory
+    }
+
+    /// Notes that Redis has answered a question that carried `memory`, and that the bucket's time is about to be
+    /// put so far `ahead`. What was told is owed no longer; what was used of shares since still is.
+    pub(crate) fn landed(
+        &self,
+        table: &Table,
+        bucket: (u64, Limit),
+        (memory, ahead): (&Memory, u64),
+        now: u64,
+    ) {
+        let (key, limit) = bucket;
+        let mut before = limit.used(table.ahead(key, now));
+        let mut after = limit.used(ahead);
+        for count in self.counts().rev() {
+            let share = share_of(key, count);
+            let used = limit.used(table.ahead(share, now));
+            if used == 0 {
+                continue;
+            }
+            let told = if count == memory.count { memory.own } else { 0 };
+            let left = |ahead| {
+                let owed = limit.used(ahead).saturating_sub(before);
+                match owed.saturating_sub(told) {
+                    0 => 0,
+                    owed => limit.ahead_of(after.saturating_add(owed)),
+                }
+            };
+            table.lower(share, now, left);
+            before = before.max(used);
+            after = after.max(limit.used(table.ahead(share, now)));
+        }
+        self.untold(key, memory);
+    }
+
+    /// Notes that a question that carried `memory` was not answered: it may be told by another.
+    pub(crate) fn untold(&self, key: u64, memory: &Memory) {
+        if memory.own > 0 {
+            self.telling().remove(&key);
         }
     }
 
-    /// Puts back what [`remember`](Self::remember) took for a question that was not answered, beside what was
-    /// used of the share since.
-    pub(crate) fn restore(table: &Table, bucket: (u64, Limit), own: u64, now: u64) {
-        if own == 0 {
+    /// Moves what was let through without Redis to the bucket that takes the place of another one.
+    pub(crate) fn carry(&self, table: &Table, old: (u64, Limit), new: (u64, Limit), now: u64) {
+        let carried = |ahead| new.1.carry(old.1, ahead);
+        for count in self.counts() {
+            let (from, to) = (share_of(old.0, count), share_of(new.0, count));
+            table.hand_over(from, to, now, carried);
+        }
+        table.hand_over(old.0 ^ SETTLING, new.0 ^ SETTLING, now, carried);
+    }
+
+    /// How far ahead the bucket lies, or of its shares the one that was used most, but for one of so many.
+    fn most_used(&self, table: &Table, (key, but): (u64, Option<u32>), now: u64) -> u64 {
+        let counts = self.counts().filter(|count| Some(*count) != but);
+        let shares = counts.map(|count| share_of(key, count));
+        let all = shares.chain([key]).map(|key| table.ahead(key, now));
+        all.max().unwrap_or(0)
+    }
+
+    /// By how many quotas were divided when something was let through: the last first.
+    fn counts(&self) -> impl DoubleEndedIterator<Item = u32> {
+        let counts = self.ran_with.iter();
+        let counts = counts.map(|count| count.load(Ordering::Relaxed));
+        counts.filter(|count| *count > 0)
+    }
+
+    /// Notes by how many they are divided.
+    fn run_with(&self, count: u32) {
+        let last = self.ran_with.first();
+        if last.is_none_or(|last| last.load(Ordering::Relaxed) == count) {
             return;
         }
-        let (key, limit) = bucket;
-        let known = limit.used(table.ahead(key, now));
-        table.change(key ^ SHARE, now, |ahead| {
-            limit.ahead_of(limit.used(ahead).max(known).saturating_add(own))
-        });
+        // One at a time.
+        let _turn = self.telling();
+        let mut next = count;
+        for place in &self.ran_with {
+            next = place.swap(next, Ordering::Relaxed);
+            if next == count || next == 0 {
+                break;
+            }
+        }
     }
+
+    fn telling(&self) -> MutexGuard<'_, HashSet<u64, RandomState>> {
+        // Nothing in here panics halfway.
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The bucket of a share, of so many.
+const fn share_of(key: u64, count: u32) -> u64 {
+    key ^ SHARE ^ (count as u64).wrapping_mul(SIZED)
 }
 
 #[cfg(test)]
@@ -198,6 +324,14 @@ mod tests {
             table.charge(key, now, share, 1).is_allow()
         };
         (0..1000).take_while(one).count()
+    }
+
+    /// A question that is answered: the bucket's time lies so far ahead then.
+    fn tell(outage: &Outage, table: &Table, (limit, ahead): (Limit, u64), now: u64) -> (u64, u64) {
+        let memory = outage.remember(table, (KEY, limit), now);
+        outage.landed(table, (KEY, limit), (&memory, ahead), now);
+        table.put(KEY, now, ahead);
+        (memory.hint, memory.debt)
     }
 
     #[test]
@@ -227,6 +361,10 @@ mod tests {
         outage.end(0);
         let memory = outage.remember(&table, (KEY, limit), 0);
         assert_eq!((memory.hint, memory.debt), (500, 50 + GROWN));
+        // Another question goes with it.
+        let again = outage.remember(&table, (KEY, limit), 0);
+        assert_eq!((again.hint, again.debt), (500, 0));
+        outage.untold(KEY, &again);
         let again = outage.remember(&table, (KEY, limit), 0);
         assert_eq!((again.hint, again.debt), (500, 0));
         // It was not answered after all, and meanwhile two more were let through here.
@@ -234,16 +372,60 @@ mod tests {
             let (key, share) = outage.share(&table, (KEY, limit), 0);
             assert!(table.charge(key, 0, share, 1).is_allow());
         }
-        Outage::restore(&table, (KEY, limit), memory.own, 0);
-        let later = outage.remember(&table, (KEY, limit), 0);
-        assert_eq!((later.hint, later.debt), (500, 70 + GROWN));
+        outage.untold(KEY, &memory);
+        let memory = outage.remember(&table, (KEY, limit), 0);
+        assert_eq!((memory.hint, memory.debt), (500, 70 + GROWN));
+        // Now it is, and meanwhile another one was let through, and others were elsewhere.
+        let (key, share) = outage.share(&table, (KEY, limit), 0);
+        assert!(table.charge(key, 0, share, 1).is_allow());
+        outage.landed(&table, (KEY, limit), (&memory, 640), 0);
+        table.put(KEY, 0, 640);
+        assert_eq!(tell(&outage, &table, (limit, 640), 0), (640, 10 + GROWN));
+        assert_eq!(tell(&outage, &table, (limit, 640), 0), (640, 0));
         // What was known before has drained long since.
         let long_after = outage.remember(&table, (KEY, limit), 5000);
         assert_eq!(long_after, Memory::default());
         // What is let through by itself although Redis is there is owed as well.
         assert_eq!(take_all(&outage, &table, limit, 5000), 25);
-        let memory = outage.remember(&table, (KEY, limit), 5000);
-        assert_eq!((memory.hint, memory.debt), (0, 250 + GROWN));
+        assert_eq!(tell(&outage, &table, (limit, 250), 5000), (0, 250 + GROWN));
+    }
+
+    /// A Redis that refuses is asked again and again, by others at the same time.
+    #[test]
+    fn who_counts_alone_while_a_question_is_under_way_sees_what_was_used() {
+        let table = Table::new(64, true, 0);
+        let outage = Outage::new(4);
+        let limit = Limit::new(10, 100);
+        outage.end(0);
+        let mut passed = 0;
+        for _ in 0..100 {
+            let memory = outage.remember(&table, (KEY, limit), 0);
+            passed += take_all(&outage, &table, limit, 0);
+            outage.untold(KEY, &memory);
+        }
+        assert_eq!(passed, 25);
+    }
+
+    #[test]
+    fn debts_are_divided_by_the_number_of_instances_that_they_were_made_with() {
+        let table = Table::new(64, true, 0);
+        let outage = Outage::new(1);
+        let limit = Limit::new(10, 100);
+        // It came up without Redis, and knew of nobody else.
+        for _ in 0..40 {
+            let (key, share) = outage.share(&table, (KEY, limit), 0);
+            assert!(table.charge(key, 0, share, 1).is_allow());
+        }
+        outage.set_instances(4, 0);
+        outage.end(0);
+        // Redis goes away again before it could be told.
+        outage.begin();
+        assert_eq!(take_all(&outage, &table, limit, 0), 60 / 4);
+        outage.set_instances(10, 0);
+        outage.end(0);
+        assert_eq!(tell(&outage, &table, (limit, 400), 0), (0, 400));
+        assert_eq!(tell(&outage, &table, (limit, 550), 0), (400, 150 + GROWN));
+        assert_eq!(tell(&outage, &table, (limit, 550), 0), (550, 0));
     }
 
     #[test]
@@ -254,15 +436,16 @@ mod tests {
         table.put(KEY, 0, limit.ahead_of(4));
         assert_eq!(take_all(&outage, &table, limit, 0), 3);
         outage.end(0);
-        let memory = outage.remember(&table, (KEY, limit), 0);
-        assert_eq!((memory.hint, memory.debt), (4, 3));
-        for before in 0..2 {
+        for more in 0..2 {
             let (key, share) = outage.share(&table, (KEY, limit), 0);
-            table.charge(key, 0, share, before);
-            Outage::restore(&table, (KEY, limit), memory.own, 0);
-            let again = outage.remember(&table, (KEY, limit), 0);
-            assert_eq!((again.hint, again.debt), (4, 3 + u64::from(before)));
+            table.debit(key, 0, share, more);
+            let memory = outage.remember(&table, (KEY, limit), 0);
+            assert_eq!((memory.hint, memory.debt), (4, 3 + u64::from(more)));
+            outage.untold(KEY, &memory);
         }
+        let ahead = limit.ahead_of(8);
+        assert_eq!(tell(&outage, &table, (limit, ahead), 0), (4, 4));
+        assert_eq!(tell(&outage, &table, (limit, ahead), 0), (8, 0));
     }
 
     /// Otherwise the first of the fleet would find an empty bucket, and the debts of the others come late.
@@ -281,9 +464,7 @@ mod tests {
         for (hint, debt) in [(0, 250 + GROWN), (250, 0)] {
             let (key, share) = outage.settling_share(&table, (KEY, limit), 0);
             assert!(!table.charge(key, 0, share, 1).is_allow());
-            let memory = outage.remember(&table, (KEY, limit), 0);
-            assert_eq!((memory.hint, memory.debt), (hint, debt));
-            table.put(KEY, 0, 250);
+            assert_eq!(tell(&outage, &table, (limit, 250), 0), (hint, debt));
         }
         assert!(!outage.is_settling(SETTLES_FOR));
     }

@@ -24,6 +24,10 @@ const SURE: u64 = 0xff51_afd7_ed55_8ccd;
 #[cfg(feature = "redis")]
 const BELIEVED_FOR: u64 = 10_000_000;
 
+/// For how long a ban that another instance has spoken is believed without asking again.
+#[cfg(feature = "redis")]
+const HEEDED_FOR: Duration = Duration::from_secs(5);
+
 /// Doublings of a ban; more would exceed any limit.
 const DOUBLINGS_MAX: u32 = 20;
 
@@ -111,6 +115,22 @@ impl PenaltyBox {
         self.table.raise(client ^ BAN, now, ticks);
         self.last_end
             .fetch_max(now.saturating_add(ticks), Ordering::Relaxed);
+    }
+
+    /// Bans a client that Redis says is banned, unless that is known.
+    #[cfg(feature = "redis")]
+    pub(crate) fn heed(&self, client: u64, left: Duration, now: u64) {
+        if self.banned(client, now).is_none() {
+            self.ban(client, left.min(HEEDED_FOR), now);
+            // It was told just now.
+            self.is_doubtful(client, now);
+        }
+    }
+
+    /// The longest ban that is spoken for strikes.
+    #[cfg(feature = "redis")]
+    pub(crate) const fn ban_max(&self) -> Duration {
+        Duration::from_micros(self.terms.ban_max)
     }
 
     /// Whether a ban was neither told nor doubted for a while, or something may have been missed since: says so

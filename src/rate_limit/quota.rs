@@ -193,9 +193,10 @@ impl Quota {
                            within 5 %";
             faults.add(fields.requests, met, allowed);
         }
-        if self.limit().fill() > FILL_MAX {
+        let burst = burst.unwrap_or(self.requests);
+        if u128::from(self.interval(per)) * u128::from(burst) > FILL_MAX.into() {
             let allowed = "would take more than 62 days to grow back";
-            faults.add(fields.burst, burst.unwrap_or(self.requests), allowed);
+            faults.add(fields.burst, burst, allowed);
         }
     }
 

@@ -13,10 +13,16 @@ use crate::rate_limit::lists::Lists;
 /// Changes in a row that are remembered for a rule.
 const FORMER_MAX: usize = 4;
 
+/// Rules that are remembered although they were taken out.
+const GONE_MAX: usize = 256;
+
 /// What may be changed while a limiter runs.
 #[derive(Debug)]
 pub(crate) struct Rules {
     pub(crate) all: Box<[RuleInForce]>,
+    /// Rules that were taken out, until nothing that was used of them can still count: whoever puts them back
+    /// meanwhile grants no fresh burst. The last ones first.
+    gone: Vec<(RuleInForce, u64)>,
     pub(crate) lists: Lists,
     pub(crate) quota_headers: bool,
     pub(crate) legacy_headers: bool,
@@ -25,7 +31,7 @@ pub(crate) struct Rules {
 }
 
 /// A rule, and what it was before.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct RuleInForce {
     pub(crate) rule: Arc<CompiledRule>,
     /// Tells the buckets under these quotas from those under former ones.
@@ -59,8 +65,10 @@ impl Rules {
                 .map_err(|wrong| ConfigError::one(format!("{room}.rules"), &rule.name, wrong))?;
             Ok(RuleInForce::new(Arc::new(compiled), before))
         });
+        let all: Box<[_]> = all.collect::<Result<_, ConfigError>>()?;
         Ok(Self {
-            all: all.collect::<Result<_, ConfigError>>()?,
+            gone: before.map_or_else(Vec::new, |(before, now)| before.without(&all, now)),
+            all,
             // The faults were found when the configuration was checked.
             lists: config.lists(room, &mut Faults::new()),
             quota_headers: config.quota_headers,
@@ -81,6 +89,27 @@ impl Rules {
         self.all.iter().filter(speaks)
     }
 
+    /// Which of these rules, and of those that were taken out before, are not among `next`.
+    fn without(&self, next: &[RuleInForce], now: u64) -> Vec<(RuleInForce, u64)> {
+        let until = |known: &RuleInForce| now.saturating_add(known.rule.lasts());
+        let here = self.all.iter().map(|known| (known, until(known)));
+        let gone = self.gone.iter().map(|(known, until)| (known, *until));
+        let is_next = |name: &str| next.iter().any(|known| &*known.rule.name == name);
+        here.chain(gone)
+            .filter(|(known, until)| now < *until && !is_next(&known.rule.name))
+            .map(|(known, until)| (known.clone(), until))
+            .take(GONE_MAX)
+            .collect()
+    }
+
+    /// A rule as it was before, also one that was taken out a while ago.
+    fn known(&self, name: &str, now: u64) -> Option<&RuleInForce> {
+        let is_it =
+            |(known, until): &&(RuleInForce, u64)| now < *until && &*known.rule.name == name;
+        let gone = || self.gone.iter().find(is_it).map(|(known, _)| known);
+        self.find(name).or_else(gone)
+    }
+
     pub(crate) fn find(&self, name: &str) -> Option<&RuleInForce> {
         self.all.get(self.position(name)?)
     }
@@ -98,7 +127,7 @@ impl RuleInForce {
     }
 
     fn new(rule: Arc<CompiledRule>, before: Option<(&Rules, u64)>) -> Self {
-        let known = before.and_then(|(rules, now)| Some((rules.find(&rule.name)?, now)));
+        let known = before.and_then(|(rules, now)| Some((rules.known(&rule.name, now)?, now)));
         let Some((known, now)) = known else {
             return Self {
                 rule,

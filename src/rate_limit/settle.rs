@@ -83,6 +83,13 @@ impl Item {
         if tokens == 0 {
             return;
         }
+        // What was taken from a lease was never charged here, and goes back there alone.
+        #[cfg(feature = "redis")]
+        if let (Some(shared), Some(stop)) = (&ledger.shared, &self.stop)
+            && stop.held.is_some()
+        {
+            return shared.fleet.give_back(stop.clone(), tokens);
+        }
         let now = ledger.now();
         let limit = self.limit.after(now.saturating_sub(self.at));
         let left = self.until.saturating_sub(now);
@@ -120,6 +127,94 @@ impl Drop for BodyMeter {
         let tokens = u32::try_from(self.bytes).unwrap_or(u32::MAX);
         for item in &self.items {
             item.debit(&self.ledger, tokens);
+        }
+    }
+}
+
+#[cfg(all(test, feature = "redis"))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::event::Events;
+    use crate::rate_limit::ask::{Meter, Part};
+    use crate::rate_limit::config::RateLimitConfig;
+    use crate::rate_limit::fleet::{Fleet, FleetParts};
+    use crate::rate_limit::ledger::SharedLedger;
+    use crate::rate_limit::limiter::books;
+    use crate::rate_limit::mode::Mode;
+    use crate::rate_limit::outage::Outage;
+    use crate::rate_limit::quota::Quota;
+    use crate::rate_limit::rule::Rule;
+    use crate::rate_limit::shared::Shared;
+    use crate::rate_limit::spoken::Spoken;
+    use crate::store::RedisPool;
+    use crate::task::Tasks;
+
+    const KEY: u64 = 7 << 50 | 7;
+
+    /// Books of a fleet whose Redis nobody needs.
+    fn shared_books(tasks: &Tasks) -> Ledger {
+        let (clock, _hand) = Clock::manual();
+        let mut books = books(&RateLimitConfig::default(), clock.clone(), Events::none());
+        let outage = Arc::new(Outage::new(1));
+        let fleet = Fleet::new(FleetParts {
+            shared: Shared::new(RedisPool::disabled(), tasks.spawner()),
+            spawner: tasks.spawner(),
+            clock,
+            events: Events::none(),
+            table: Arc::clone(&books.table),
+            penalties: None,
+            outage: Arc::clone(&outage),
+        });
+        books.shared = Some(SharedLedger {
+            fleet,
+            outage,
+            spoken: Spoken::default(),
+        });
+        books
+    }
+
+    #[tokio::test]
+    async fn tokens_of_a_lease_go_back_to_the_lease_alone() {
+        let tasks = Tasks::new().unwrap();
+        let books = shared_books(&tasks);
+        let rule = Rule::new("r", Quota::requests(100).per(Duration::from_secs(100)));
+        let rule = Arc::new(CompiledRule::new(&rule, Mode::Leased).unwrap());
+        let limit = rule.base.terms.limit;
+        let (interval, fill) = (limit.interval(), limit.fill());
+        let now = books.now();
+        books.table.put(KEY, now, 50 * interval);
+        for (held, ahead) in [(Some(now + fill), 50), (None, 49)] {
+            let part = Part {
+                owner: "caller:alice".into(),
+                bucket: "r".into(),
+                meter: Meter::Rolling { interval, fill },
+                cost: 1,
+                lease: 0,
+                hint: 0,
+                debt: 0,
+                window: 0,
+            };
+            let item = Item {
+                rule: Arc::clone(&rule),
+                key: KEY,
+                limit,
+                at: now,
+                until: now + fill,
+                cost: 1,
+                stop: Some(Stop {
+                    key: KEY,
+                    limit,
+                    leased: true,
+                    held,
+                    gives_back: true,
+                    part,
+                }),
+            };
+            item.give_back(&books, 1);
+            assert_eq!(books.table.ahead(KEY, now), ahead * interval, "{held:?}");
         }
     }
 }

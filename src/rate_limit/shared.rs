@@ -668,6 +668,23 @@ mod tests {
         assert_eq!(take().await.granted, 1);
     }
 
+    /// Of those whom nobody knows by name, one may be another one's twin in a table of hashes.
+    #[tokio::test]
+    async fn a_ban_that_is_lost_is_spoken_anew_only_by_who_knows_whose_it_is() {
+        let server = TestRedis::start();
+        let client = client(&server.url()).await;
+        let mut raw = server.raw();
+        let mut known = || raw.must(&["EXISTS", "keep:rl:ban:{caller:bob}"]).integer();
+        assert_eq!(client.confirm("caller:bob", None).await, Ok(true));
+        assert_eq!(known(), 0);
+        assert_eq!(client.confirm("caller:bob", Some(MINUTE)).await, Ok(true));
+        assert_eq!(known(), 1);
+        client.unban("caller:bob", MINUTE).await.unwrap();
+        for lasts in [None, Some(MINUTE)] {
+            assert_eq!(client.confirm("caller:bob", lasts).await, Ok(false));
+        }
+    }
+
     #[tokio::test]
     async fn instances_count_each_other_while_they_live() {
         let server = TestRedis::start();

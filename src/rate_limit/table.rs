@@ -21,7 +21,7 @@
 //! same key at the same time would otherwise find room in different places and give it two buckets.
 //! A key that is there is charged without a lock.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 
 use foldhash::quality::{FoldHasher, RandomState};
 
@@ -74,6 +74,13 @@ impl Table {
         self.hashers.build_hasher()
     }
 
+    /// What a client is known by that has this name. Byte by byte, as they come where no text is made.
+    pub(crate) fn client(&self, who: &str) -> u64 {
+        let mut hasher = self.hasher();
+        who.bytes().for_each(|byte| hasher.write_u8(byte));
+        hasher.finish()
+    }
+
     /// Charges a request of this cost to the bucket of `key`, if it fits.
     #[inline]
     pub(crate) fn charge(&self, key: u64, now: u64, limit: Limit, cost: u32) -> Verdict {
@@ -110,15 +117,6 @@ impl Table {
         });
     }
 
-    /// Moves the bucket's time to where `change` wants it, which is told how far ahead it lies.
-    #[cfg(feature = "redis")]
-    pub(crate) fn change(&self, key: u64, now: u64, change: impl Fn(u64) -> u64) {
-        let change = |ahead| Verdict::Allow {
-            ahead: change(ahead),
-        };
-        self.update(key, now, change);
-    }
-
     /// How far ahead the bucket's time lies; 0 if there is none.
     pub(crate) fn ahead(&self, key: u64, now: u64) -> u64 {
         self.sweep_if_due(now);
@@ -136,6 +134,20 @@ impl Table {
             }
         }
         0
+    }
+
+    /// Moves a bucket to another key, where it lies as far ahead as `carried` makes of it. First there, then away:
+    /// whoever looks meanwhile never finds neither.
+    pub(crate) fn hand_over(&self, from: u64, to: u64, now: u64, carried: impl Fn(u64) -> u64) {
+        let seen = self.ahead(from, now);
+        if seen == 0 {
+            return;
+        }
+        self.raise(to, now, carried(seen));
+        let taken = self.take(from, now);
+        if taken > seen {
+            self.raise(to, now, carried(taken));
+        }
     }
 
     /// What charging would say, without doing it.

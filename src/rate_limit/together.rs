@@ -17,9 +17,6 @@ use crate::rate_limit::mode::Mode;
 use crate::rate_limit::question::{Landing, Route};
 use crate::rate_limit::who::{Spared, Who};
 
-/// For how long a ban that another instance has spoken is believed without asking again.
-const BAN_BELIEVED: Duration = Duration::from_secs(5);
-
 /// What a fleet has decided, or a question under way.
 pub(crate) enum Together {
     Now(Outcome),
@@ -36,9 +33,10 @@ pub(crate) fn decide(
 ) -> Together {
     let (mut held, mut asked) = (Held::default(), Charges::default());
     let mut denied: Option<(&Charge<'_>, u64)> = None;
+    let client = || ledger.penalties.as_ref().and_then(|_| who.client());
     for charge in charges.enforced() {
         let ahead = ledger.table.ahead(charge.key, now);
-        let stop = || Bought::new(charge, who, ledger).stop;
+        let stop = || (Bought::new(charge, who, ledger).stop, client());
         let leased = charge.rule.mode == Mode::Leased;
         if leased && let Some(taken) = shared.fleet.take_held(charge.key, now, charge.cost, stop) {
             held.push(charge, ahead, taken);
@@ -77,7 +75,7 @@ pub(crate) fn decide(
             .map(|(charge, end)| bought(charge).held(end))
             .collect(),
         watching: charges.watching().map(bought).collect(),
-        client: ledger.penalties.as_ref().and_then(|_| who.client()),
+        client: client(),
         at: now,
     };
     asking.take_off(shared)
@@ -278,7 +276,7 @@ impl Asking {
             self.put_back(shared);
         }
         if let Some(left) = landing.banned {
-            return self.banned(left, now);
+            return self.banned(left);
         }
         let known = asked
             .iter()
@@ -308,15 +306,7 @@ impl Asking {
         }
     }
 
-    fn banned(&self, left: Duration, now: u64) -> Outcome {
-        if let (Some(penalties), Some(client)) = (&self.ledger.penalties, &self.client) {
-            let client = self.ledger.client(client);
-            if penalties.banned(client, now).is_none() {
-                penalties.ban(client, left.min(BAN_BELIEVED), now);
-                // It was told just now.
-                penalties.is_doubtful(client, now);
-            }
-        }
+    fn banned(&self, left: Duration) -> Outcome {
         self.ledger.tell_shut_out("banned");
         Outcome {
             decision: Some(Decision::Banned { retry_after: left }),

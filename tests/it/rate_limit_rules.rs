@@ -422,8 +422,16 @@ async fn a_change_of_quotas_is_no_fresh_start() {
     assert_eq!(stand.passes(somebody).await, 5);
     stand.limiter.reconfigure(&rule(4)).unwrap();
     assert_eq!(stand.passes(somebody).await, 0);
+    // Neither is it to take a rule out and put it back, as it was or another.
+    let other = only(vec![Rule::new("other", an_hour(3))]);
+    for again in [4, 8] {
+        stand.limiter.reconfigure(&other).unwrap();
+        stand.limiter.reconfigure(&other).unwrap();
+        stand.limiter.reconfigure(&rule(again)).unwrap();
+        assert_eq!(stand.passes(somebody).await, 0, "{again}");
+    }
     stand.hand.advance(HOUR);
-    assert_eq!(stand.passes(somebody).await, 4);
+    assert_eq!(stand.passes(somebody).await, 8);
 }
 
 #[tokio::test]

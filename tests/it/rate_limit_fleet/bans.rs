@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::Request;
 use tower_keep::identity::{PeerAddr, RequestView};
-use tower_keep::rate_limit::{Decision, PenaltyConfig, RateLimitConfig, Rule, Scope};
+use tower_keep::rate_limit::{Decision, Mode, PenaltyConfig, RateLimitConfig, Rule, Scope};
 
 use super::{Instance, at_once, fleet, only, questions};
 use crate::redis::{Answer, Proxy, TestRedis};
@@ -193,4 +193,55 @@ async fn a_ban_that_redis_has_lost_holds_and_is_told_again() {
     assert!(known, "Redis was not told");
     let late = Instance::join(&patient(&server.url()), &config).await;
     assert!(is_banned(&late, "alice").await);
+}
+
+/// It holds tokens, for which it need not ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ban_that_was_missed_is_met_when_tokens_are_taken_in_advance() {
+    let server = TestRedis::start();
+    let config = strict([at_once("r", 1_000_000).mode(Mode::Leased)]);
+    let instance = Instance::join(&patient(&server.url()), &config).await;
+    let mut raw = server.raw();
+    let mut asked = 0;
+    // It lives on what it holds: of many requests hardly any asks.
+    loop {
+        let before = questions(&mut raw);
+        for _ in 0..100 {
+            assert!(instance.passes("alice").await);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        asked += 1;
+        assert!(asked < 100, "it never holds any");
+        if questions(&mut raw) - before <= 2 {
+            break;
+        }
+    }
+    // Nobody says so.
+    raw.must(&["SET", "keep:rl:ban:{caller:alice}", "1", "PX", "600000"]);
+    for _ in 0..20_000 {
+        if is_banned(&instance, "alice").await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("it goes on granting");
+}
+
+/// Also by one that has never heard of it, and to one that cannot hear it now.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_pardoned_by_a_stranger_is_pardoned_for_good() {
+    let server = TestRedis::start();
+    let config = strict([at_once("r", 10)]);
+    let stranger = Instance::join(&patient(&server.url()), &config).await;
+    assert!(!stranger.limiter.unban("caller:alice"));
+    let mut raw = server.raw();
+    let key = "keep:rl:ban:{caller:alice}";
+    until("it is remembered", || {
+        raw.must(&["GET", key]) == Answer::Bulk(b"0".into())
+    })
+    .await;
+    let longest = PenaltyConfig::default().ban_max.as_millis();
+    let left = raw.must(&["PTTL", key]).integer();
+    assert!(left > i64::try_from(longest).unwrap() / 2, "{left}");
+    assert!(stranger.passes("alice").await);
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tower_keep::rate_limit::{Decision, Mode, Quota, RateLimitConfig};
+use tower_keep::rate_limit::{Decision, Mode, Quota, RateLimitConfig, Scope};
 use tower_keep::store::RedisConfig;
 
 use super::passed::{Passed, micros, most_at_once, used};
@@ -205,4 +205,74 @@ async fn instances_that_count_each_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_with_leases() {
     survive(Fault::Lost, Mode::Leased, Some(INSTANCES)).await;
+}
+
+/// A server that is there and says no to every question, as one whose memory is full does.
+async fn refuse(server: &TestRedis) {
+    let mut raw = server.raw();
+    raw.must(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    raw.must(&["CONFIG", "SET", "maxmemory", "1"]);
+}
+
+/// Each caller has a question of its own, and all of them share a bucket.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_everybody() {
+    let server = TestRedis::start();
+    let all = at_once("all", 100).scope(Scope::Global);
+    let config = RateLimitConfig {
+        instances: Some(INSTANCES),
+        ..only([all, at_once("each", 1000)])
+    };
+    let instance = Arc::new(Instance::join(&patient(&server.url()), &config).await);
+    refuse(&server).await;
+    let callers = (0..100).map(|caller| {
+        let instance = Arc::clone(&instance);
+        tokio::spawn(async move { instance.count(&format!("caller{caller}"), 20).await })
+    });
+    let mut passed = 0;
+    for caller in callers.collect::<Vec<_>>() {
+        passed += caller.await.unwrap();
+    }
+    let stats = server.raw().must(&["INFO", "errorstats"]);
+    assert!(stats.line("errorstat_OOM").is_some(), "nobody was refused");
+    assert_eq!(passed, 100 / INSTANCES as usize);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_quota_in_the_middle_of_an_outage_is_no_fresh_share() {
+    let server = TestRedis::start();
+    let config = |requests| RateLimitConfig {
+        instances: Some(INSTANCES),
+        ..only([at_once("r", requests)])
+    };
+    let instance = Instance::join(&patient(&server.url()), &config(80)).await;
+    tokio::task::block_in_place(|| server.kill());
+    until("it counts alone", || instance.says("up: false")).await;
+    assert_eq!(instance.count("alice", 100).await, 20);
+    instance.limiter.reconfigure(&config(120)).unwrap();
+    assert_eq!(instance.count("alice", 100).await, 0);
+    instance.limiter.reconfigure(&only_of(&config(1))).unwrap();
+    instance.limiter.reconfigure(&config(40)).unwrap();
+    assert_eq!(instance.count("alice", 100).await, 0);
+    tokio::task::block_in_place(|| server.restart());
+    instance.counts_together().await;
+    // The server has lost everything but what it is told: a quarter of it was used up, and a little more.
+    let mut passed = 0;
+    for _ in 0..1000 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        passed += instance.count("alice", 100).await;
+        if passed >= 29 {
+            break;
+        }
+    }
+    passed += instance.count("alice", 100).await;
+    assert!((29..=30).contains(&passed), "{passed}");
+}
+
+/// The same without its rules.
+fn only_of(config: &RateLimitConfig) -> RateLimitConfig {
+    RateLimitConfig {
+        rules: vec![at_once("other", 1)],
+        ..config.clone()
+    }
 }

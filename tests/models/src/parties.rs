@@ -137,10 +137,13 @@ pub(crate) fn those_who_leave_hold_nobody_up() {
     });
 }
 
+/// When leases end here.
+const END: u64 = 1_000_000;
+
 fn land(leases: &Leases, tokens: u32) {
     let landed = Landed {
         asked_at: 0,
-        ahead: 1_000_000,
+        ahead: END,
         interval: 1000,
         tokens,
     };
@@ -148,7 +151,7 @@ fn land(leases: &Leases, tokens: u32) {
 }
 
 fn take(leases: &Leases) -> u32 {
-    u32::from(leases.take(KEY, 0, 1) != Taken::Missing)
+    u32::from(leases.take(KEY, 0, 1).0 != Taken::Missing)
 }
 
 pub(crate) fn what_is_lent_is_used_once() {
@@ -164,7 +167,7 @@ pub(crate) fn what_is_lent_is_used_once() {
             // For a request that another rule then refuses.
             |leases| {
                 if take(leases) == 1 {
-                    leases.put_back(KEY, 1);
+                    leases.put_back(KEY, 1, END);
                 }
                 0
             },
@@ -184,7 +187,7 @@ pub(crate) fn one_is_sent_for_more() {
         let leases = Arc::new(Leases::new(16));
         assert_eq!(take(&leases), 0, "there was none yet");
         land(&leases, 4);
-        let taken = |leases: &Leases| leases.take(KEY, 0, 1);
+        let taken = |leases: &Leases| leases.take(KEY, 0, 1).0;
         let told = at_once(&leases, [taken, taken, taken]);
         let low = told
             .iter()
@@ -212,13 +215,16 @@ pub(crate) fn what_a_share_lets_through_is_told_once() {
 
         /// Asks Redis, which answers.
         fn ask(&self) -> u64 {
-            self.outage.remember(&self.table, (KEY, LIMIT), 0).debt
+            let memory = self.outage.remember(&self.table, (KEY, LIMIT), 0);
+            let landed = (&memory, 0);
+            self.outage.landed(&self.table, (KEY, LIMIT), landed, 0);
+            memory.debt
         }
 
         /// Asks Redis, which does not.
         fn ask_in_vain(&self) -> u64 {
             let memory = self.outage.remember(&self.table, (KEY, LIMIT), 0);
-            Outage::restore(&self.table, (KEY, LIMIT), memory.own, 0);
+            self.outage.untold(KEY, &memory);
             0
         }
     }

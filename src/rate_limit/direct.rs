@@ -21,6 +21,7 @@ pub(crate) fn is_direct(rule: &CompiledRule) -> bool {
 }
 
 /// A bucket, and what is to be taken from it.
+#[derive(Clone, Copy)]
 pub(crate) struct Bucket<'r> {
     pub(crate) rule: &'r Arc<CompiledRule>,
     pub(crate) plan: &'r Arc<Plan>,

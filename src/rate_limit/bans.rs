@@ -2,7 +2,7 @@
 
 use std::sync::Weak;
 
-use crate::rate_limit::ban_talk::{Said, understand};
+use crate::rate_limit::ban_talk::{Heard, Said, understand};
 use crate::rate_limit::ledger::Ledger;
 use crate::store::{Push, PushSink};
 
@@ -28,10 +28,13 @@ impl PushSink for BanSink {
             Push::Subscribed { .. } => return penalties.miss(),
             _ => return,
         };
-        match understand(payload) {
-            Some(Said::Ban { who, lasts }) => ledger.heed_ban(who, lasts),
-            Some(Said::Pardon { who }) => ledger.heed_pardon(who),
-            None => {}
+        let Some(Heard { speaker, said }) = understand(payload) else {
+            return;
+        };
+        match said {
+            _ if ledger.is_speaker(speaker) => {}
+            Said::Ban { who, lasts } => ledger.heed_ban(who, lasts),
+            Said::Pardon { who } => ledger.heed_pardon(who),
         }
     }
 }

@@ -14,7 +14,6 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::event::{Event, Events};
 use crate::rate_limit::ask::{Answer, Ask, Part};
-use crate::rate_limit::ban_talk::{ban_message, pardon_message};
 use crate::rate_limit::flights::{Boarding, Flights, Row};
 use crate::rate_limit::leases::{Landed, Leases, Taken, fair};
 use crate::rate_limit::outage::{Memory, Outage};
@@ -130,43 +129,6 @@ impl Fleet {
         let shared = self.inner.parts.shared.clone();
         self.inner.parts.spawner.spawn(async move {
             let _ = shared.give_back(&[stop.part], &[tokens]).await;
-        });
-    }
-
-    /// Tells everybody of a ban.
-    pub(crate) fn ban(&self, who: &str, lasts: Duration) {
-        let (shared, who) = (self.inner.parts.shared.clone(), who.to_owned());
-        self.inner.parts.spawner.spawn(async move {
-            // Whoever does not hear of it meets the client's key in Redis, or bans it by its own count.
-            let _ = shared.ban(&who, lasts).await;
-            let _ = shared.say(ban_message(&who, lasts)).await;
-        });
-    }
-
-    /// Tells everybody that a ban has ended, which would have lasted for so long as far as is known here.
-    pub(crate) fn pardon(&self, who: &str, lasts: Duration) {
-        let (shared, who) = (self.inner.parts.shared.clone(), who.to_owned());
-        self.inner.parts.spawner.spawn(async move {
-            // Whoever does not hear of it asks after a while.
-            let _ = shared.unban(&who, lasts).await;
-            let _ = shared.say(pardon_message(&who)).await;
-        });
-    }
-
-    /// Asks whether a ban still holds, and calls `lifted` if not. Nobody waits for it. If it is known by name to
-    /// last for so long, and Redis has lost it, it is spoken anew.
-    pub(crate) fn doubt(
-        &self,
-        who: Arc<str>,
-        lasts: Option<Duration>,
-        lifted: impl FnOnce() + Send + 'static,
-    ) {
-        let shared = self.inner.parts.shared.clone();
-        self.inner.parts.spawner.spawn(async move {
-            // While Redis is away the ban holds.
-            if let Ok(false) = shared.confirm(&who, lasts).await {
-                lifted();
-            }
         });
     }
 

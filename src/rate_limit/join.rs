@@ -16,6 +16,7 @@ use crate::rate_limit::outage::Outage;
 use crate::rate_limit::presence::Presence;
 use crate::rate_limit::shared::Shared;
 use crate::rate_limit::spoken::Spoken;
+use crate::rate_limit::voice::Voice;
 use crate::store::{RedisPool, RedisStatus};
 use crate::task::Spawner;
 
@@ -76,6 +77,7 @@ impl RateLimiter {
             fleet: fleet.clone(),
             outage: Arc::clone(&outage),
             spoken: Spoken::default(),
+            voice: Voice::new(shared.clone(), spawner.clone()),
         });
         let ledger = Arc::new(books);
         let limiter = Self::with(config, known_routes, Arc::clone(&ledger))?;

@@ -18,7 +18,7 @@ use crate::rate_limit::ticks::ticks;
 use crate::rate_limit::top::TopList;
 use crate::rate_limit::who::Who;
 #[cfg(feature = "redis")]
-use crate::rate_limit::{fleet::Fleet, outage::Outage, spoken::Spoken};
+use crate::rate_limit::{fleet::Fleet, outage::Outage, spoken::Spoken, voice::Voice};
 
 /// The longest ban, here and in Redis: 62 days.
 const BAN_MAX: Duration = Duration::from_micros(FILL_MAX);
@@ -42,6 +42,7 @@ pub(crate) struct SharedLedger {
     pub(crate) fleet: Fleet,
     pub(crate) outage: Arc<Outage>,
     pub(crate) spoken: Spoken,
+    pub(crate) voice: Voice,
 }
 
 impl Ledger {
@@ -155,7 +156,7 @@ impl Ledger {
             // Others may know of a ban that this instance has never heard of.
             let longest = self.penalties.as_ref().map(|penalties| penalties.ban_max());
             let lasts = lasts.max(longest.unwrap_or_default());
-            shared.fleet.pardon(who, lasts);
+            shared.voice.pardon(who, lasts);
         }
         let penalties = self.penalties.as_ref();
         penalties.is_some_and(|penalties| penalties.pardon(client, now))
@@ -177,7 +178,7 @@ impl Ledger {
         }
         let (ledger, name) = (Arc::downgrade(self), Arc::clone(&who));
         let lasts = shared.spoken.left(&who, now);
-        shared.fleet.doubt(who, lasts, move || {
+        shared.voice.doubt(who, lasts, move || {
             if let Some(ledger) = ledger.upgrade() {
                 ledger.heed_pardon(&name);
             }
@@ -194,6 +195,13 @@ impl Ledger {
             // It was told just now.
             penalties.is_doubtful(client, now);
         }
+    }
+
+    /// Whether it is this instance that says so.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_speaker(&self, speaker: u64) -> bool {
+        let shared = self.shared.as_ref();
+        shared.is_some_and(|shared| shared.voice.speaker() == speaker)
     }
 
     /// Notes that another instance has ended a ban.
@@ -214,7 +222,7 @@ impl Ledger {
                 penalties.is_doubtful(self.client(who), self.now());
             }
             shared.spoken.note(who, lasts, self.now());
-            shared.fleet.ban(who, lasts);
+            shared.voice.ban(who, lasts);
         }
     }
 }

@@ -154,6 +154,8 @@ mod together;
 mod top;
 #[cfg(all(test, feature = "redis"))]
 mod twin;
+#[cfg(feature = "redis")]
+mod voice;
 mod who;
 mod writer;
 

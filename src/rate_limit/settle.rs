@@ -149,6 +149,7 @@ mod tests {
     use crate::rate_limit::rule::Rule;
     use crate::rate_limit::shared::Shared;
     use crate::rate_limit::spoken::Spoken;
+    use crate::rate_limit::voice::Voice;
     use crate::store::RedisPool;
     use crate::task::Tasks;
 
@@ -159,8 +160,9 @@ mod tests {
         let (clock, _hand) = Clock::manual();
         let mut books = books(&RateLimitConfig::default(), clock.clone(), Events::none());
         let outage = Arc::new(Outage::new(1));
+        let shared = Shared::new(RedisPool::disabled(), tasks.spawner());
         let fleet = Fleet::new(FleetParts {
-            shared: Shared::new(RedisPool::disabled(), tasks.spawner()),
+            shared: shared.clone(),
             spawner: tasks.spawner(),
             clock,
             events: Events::none(),
@@ -172,6 +174,7 @@ mod tests {
             fleet,
             outage,
             spoken: Spoken::default(),
+            voice: Voice::new(shared, tasks.spawner()),
         });
         books
     }

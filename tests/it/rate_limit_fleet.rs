@@ -29,6 +29,19 @@ use crate::store::{patient, until, until_up};
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// How long a [`brisk`] instance waits for Redis.
+const TIMEOUT: Duration = Duration::from_millis(250);
+
+/// What a machine with other things to do may add to the longest wait.
+const SLACK: Duration = Duration::from_secs(2);
+
+fn brisk(url: &str) -> RedisConfig {
+    RedisConfig {
+        command_timeout: TIMEOUT,
+        ..patient(url)
+    }
+}
+
 /// One of a fleet: a limiter, and what it stands on. Dropped, it is as if it had crashed.
 struct Instance {
     limiter: RateLimiter,

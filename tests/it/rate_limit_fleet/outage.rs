@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tower_keep::rate_limit::{Decision, Mode, Quota, RateLimitConfig, Scope};
-use tower_keep::store::RedisConfig;
 
 use super::passed::{Passed, micros, most_at_once, used};
-use super::{Instance, SECOND, at_once, only};
+use super::{Instance, SECOND, SLACK, TIMEOUT, at_once, brisk, only};
 use crate::redis::TestRedis;
 use crate::store::{patient, until};
 
@@ -21,18 +20,6 @@ const TASKS: usize = 3;
 const PER_SECOND: u32 = 200;
 const BURST: u32 = 80;
 const INTERVAL: u64 = 1_000_000 / PER_SECOND as u64;
-
-const TIMEOUT: Duration = Duration::from_millis(250);
-
-/// What a machine with other things to do may add to the longest wait.
-const SLACK: Duration = Duration::from_secs(2);
-
-fn brisk(url: &str) -> RedisConfig {
-    RedisConfig {
-        command_timeout: TIMEOUT,
-        ..patient(url)
-    }
-}
 
 fn config(mode: Mode, instances: Option<u32>) -> RateLimitConfig {
     let mut rule = at_once("hot", 1).mode(mode);

@@ -4,23 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tower_keep::identity::RequestView;
-use tower_keep::store::RedisConfig;
 
-use super::{Instance, SECOND, at_once, by, only};
+use super::{Instance, SECOND, SLACK, TIMEOUT, at_once, brisk, by, only};
 use crate::redis::{Proxy, TestRedis};
 use crate::store::{patient, until};
-
-const TIMEOUT: Duration = Duration::from_millis(250);
-
-/// What a machine with other things to do may add.
-const SLACK: Duration = Duration::from_secs(2);
-
-fn brisk(url: &str) -> RedisConfig {
-    RedisConfig {
-        command_timeout: TIMEOUT,
-        ..patient(url)
-    }
-}
 
 fn is_quiet(instance: &Instance) -> bool {
     instance.says("by_key: {}, waiting: 0")

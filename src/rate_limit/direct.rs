@@ -10,6 +10,7 @@ use crate::event::Event;
 use crate::rate_limit::charges::Charge;
 use crate::rate_limit::compiled::{CompiledRule, Plan};
 use crate::rate_limit::gcra::{Limit, Verdict};
+use crate::rate_limit::here;
 use crate::rate_limit::ledger::Ledger;
 use crate::rate_limit::owner::Owner;
 use crate::rate_limit::who::Somebody;
@@ -68,11 +69,14 @@ fn tell(
     };
     let owner = owner.clone();
     let who = Somebody { owner, ipv6_prefix };
-    match verdict {
-        Verdict::Allow { .. } => {
-            ledger.tell_allowed([&charge].into_iter());
-            ledger.note(&charge, &who, false, now);
-        }
-        Verdict::Deny { .. } => ledger.tell_denied(&charge, &who, now),
+    if verdict.is_allow() {
+        ledger.tell_allowed([&charge].into_iter());
     }
+    here::note(
+        ledger,
+        &charge,
+        (verdict.is_allow(), verdict.ahead()),
+        &who,
+        now,
+    );
 }

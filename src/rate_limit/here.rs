@@ -112,15 +112,27 @@ pub(crate) fn spoken(
     who: &impl Who,
     now: u64,
 ) -> Decision {
+    note(ledger, charge, (allowed, ahead), who, now);
     let standing = Standing::of(charge, ahead);
-    if allowed {
-        if charge.limit.is_near(ahead) {
-            ledger.note(charge, who, false, now);
-        }
-        return Decision::Allow(standing);
+    match allowed {
+        true => Decision::Allow(standing),
+        false => Decision::Deny(standing),
     }
-    ledger.tell_denied(charge, who, now);
-    Decision::Deny(standing)
+}
+
+/// Notes who was refused, or is let through near the end.
+pub(crate) fn note(
+    ledger: &Ledger,
+    charge: &Charge<'_>,
+    (allowed, ahead): (bool, u64),
+    who: &impl Who,
+    now: u64,
+) {
+    if !allowed {
+        ledger.tell_denied(charge, who, now);
+    } else if charge.limit.is_near(ahead) {
+        ledger.note(charge, who, false, now);
+    }
 }
 
 /// A charge that waits for the answer, and so far ahead has moved its bucket's time.

@@ -48,7 +48,8 @@ fn whole_target<B>(request: &Request<B>) -> &Uri {
     let own = request.uri();
     #[cfg(feature = "axum")]
     if let Some(axum::extract::OriginalUri(whole)) = request.extensions().get()
-        && whole.path().ends_with(own.path())
+        // The root of a nested router is `/` inside and has no such ending outside.
+        && (own.path() == "/" || whole.path().ends_with(own.path()))
         && whole.query() == own.query()
     {
         return whole;
@@ -69,6 +70,12 @@ mod tests {
         let whole = OriginalUri(Uri::from_static("/contacts/7"));
         request.extensions_mut().insert(whole);
         assert_eq!(RequestView::of(&request).uri, "/contacts/7");
+        *request.uri_mut() = Uri::from_static("/");
+        assert_eq!(
+            RequestView::of(&request).uri,
+            "/contacts/7",
+            "a nested root"
+        );
         *request.uri_mut() = Uri::from_static("/tenant-a/8");
         assert_eq!(RequestView::of(&request).uri, "/tenant-a/8", "rewritten");
     }

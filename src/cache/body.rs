@@ -5,6 +5,7 @@
 //! service breaks off, the body outgrows its bound or has trailers) it is dropped, and nothing of it
 //! is stored.
 
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -17,43 +18,50 @@ use crate::response::AnswerBody;
 
 pin_project! {
     /// The body of an answer that went through a [`CacheService`](crate::cache::CacheService).
-    #[derive(Debug)]
     pub struct CacheBody<B> {
         #[pin]
         body: AnswerBody<B>,
         recording: Option<Box<Recording>>,
+        // The service's body, where it is to be read to its end whatever the client does.
+        kept: Option<Kept<B>>,
     }
 
     impl<B> PinnedDrop for CacheBody<B> {
         fn drop(this: Pin<&mut Self>) {
-            // hyper does not poll again once as many bytes have passed as Content-Length announced.
-            // Until it lets go, more could come, or trailers.
-            if let Some(recording) = this.project().recording.take()
-                && recording.is_as_long_as_announced()
-            {
-                recording.commit();
+            let this = this.project();
+            if let Some(recording) = this.recording.take() {
+                abandoned(recording, this.kept.take());
             }
         }
     }
 }
 
+/// A body that somebody else can go on reading, and who does.
+struct Kept<B> {
+    body: Pin<Box<B>>,
+    /// A plain function, so that the body's own type asks nothing of `B`.
+    read_on: Option<fn(Pin<Box<B>>, Box<Recording>)>,
+}
+
 impl<B> CacheBody<B> {
     pub(crate) fn stored(bytes: Bytes) -> Self {
-        Self {
-            body: AnswerBody::own(bytes),
-            recording: None,
-        }
+        Self::of(AnswerBody::own(bytes))
     }
 
     pub(crate) const fn through(body: B) -> Self {
+        Self::of(AnswerBody::service(body))
+    }
+
+    const fn of(body: AnswerBody<B>) -> Self {
         Self {
-            body: AnswerBody::service(body),
+            body,
             recording: None,
+            kept: None,
         }
     }
 }
 
-impl<B: Body<Data = Bytes>> CacheBody<B> {
+impl<B: Body<Data = Bytes> + Send + 'static> CacheBody<B> {
     /// A body that is recorded as it passes.
     pub(crate) fn recorded(body: B, recording: Box<Recording>) -> Self {
         // A body that is at its end already will never be polled: hyper asks first.
@@ -61,36 +69,104 @@ impl<B: Body<Data = Bytes>> CacheBody<B> {
             recording.commit();
             return Self::through(body);
         }
-        Self {
-            body: AnswerBody::service(body),
-            recording: Some(recording),
+        if recording.is_finished_alone() {
+            return Self::kept(Box::pin(body), recording, Some(read_on::<B>));
         }
+        let mut recorded = Self::through(body);
+        recorded.recording = Some(recording);
+        recorded
     }
+}
+
+impl<B> CacheBody<B> {
+    fn kept(
+        body: Pin<Box<B>>,
+        recording: Box<Recording>,
+        read_on: Option<fn(Pin<Box<B>>, Box<Recording>)>,
+    ) -> Self {
+        let mut recorded = Self::stored(Bytes::new());
+        recorded.recording = Some(recording);
+        recorded.kept = Some(Kept { body, read_on });
+        recorded
+    }
+}
+
+/// The client has let go of an answer that is being recorded.
+fn abandoned<B>(recording: Box<Recording>, kept: Option<Kept<B>>) {
+    // hyper does not poll again once as many bytes have passed as Content-Length announced.
+    // Until it lets go, more could come, or trailers.
+    if recording.is_as_long_as_announced() {
+        recording.commit();
+    } else if let Some(Kept { body, read_on }) = kept
+        && let Some(read_on) = read_on
+    {
+        read_on(body, recording);
+    }
+}
+
+/// Reads the rest of an answer whose client has left, for those who will ask for it.
+fn read_on<B: Body<Data = Bytes> + Send + 'static>(body: Pin<Box<B>>, recording: Box<Recording>) {
+    let Some((spawner, place, deadline)) = recording.finishing() else {
+        return;
+    };
+    spawner.spawn(async move {
+        let _place = place;
+        let mut rest = Box::pin(CacheBody::kept(body, recording, None));
+        let read = async {
+            // The recording commits itself at the end; once it has been given up nobody is there to read for.
+            while rest.recording.is_some()
+                && let Some(Ok(_)) = std::future::poll_fn(|cx| rest.as_mut().poll_frame(cx)).await
+            {
+            }
+        };
+        let _ = tokio::time::timeout(deadline, read).await;
+    });
 }
 
 impl<B: Body<Data = Bytes>> Body for CacheBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
+    #[inline]
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
-        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        let frame = ready!(match this.kept {
+            Some(kept) => kept.body.as_mut().poll_frame(cx),
+            None => this.body.as_mut().poll_frame(cx),
+        });
         if this.recording.is_some() {
-            note(this.recording, frame.as_ref(), || this.body.is_end_stream());
+            note(this.recording, frame.as_ref(), || match this.kept {
+                Some(kept) => kept.body.is_end_stream(),
+                None => this.body.is_end_stream(),
+            });
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         // A recording ends at the latest with the frame that ends the stream.
-        self.body.is_end_stream()
+        match &self.kept {
+            Some(kept) => kept.body.is_end_stream(),
+            None => self.body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.kept {
+            Some(kept) => kept.body.size_hint(),
+            None => self.body.size_hint(),
+        }
+    }
+}
+
+impl<B> fmt::Debug for CacheBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheBody")
+            .field("recording", &self.recording.is_some())
+            .finish_non_exhaustive()
     }
 }
 

@@ -2,16 +2,30 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_LOCATION, LOCATION};
-use http::{Request, Response};
+use bytes::Bytes;
+use http::header::{CONTENT_LOCATION, HOST, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
 
+use crate::cache::asked::Asked;
 use crate::cache::body::CacheBody;
-use crate::cache::deliver::pass_through;
+use crate::cache::control::CacheControl;
+use crate::cache::deliver::{pass_through, say_forwarded};
 use crate::cache::engine::Cache;
-use crate::cache::status::FwdReason;
+use crate::cache::entry::Head;
+use crate::cache::fields::stored_fields;
+use crate::cache::key::{CacheKey, path as path_of};
+use crate::cache::plan::RoutePlan;
+use crate::cache::policy::{Answer, says_its_lifetime, terms};
+use crate::cache::recording::Recording;
+use crate::cache::say::{CacheFor, NoStore};
+use crate::cache::status::{Fate, FwdReason};
+use crate::cache::tags::{subject, tags_of};
+use crate::cache::vary::Selector;
+use crate::clock::Moment;
 use crate::event::Event;
 use crate::identity::RequestView;
-use crate::journal::Marker;
+use crate::journal::{Marker, Stamp};
 use crate::response::may_have_changed;
 use crate::target::normal_form;
 
@@ -24,6 +38,20 @@ pub(crate) struct Change {
     cache: Cache,
     path: Option<Arc<str>>,
     authority: Option<Box<str>>,
+    post: Option<Post>,
+}
+
+/// A POST, whose answer may be what a GET would be sent (RFC 9110 §9.3.3).
+#[derive(Debug)]
+struct Post {
+    key: CacheKey,
+    target: Box<str>,
+    fields: HeaderMap,
+    credentials: bool,
+    route: Option<Arc<RoutePlan>>,
+    /// Where the journal stood before the service was asked.
+    before: Stamp,
+    sent: Moment,
 }
 
 impl Change {
@@ -32,54 +60,136 @@ impl Change {
             reason: FwdReason::Method.as_str(),
         });
         let view = RequestView::of(request);
-        let host = view.headers.get(http::header::HOST);
+        let host = view.headers.get(HOST);
         let authority = view.uri.authority().map(http::uri::Authority::as_str);
         let authority = authority.or_else(|| host?.to_str().ok()).map(Box::from);
         Self {
             cache: cache.clone(),
             path: Some(normal_form(view.uri.path()).into()),
             authority,
+            post: Post::of(cache, &view),
         }
     }
 
     /// "A cache MUST invalidate the target URI .. when it receives a non-error status code" (RFC 9111
-    /// §4.4). What else counts, [`may_have_changed`] says.
-    pub(crate) fn arrive<B>(mut self, response: Response<B>) -> Response<CacheBody<B>> {
-        let path = self.path.take();
-        if may_have_changed(response.status())
-            && let Some(path) = path
-        {
-            let mut markers = vec![Marker::tag(&path)];
-            // "A cache MAY also invalidate .. the URIs in the Location and Content-Location": those of
-            // the same origin, or one service could empty another one's cache.
-            for name in [LOCATION, CONTENT_LOCATION] {
-                let target = response
-                    .headers()
-                    .get(name)
-                    .and_then(|value| value.to_str().ok());
-                let local = target.and_then(|target| self.local_path(target));
-                markers.extend(local.map(|path| Marker::tag(&normal_form(path))));
-            }
-            self.cache.journal().append(&markers);
+    /// §4.4). What else counts, the operator says: see `error_invalidates`.
+    pub(crate) fn arrive<B>(mut self, response: Response<B>) -> Response<CacheBody<B>>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        let status = response.status();
+        let counts = if self.cache.config().error_invalidates {
+            may_have_changed(status)
+        } else {
+            !status.is_client_error() && !status.is_server_error()
+        };
+        let path = self.path.take().filter(|_| counts);
+        let Some(path) = path else {
+            return pass_through(&self.cache, response, FwdReason::Method);
+        };
+        let mut markers = vec![Marker::tag(&path)];
+        // "A cache MAY also invalidate .. the URIs in the Location and Content-Location": those of
+        // the same origin, or one service could empty another one's cache.
+        for name in [LOCATION, CONTENT_LOCATION] {
+            let local = self.local(response.headers().get(name), &path);
+            markers.extend(local.map(|target| Marker::tag(&normal_form(path_of(&target)))));
         }
-        pass_through(&self.cache, response, FwdReason::Method)
+        let receipt = self.cache.journal().append(&markers);
+        match self.post.take() {
+            Some(post) => self.record(post, response, receipt.0),
+            None => pass_through(&self.cache, response, FwdReason::Method),
+        }
     }
 
-    /// The path of a reference if it is one of this origin.
-    fn local_path<'t>(&self, target: &'t str) -> Option<&'t str> {
-        let rest = if let Some(network) = target.strip_prefix("//") {
-            self.local(network)?
-        } else if target.starts_with('/') {
-            target
-        } else {
-            self.local(target.split_once("://")?.1)?
+    /// "Responses to POST requests are only cacheable when they include explicit freshness information
+    /// .. and a Content-Location header field that has the same value as the POST's target URI" (RFC 9110
+    /// §9.3.3).
+    fn record<B>(&self, post: Post, response: Response<B>, now: Stamp) -> Response<CacheBody<B>>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        let located = self.local(response.headers().get(CONTENT_LOCATION), &post.target);
+        let is_the_target =
+            located.is_some_and(|located| normal_form(&located) == normal_form(&post.target));
+        // Something else was invalidated while the service worked: the answer may be older than that.
+        let alone = now.inc == post.before.inc && now.seq == post.before.seq + 1;
+        if !(is_the_target && alone && response.status() == StatusCode::OK) {
+            return pass_through(&self.cache, response, FwdReason::Method);
+        }
+        let (cache, route) = (&self.cache, post.route.as_deref());
+        let (extensions, arrived) = (response.extensions(), cache.clock().now());
+        let answer = Answer {
+            status: response.status(),
+            headers: response.headers(),
+            ttl: extensions.get::<CacheFor>().map(|CacheFor(ttl)| *ttl),
+            forced: false,
+            credentials: post.credentials,
+            arrived: cache.clock().wall(),
+            delay: arrived.since(post.sent),
         };
-        let end = rest.find(['?', '#']).unwrap_or(rest.len());
-        Some(&rest[..end])
+        let refused = extensions.get::<NoStore>().is_some()
+            || !says_its_lifetime(&answer, cache.rules())
+            || route.is_some_and(|route| route.is_never_stored());
+        let terms = terms(&answer, cache.rules()).ok().filter(|_| !refused);
+        let Some(terms) = terms else {
+            return pass_through(cache, response, FwdReason::Method);
+        };
+        let tags = tags_of(cache, extensions, response.headers(), route);
+        if !tags.are_complete() {
+            return pass_through(cache, response, FwdReason::Method);
+        }
+        let head = Head {
+            status: response.status(),
+            selector: Selector::of(response.headers(), &post.fields, cache.vary_rules()),
+            subject: subject(post.key.target(), &tags),
+            headers: stored_fields(response.headers(), cache.field_rules(), answer.arrived),
+            terms,
+            arrived,
+            // After its own change, and nothing else was changed meanwhile.
+            born: now,
+            tags,
+            browser: route
+                .and_then(|route| route.browser(StatusCode::OK))
+                .cloned(),
+        };
+        let recording = Recording::new(cache.clone(), post.key, (head, None), None);
+        let mut response = response.map(|body| CacheBody::recorded(body, Box::new(recording)));
+        say_forwarded(
+            cache,
+            response.headers_mut(),
+            FwdReason::Method,
+            Fate::Stored,
+        );
+        response
+    }
+
+    /// What a reference leads to if it is of this origin: path and query. `base` is the path that a
+    /// relative one is relative to.
+    fn local(&self, value: Option<&HeaderValue>, base: &str) -> Option<String> {
+        let target = value?.to_str().ok()?.split('#').next().unwrap_or_default();
+        if let Some(network) = target.strip_prefix("//") {
+            return self.of_this_authority(network).map(str::to_owned);
+        }
+        if let Some((scheme, rest)) = target.split_once("://")
+            && scheme
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+        {
+            return self.of_this_authority(rest).map(str::to_owned);
+        }
+        if target.starts_with('/') {
+            return Some(target.to_owned());
+        }
+        // RFC 3986 §5.2.3: beside the last segment of the base. Dots are left alone: a reference that
+        // climbs names nothing that is stored.
+        let folder = path_of(base)
+            .rsplit_once('/')
+            .map_or("", |(folder, _)| folder);
+        (!target.is_empty()).then(|| format!("{folder}/{target}"))
     }
 
     /// What follows the authority in a reference, if the authority is this origin's.
-    fn local<'t>(&self, rest: &'t str) -> Option<&'t str> {
+    fn of_this_authority<'t>(&self, rest: &'t str) -> Option<&'t str> {
         let (authority, path) = rest.split_at(rest.find('/')?);
         let own = self.authority.as_deref()?;
         own.eq_ignore_ascii_case(authority).then_some(path)
@@ -88,8 +198,34 @@ impl Change {
 
 impl Drop for Change {
     fn drop(&mut self) {
-        if let Some(path) = self.path.take() {
+        // `error_invalidates` speaks of this as well: whoever hangs up early could purge at will.
+        if self.cache.config().error_invalidates
+            && let Some(path) = self.path.take()
+        {
             self.cache.journal().append(&[Marker::tag(&path)]);
         }
+    }
+}
+
+impl Post {
+    fn of(cache: &Cache, view: &RequestView<'_>) -> Option<Self> {
+        if *view.method != Method::POST {
+            return None;
+        }
+        let asked = Asked::by(view.headers, cache.credentials());
+        // RFC 9111 §5.2.1.5: "a cache MUST NOT store any part of .. any response to it". And a method that is
+        // said in a field is not POST.
+        if asked.overridden || CacheControl::of_request(view.headers).no_store {
+            return None;
+        }
+        Some(Self {
+            key: cache.key(view, &asked)?.to_owned(),
+            target: view.uri.path_and_query()?.as_str().into(),
+            fields: view.headers.clone(),
+            credentials: asked.credentials,
+            route: cache.route(view.uri.path()).cloned(),
+            before: cache.journal().position(),
+            sent: cache.clock().now(),
+        })
     }
 }

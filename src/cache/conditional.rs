@@ -1,12 +1,12 @@
 //! Conditional requests: from the client to us, and from us to the origin (RFC 9110 §13).
 
 use http::header::{
-    CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, LAST_MODIFIED,
+    CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
 };
 use http::{HeaderMap, HeaderValue};
 
-use crate::cache::policy::http_date;
+use crate::cache::lifetime::http_date;
 
 /// What a client already has, as it told us.
 #[derive(Clone, Debug, Default)]
@@ -60,8 +60,9 @@ fn unchanged(
         return false;
     };
     // §13.1.3: "A recipient MUST ignore the If-Modified-Since header field if .. not a valid HTTP-date".
-    let date = |value: &HeaderValue| http_date(value.as_bytes());
-    match (date(since), stored.get(LAST_MODIFIED).and_then(date)) {
+    // RFC 9111 §4.3.2: "If [Last-Modified] is not present .. the Date field value" stands in for it.
+    let modified = stored.get(LAST_MODIFIED).or_else(|| stored.get(DATE));
+    match (http_date(since), modified.and_then(http_date)) {
         (Some(since), Some(modified)) => modified <= since,
         _ => false,
     }
@@ -117,6 +118,7 @@ pub(crate) fn strip_content_fields(headers: &mut HeaderMap) {
         CONTENT_TYPE,
         CONTENT_ENCODING,
         CONTENT_LANGUAGE,
+        CONTENT_RANGE,
     ] {
         headers.remove(name);
     }

@@ -74,29 +74,30 @@ impl CacheControl {
             };
             lower.copy_from_slice(name);
             lower.make_ascii_lowercase();
-            match &*lower {
-                b"no-store" => self.no_store = true,
-                b"no-cache" => self.no_cache = true,
-                b"private" => self.private = true,
-                b"public" => self.public = true,
-                b"must-revalidate" => self.must_revalidate = true,
-                b"proxy-revalidate" => self.proxy_revalidate = true,
-                b"must-understand" => self.must_understand = true,
-                b"only-if-cached" => self.only_if_cached = true,
-                b"max-age" => shortest(&mut self.max_age, seconds(value)),
-                b"s-maxage" => shortest(&mut self.s_maxage, seconds(value)),
-                // A client that asks for more life left, or less staleness, is the one to please.
-                b"min-fresh" => self.min_fresh = self.min_fresh.max(Some(seconds(value))),
-                b"max-stale" => {
-                    let limit = value.map_or(u64::MAX, |_| seconds(value));
-                    shortest(&mut self.max_stale, limit);
-                }
-                b"stale-while-revalidate" => {
-                    shortest(&mut self.stale_while_revalidate, seconds(value));
-                }
-                b"stale-if-error" => shortest(&mut self.stale_if_error, seconds(value)),
-                _ => {}
-            }
+            self.note(lower, value.map(seconds));
+        }
+    }
+
+    /// Takes note of a directive: its name in lower case, and what its value is worth in seconds.
+    pub(crate) fn note(&mut self, name: &[u8], value: Option<u64>) {
+        let lifetime = value.unwrap_or(0);
+        match name {
+            b"no-store" => self.no_store = true,
+            b"no-cache" => self.no_cache = true,
+            b"private" => self.private = true,
+            b"public" => self.public = true,
+            b"must-revalidate" => self.must_revalidate = true,
+            b"proxy-revalidate" => self.proxy_revalidate = true,
+            b"must-understand" => self.must_understand = true,
+            b"only-if-cached" => self.only_if_cached = true,
+            b"max-age" => shortest(&mut self.max_age, lifetime),
+            b"s-maxage" => shortest(&mut self.s_maxage, lifetime),
+            // A client that asks for more life left, or less staleness, is the one to please.
+            b"min-fresh" => self.min_fresh = self.min_fresh.max(Some(lifetime)),
+            b"max-stale" => shortest(&mut self.max_stale, value.unwrap_or(u64::MAX)),
+            b"stale-while-revalidate" => shortest(&mut self.stale_while_revalidate, lifetime),
+            b"stale-if-error" => shortest(&mut self.stale_if_error, lifetime),
+            _ => {}
         }
     }
 }
@@ -109,8 +110,7 @@ fn shortest(known: &mut Option<u64>, new: u64) {
 
 /// A delta-seconds (RFC 9111 §1.2.2). Recipients are to take both the token and the quoted form; too
 /// large a number is 2^31; and anything else is no lifetime at all.
-fn seconds(value: Option<&[u8]>) -> u64 {
-    let Some(digits) = value else { return 0 };
+fn seconds(digits: &[u8]) -> u64 {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return 0;
     }
@@ -165,7 +165,7 @@ fn split_outside_quotes(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// "If a cache receives a delta-seconds value greater than the greatest integer it can represent .. the
 /// cache MUST consider the value to be 2147483648" (RFC 9111 §1.2.2).
-const DELTA_SECONDS_MAX: u64 = 1 << 31;
+pub(crate) const DELTA_SECONDS_MAX: u64 = 1 << 31;
 
 /// The length of `stale-while-revalidate`, the longest name that is known here.
 const DIRECTIVE_BYTES_MAX: usize = 22;

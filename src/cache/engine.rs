@@ -1,18 +1,26 @@
 //! The cache itself: what is stored, what is under way, and by which rules.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::cache::config::CacheConfig;
+use foldhash::quality::RandomState;
+use http::HeaderName;
+
+use crate::cache::asked::{Asked, Credentials};
+use crate::cache::config::{CacheConfig, names};
 use crate::cache::entry::Entry;
+use crate::cache::fields::FieldRules;
 use crate::cache::flight::{Boarding, Flights};
 use crate::cache::hot::{HotTier, Slot};
-use crate::cache::key::{CacheKey, KeyView};
+use crate::cache::key::{CacheKey, KeyMaker, KeyPart, KeyView};
+use crate::cache::plan::{Plan, RoutePlan};
 use crate::cache::policy::Rules;
+use crate::cache::vary::VaryRules;
 use crate::clock::{Clock, Moment};
 use crate::error::{ConfigError, Faults};
 use crate::event::{Event, Events};
+use crate::identity::RequestView;
 use crate::journal::Journal;
 use crate::task::Spawner;
 
@@ -20,12 +28,18 @@ use crate::task::Spawner;
 #[derive(Clone, Debug)]
 pub struct Cache {
     shared: Arc<Shared>,
+    part: Option<KeyPart>,
 }
 
 #[derive(Debug)]
 struct Shared {
     config: CacheConfig,
     rules: Rules,
+    credentials: Credentials,
+    keys: KeyMaker,
+    plan: Plan,
+    fields: FieldRules,
+    tag_fields: Vec<HeaderName>,
     hot: HotTier,
     flights: Arc<Flights>,
     journal: Journal,
@@ -34,6 +48,8 @@ struct Shared {
     spawner: Option<Spawner>,
     /// Bytes of answers that are being recorded.
     recorded_bytes: AtomicU64,
+    /// How many answers are read to their end although their clients have left.
+    finishing: AtomicUsize,
 }
 
 /// What a cache is built from beside its own settings.
@@ -59,6 +75,12 @@ impl Cache {
         let mut faults = Faults::new();
         config.check("cache", &mut faults);
         faults.into_result()?;
+        let plan = Plan::compile(
+            &config.rules,
+            &config.query_rules(),
+            "cache.rules",
+            &mut Faults::new(),
+        );
         let CacheParts {
             journal,
             clock,
@@ -67,7 +89,16 @@ impl Cache {
         } = parts;
         let shared = Shared {
             config: config.clone(),
-            rules: config.rules(),
+            rules: config.policy(),
+            credentials: config.credentials(),
+            keys: KeyMaker {
+                authority: config.key_authority,
+                query: config.query_rules(),
+                hasher: RandomState::default(),
+            },
+            plan,
+            fields: config.field_rules(),
+            tag_fields: names(&config.tag_fields),
             hot: HotTier::new(config),
             flights: Flights::new(),
             journal,
@@ -75,10 +106,20 @@ impl Cache {
             events,
             spawner,
             recorded_bytes: AtomicU64::new(0),
+            finishing: AtomicUsize::new(0),
         };
         Ok(Self {
             shared: Arc::new(shared),
+            part: None,
         })
+    }
+
+    /// The same cache, where `part` tells answers apart beside host and target: a tenant, a plan, a
+    /// namespace. Requests for which it says `None` go past the cache.
+    #[must_use]
+    pub fn with_key_part(mut self, part: KeyPart) -> Self {
+        self.part = Some(part);
+        self
     }
 
     /// Takes `bytes` more for recordings, if they fit: all of them together have half of the capacity,
@@ -155,6 +196,47 @@ impl Cache {
         &self.shared.rules
     }
 
+    #[inline]
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.shared.credentials
+    }
+
+    pub(crate) fn field_rules(&self) -> &FieldRules {
+        &self.shared.fields
+    }
+
+    pub(crate) fn tag_fields(&self) -> &[HeaderName] {
+        &self.shared.tag_fields
+    }
+
+    pub(crate) fn vary_rules(&self) -> VaryRules {
+        self.shared.config.vary_rules()
+    }
+
+    /// The rule of a path's route.
+    #[inline]
+    pub(crate) fn route(&self, path: &str) -> Option<&Arc<RoutePlan>> {
+        self.shared.plan.route(path)
+    }
+
+    pub(crate) fn keys(&self) -> &KeyMaker {
+        &self.shared.keys
+    }
+
+    /// The key of a request, if it has one.
+    #[inline]
+    pub(crate) fn key<'a>(
+        &self,
+        request: &RequestView<'a>,
+        asked: &Asked<'a>,
+    ) -> Option<KeyView<'a>> {
+        let route = self.shared.plan.key_route(request.uri.path());
+        let query = route.and_then(|route| route.query());
+        self.shared
+            .keys
+            .key(request, asked, self.part.as_ref(), query)
+    }
+
     pub(crate) fn clock(&self) -> &Clock {
         &self.shared.clock
     }
@@ -168,18 +250,59 @@ impl Cache {
     }
 
     #[inline]
-    pub(crate) fn slot(&self, key: KeyView<'_>) -> Option<Arc<Slot>> {
+    pub(crate) fn slot(&self, key: &KeyView<'_>) -> Option<Slot> {
         self.shared.hot.slot(key)
     }
 
-    pub(crate) fn board(&self, key: &CacheKey, variant: u64, now: Moment) -> Boarding {
-        self.shared.flights.board(key, variant, now)
+    /// The same for people to look at, without counting as a use.
+    pub(crate) fn peek(&self, key: &KeyView<'_>) -> Option<Slot> {
+        self.shared.hot.peek(key)
     }
 
-    pub(crate) fn put(&self, key: CacheKey, entry: Entry) {
+    pub(crate) fn board(&self, flight: u64, now: Moment) -> Boarding {
+        self.shared.flights.board(flight, now, self.flight_wait())
+    }
+
+    /// How many answers are being fetched that others may wait for.
+    pub(crate) fn flights(&self) -> usize {
+        self.shared.flights.len()
+    }
+
+    pub(crate) fn finishing(&self) -> &AtomicUsize {
+        &self.shared.finishing
+    }
+
+    /// How many bytes are being recorded.
+    pub(crate) fn recorded_bytes(&self) -> u64 {
+        self.shared.recorded_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Stores an answer, unless it has been invalidated while it was made: then it would only drive out
+    /// what holds. Nor is it stored if it would drive out what was asked for more often.
+    pub(crate) fn put(&self, key: CacheKey, entry: Entry) -> Arc<Entry> {
+        if !entry.holds(self.journal()) {
+            return Arc::new(entry);
+        }
         let bytes = entry.bytes();
-        self.shared.hot.put(key, entry);
-        self.emit(Event::CacheStored { bytes });
+        let part_bytes_max = self.shared.config.body_bytes_max;
+        let now = self.shared.clock.now();
+        // What would have to be asked about in any case is not worth refusing anything for.
+        let lives = |entry: &Entry| now < entry.fresh_until && entry.holds(self.journal());
+        let (entry, is_stored) = self.shared.hot.put(key, entry, part_bytes_max, lives);
+        if is_stored {
+            self.emit(Event::CacheStored { bytes });
+        }
+        entry
+    }
+
+    /// Puts `new` in the place of `old`, if that is still stored.
+    pub(crate) fn replace(&self, key: CacheKey, old: &Arc<Entry>, new: Arc<Entry>) {
+        self.shared.hot.replace(key, old, new);
+    }
+
+    /// Forgets `old`, if it is still stored.
+    pub(crate) fn take_out(&self, key: CacheKey, old: &Arc<Entry>) {
+        self.shared.hot.take_out(key, old);
     }
 
     /// Remembers for a while that the answers of this URL cannot be stored.

@@ -5,13 +5,14 @@
 //! first to board again leads next. Nobody waits for someone who is gone.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::hash_map;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use foldhash::fast::RandomState;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
+use crate::cache::entry::Entry;
+use crate::cache::hashed::BuildHashed;
 use crate::cache::key::CacheKey;
 use crate::clock::Moment;
 
@@ -19,25 +20,28 @@ use crate::clock::Moment;
 #[derive(Debug)]
 pub(crate) struct Flights {
     shards: [Mutex<Shard>; SHARDS],
-    hasher: RandomState,
 }
 
-type Shard = HashMap<FlightKey, Flight, RandomState>;
-
-/// What is fetched: a URL, and for which of its variants (as far as it is known to have any).
-type FlightKey = (CacheKey, u64);
+/// By the hash of what is fetched: a key, and for which of its variants (as far as it is known to have
+/// any). The hash is seeded at random. Two keys that share one would only wait for each other, and look
+/// for themselves then.
+type Shard = HashMap<u64, Arc<Flight>, BuildHashed>;
 
 #[derive(Debug)]
 struct Flight {
-    landing: watch::Sender<Option<Landing>>,
+    landing: OnceLock<Landing>,
+    landed: Notify,
     began: Moment,
 }
 
 /// How a flight ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Landing {
-    /// The answer is stored: look again.
-    Stored,
+    /// With this answer to whoever asked for the same key, which need not be stored any more when a follower
+    /// looks for it. Without a key nobody was there to be brought it.
+    Stored(Arc<Entry>, Option<CacheKey>),
+    /// The service fails: whoever may be sent what is stale is better off with that.
+    Failed,
     /// The answer cannot be stored: everybody for themselves.
     Unusable,
     /// The leader is gone without an answer: board again.
@@ -55,14 +59,15 @@ pub(crate) enum Boarding {
 #[derive(Debug)]
 pub(crate) struct Pilot {
     flights: Arc<Flights>,
-    key: FlightKey,
+    flight: Arc<Flight>,
+    hash: u64,
     landing: Landing,
 }
 
 /// A follower's part.
 #[derive(Debug)]
 pub(crate) struct Passenger {
-    landed: watch::Receiver<Option<Landing>>,
+    flight: Arc<Flight>,
     /// For how long the leader had been away already when this one boarded.
     missed: Duration,
 }
@@ -70,47 +75,74 @@ pub(crate) struct Passenger {
 impl Flights {
     pub(crate) fn new() -> Arc<Self> {
         let shards = std::array::from_fn(|_| Mutex::default());
-        Arc::new(Self {
-            shards,
-            hasher: RandomState::default(),
-        })
+        Arc::new(Self { shards })
     }
 
-    /// Joins the flight for this variant of `key`, or starts it.
-    pub(crate) fn board(self: &Arc<Self>, key: &CacheKey, variant: u64, now: Moment) -> Boarding {
-        let key = (key.clone(), variant);
-        let mut shard = self.shard(&key);
-        if let Some(flight) = shard.get(&key) {
-            return Boarding::Follow(Passenger {
-                landed: flight.landing.subscribe(),
-                missed: now.since(flight.began),
-            });
+    /// Joins the flight for what has this hash, or starts it. One that has been under way for longer than
+    /// anybody waits is given up on, and another one starts in its place: a leader that never comes back,
+    /// such as a client that reads a byte a second, must not leave all others to fetch for themselves.
+    pub(crate) fn board(self: &Arc<Self>, hash: u64, now: Moment, wait: Duration) -> Boarding {
+        match self.shard(hash).entry(hash) {
+            hash_map::Entry::Occupied(mut under_way) => {
+                let missed = now.since(under_way.get().began);
+                if missed < wait {
+                    let flight = Arc::clone(under_way.get());
+                    return Boarding::Follow(Passenger { flight, missed });
+                }
+                let flight = Flight::new(now);
+                under_way.insert(Arc::clone(&flight));
+                Boarding::Lead(self.pilot(flight, hash))
+            }
+            hash_map::Entry::Vacant(free) => {
+                let flight = Flight::new(now);
+                free.insert(Arc::clone(&flight));
+                Boarding::Lead(self.pilot(flight, hash))
+            }
         }
-        let landing = watch::Sender::new(None);
-        let flight = Flight {
-            landing,
-            began: now,
-        };
-        shard.insert(key.clone(), flight);
-        drop(shard);
-        let flights = Arc::clone(self);
-        Boarding::Lead(Pilot {
-            flights,
-            key,
-            landing: Landing::Gone,
-        })
     }
 
-    fn shard(&self, key: &FlightKey) -> MutexGuard<'_, Shard> {
-        let at = self.hasher.hash_one(key) as usize % SHARDS;
-        // Nothing that can panic runs under the lock, so poison is ignored.
-        self.shards[at]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn pilot(self: &Arc<Self>, flight: Arc<Flight>, hash: u64) -> Pilot {
+        Pilot {
+            flights: Arc::clone(self),
+            flight,
+            hash,
+            landing: Landing::Gone,
+        }
+    }
+
+    /// How many are under way.
+    pub(crate) fn len(&self) -> usize {
+        let shards = self.shards.iter();
+        shards.map(|shard| lock(shard).len()).sum()
+    }
+
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        // The upper bits: the table within the shard takes the lower ones.
+        lock(&self.shards[(hash >> 60) as usize % SHARDS])
+    }
+}
+
+/// Nothing that can panic runs under the lock, so poison is ignored.
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Flight {
+    fn new(now: Moment) -> Arc<Self> {
+        Arc::new(Self {
+            landing: OnceLock::new(),
+            landed: Notify::new(),
+            began: now,
+        })
     }
 }
 
 impl Pilot {
+    /// Whether anybody is on board beside the pilot: the board and it hold one each.
+    pub(crate) fn has_passengers(&self) -> bool {
+        Arc::strong_count(&self.flight) > 2
+    }
+
     /// Ends the flight.
     pub(crate) fn land(mut self, landing: Landing) {
         self.landing = landing;
@@ -119,10 +151,18 @@ impl Pilot {
 
 impl Drop for Pilot {
     fn drop(&mut self) {
-        let flight = self.flights.shard(&self.key).remove(&self.key);
-        if let Some(flight) = flight {
-            flight.landing.send_replace(Some(self.landing));
+        // First off the board, so that nobody boards what has landed.
+        let mut shard = self.flights.shard(self.hash);
+        if let hash_map::Entry::Occupied(under_way) = shard.entry(self.hash)
+            && Arc::ptr_eq(under_way.get(), &self.flight)
+        {
+            under_way.remove();
         }
+        drop(shard);
+        let landing = std::mem::replace(&mut self.landing, Landing::Gone);
+        // Nobody else sets it.
+        let _ = self.flight.landing.set(landing);
+        self.flight.landed.notify_waiters();
     }
 }
 
@@ -130,15 +170,19 @@ impl Passenger {
     /// Waits until the flight has landed, at most until it has been under way for `wait`; then it
     /// counts as unusable. A leader that dawdles, be it a client that reads a byte a second, thus costs
     /// nobody more than `wait`, and latecomers nothing. Safe to drop at any time.
-    pub(crate) async fn wait(mut self, wait: Duration) -> Landing {
+    pub(crate) async fn wait(self, wait: Duration) -> Landing {
         let wait = wait.saturating_sub(self.missed);
-        let landed = tokio::time::timeout(wait, self.landed.wait_for(Option::is_some)).await;
-        match landed {
-            Ok(Ok(landing)) => landing.unwrap_or(Landing::Gone),
-            // The sender is dropped only after it has sent; be safe and board again.
-            Ok(Err(_)) => Landing::Gone,
-            Err(_) => Landing::Unusable,
-        }
+        let landed = async {
+            let mut landed = std::pin::pin!(self.flight.landed.notified());
+            // Listed before the look: a landing in between is heard.
+            landed.as_mut().enable();
+            if self.flight.landing.get().is_none() {
+                landed.await;
+            }
+            self.flight.landing.get().cloned().unwrap_or(Landing::Gone)
+        };
+        let landed = tokio::time::timeout(wait, landed).await;
+        landed.unwrap_or(Landing::Unusable)
     }
 }
 
@@ -146,27 +190,20 @@ const SHARDS: usize = 16;
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, Uri};
-
     use super::*;
-    use crate::cache::key::KeyView;
 
-    fn key() -> CacheKey {
-        let uri = Uri::from_static("/k");
-        KeyView::of(&uri, &HeaderMap::new(), true)
-            .unwrap()
-            .to_owned()
-    }
+    const KEY: u64 = 7;
+    const WAIT: Duration = Duration::from_secs(5);
 
     fn follower(flights: &Arc<Flights>) -> Passenger {
-        match flights.board(&key(), 0, Moment::default()) {
+        match flights.board(KEY, Moment::default(), WAIT) {
             Boarding::Follow(passenger) => passenger,
             Boarding::Lead(_) => panic!("somebody leads already"),
         }
     }
 
     fn leader(flights: &Arc<Flights>) -> Pilot {
-        match flights.board(&key(), 0, Moment::default()) {
+        match flights.board(KEY, Moment::default(), WAIT) {
             Boarding::Lead(pilot) => pilot,
             Boarding::Follow(_) => panic!("nobody leads yet"),
         }
@@ -175,13 +212,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn followers_learn_how_the_flight_ended() {
         let flights = Flights::new();
-        for landing in [Landing::Stored, Landing::Unusable] {
-            let pilot = leader(&flights);
-            let passengers: Vec<_> = (0..100).map(|_| follower(&flights)).collect();
-            pilot.land(landing);
-            for passenger in passengers {
-                assert_eq!(passenger.wait(Duration::from_secs(1)).await, landing);
-            }
+        let pilot = leader(&flights);
+        let passengers: Vec<_> = (0..100).map(|_| follower(&flights)).collect();
+        pilot.land(Landing::Unusable);
+        for passenger in passengers {
+            let landing = passenger.wait(Duration::from_secs(1)).await;
+            assert!(matches!(landing, Landing::Unusable));
         }
     }
 
@@ -191,30 +227,37 @@ mod tests {
         let pilot = leader(&flights);
         let passenger = follower(&flights);
         drop(pilot);
-        assert_eq!(passenger.wait(Duration::from_secs(1)).await, Landing::Gone);
-        leader(&flights).land(Landing::Stored);
+        let landing = passenger.wait(Duration::from_secs(1)).await;
+        assert!(matches!(landing, Landing::Gone));
+        leader(&flights).land(Landing::Unusable);
     }
 
     /// A client that reads its answer a byte at a time leads for hours.
-    #[tokio::test]
-    async fn whoever_boards_a_flight_that_is_late_does_not_wait() {
+    #[tokio::test(start_paused = true)]
+    async fn whoever_boards_a_flight_that_is_late_leads_another() {
         let flights = Flights::new();
-        let _pilot = leader(&flights);
-        let late = Moment::default().plus(Duration::from_secs(3600));
-        let Boarding::Follow(passenger) = flights.board(&key(), 0, late) else {
+        let dawdler = leader(&flights);
+        let late = Moment::default().plus(WAIT);
+        let Boarding::Lead(pilot) = flights.board(KEY, late, WAIT) else {
+            panic!("nobody waits for ever")
+        };
+        let Boarding::Follow(passenger) = flights.board(KEY, late, WAIT) else {
             panic!("somebody leads already")
         };
-        assert_eq!(
-            passenger.wait(Duration::from_secs(3600)).await,
-            Landing::Unusable
-        );
+        // The end of the first is not the end of the second.
+        drop(dawdler);
+        assert_eq!(flights.len(), 1);
+        pilot.land(Landing::Unusable);
+        let landing = passenger.wait(WAIT).await;
+        assert!(matches!(landing, Landing::Unusable));
+        assert_eq!(flights.len(), 0);
     }
 
     #[test]
     fn variants_fly_apart() {
         let flights = Flights::new();
         let _pilot = leader(&flights);
-        let other = flights.board(&key(), 1, Moment::default());
+        let other = flights.board(KEY + 1, Moment::default(), WAIT);
         assert!(matches!(other, Boarding::Lead(_)));
     }
 
@@ -223,9 +266,7 @@ mod tests {
         let flights = Flights::new();
         let _pilot = leader(&flights);
         let passenger = follower(&flights);
-        assert_eq!(
-            passenger.wait(Duration::from_secs(1)).await,
-            Landing::Unusable
-        );
+        let landing = passenger.wait(Duration::from_secs(1)).await;
+        assert!(matches!(landing, Landing::Unusable));
     }
 }

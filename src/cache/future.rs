@@ -14,6 +14,7 @@ use crate::cache::change::Change;
 use crate::cache::deliver::pass_through;
 use crate::cache::engine::Cache;
 use crate::cache::errand::Errand;
+use crate::cache::freshen::Asking;
 use crate::cache::status::FwdReason;
 
 pin_project! {
@@ -46,6 +47,8 @@ pub(crate) enum Then {
     Change(Box<Change>),
     /// Store it, if it may be.
     Errand(Box<Errand>),
+    /// See what it says of what is stored.
+    Asking(Box<Asking>),
 }
 
 impl<F, B, E> CacheFuture<F, B, E> {
@@ -78,7 +81,7 @@ impl<F, B, E> CacheFuture<F, B, E> {
 impl<F, B, E> Future for CacheFuture<F, B, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Send + 'static,
 {
     type Output = Answer<B, E>;
 
@@ -104,6 +107,7 @@ where
                     Some(Then::Pass(cache, reason)) => pass_through(&cache, response, reason),
                     Some(Then::Change(change)) => change.arrive(response),
                     Some(Then::Errand(errand)) => errand.arrive(response),
+                    Some(Then::Asking(asking)) => asking.arrive(response),
                     Some(Then::Untouched) | None => response.map(CacheBody::through),
                 }))
             }

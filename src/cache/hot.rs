@@ -1,122 +1,239 @@
 //! The hot tier: answers in this process' memory, bounded in bytes.
 //!
-//! The engine is quick_cache: bytes as weight, capacity that changes at run time, and a hit costs a
-//! shared lock on one shard. A slot holds all answers of one URL, newest first.
+//! Bytes as weight, a capacity that changes at run time, and a hit that costs a shared lock on one shard: see
+//! [`Shelf`]. A slot holds all answers of one URL, newest first.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{OptionsBuilder, Weighter};
+use quick_cache::Weighter;
 
 use crate::cache::config::CacheConfig;
+use crate::cache::content::Content;
 use crate::cache::entry::Entry;
 use crate::cache::key::{CacheKey, KeyView};
+use crate::cache::part::{are_of_two, joined, same_whole};
+use crate::cache::shelf::{Shelf, Shelved};
+use crate::cache::uses::Uses;
 use crate::clock::Moment;
 
-/// Everything stored under one key.
-#[derive(Debug, Default)]
-pub(crate) struct Slot {
-    /// The answers kept apart by `Vary`, newest first.
-    pub(crate) variants: Vec<Arc<Entry>>,
-    /// Until when it is known that answers of this URL cannot be stored.
-    pub(crate) pass_until: Option<Moment>,
+/// Everything stored under one key. Nearly always that is one answer, which is found by one step then.
+#[derive(Clone, Debug)]
+pub(crate) enum Slot {
+    One(Arc<Entry>),
+    Several(Arc<Several>),
+}
+
+/// The answers kept apart by `Vary`, parts of answers, and what is known of those that are not stored.
+#[derive(Debug)]
+pub(crate) struct Several {
+    /// Newest first.
+    entries: Vec<Arc<Entry>>,
+    marker: Option<Marker>,
     /// What the answers take up. The engine asks for a slot's weight more than once.
     bytes: usize,
 }
 
+/// Says that answers of this URL cannot be stored: hit-for-miss.
+#[derive(Debug)]
+struct Marker {
+    until: Moment,
+    asked: AtomicU32,
+}
+
 impl Slot {
-    fn new(variants: Vec<Arc<Entry>>, pass_until: Option<Moment>) -> Self {
-        let bytes = variants.iter().map(|entry| entry.bytes()).sum();
-        Self {
-            variants,
-            pass_until,
-            bytes,
+    fn of(entries: Vec<Arc<Entry>>) -> Self {
+        match &*entries {
+            [only] => Self::One(Arc::clone(only)),
+            _ => Self::several(entries, None),
         }
+    }
+
+    fn several(entries: Vec<Arc<Entry>>, marker: Option<Marker>) -> Self {
+        let bytes = entries.iter().map(|entry| entry.bytes()).sum();
+        Self::Several(Arc::new(Several {
+            entries,
+            marker,
+            bytes,
+        }))
+    }
+
+    /// The answers, newest first.
+    #[inline]
+    pub(crate) fn entries(&self) -> &[Arc<Entry>] {
+        match self {
+            Self::One(entry) => std::slice::from_ref(entry),
+            Self::Several(several) => &several.entries,
+        }
+    }
+
+    /// Whether answers of this URL are known not to be worth waiting for.
+    pub(crate) fn is_marked(&self, now: Moment) -> bool {
+        self.marker(now).is_some()
+    }
+
+    /// Whether this request's answer is not even to be looked at. Every sixteenth is, so that a URL whose
+    /// answers can be stored after all is found out before its marker has run down.
+    pub(crate) fn is_not_worth_a_look(&self, now: Moment) -> bool {
+        self.marker(now).is_some_and(|marker| {
+            marker.asked.fetch_add(1, Ordering::Relaxed) % LOOK_EVERY != LOOK_EVERY - 1
+        })
+    }
+
+    fn marker(&self, now: Moment) -> Option<&Marker> {
+        match self {
+            Self::One(_) => None,
+            Self::Several(several) => several.marker.as_ref().filter(|marker| now < marker.until),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::One(entry) => entry.bytes(),
+            Self::Several(several) => several.bytes + SEVERAL_OVERHEAD,
+        }
+    }
+}
+
+impl Shelved for Slot {
+    /// Those of its newest answer. A marker alone stands for nothing that the origin need not do again, so it
+    /// refuses nobody.
+    #[inline]
+    fn uses(&self) -> Option<&Uses> {
+        self.entries().first().map(|newest| &newest.uses)
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct HotTier {
-    slots: Cache<CacheKey, Arc<Slot>, ByBytes, foldhash::quality::RandomState>,
+    slots: Shelf<CacheKey, Slot, ByBytes>,
     variants_max: usize,
-    /// The most that the older variants of a URL may take up beside the newest.
-    variants_bytes_max: usize,
 }
 
 impl HotTier {
     /// An empty tier of the checked configuration.
     pub(crate) fn new(config: &CacheConfig) -> Self {
         // An item must fit into one shard, so there are no more shards than leave the largest body
-        // room in each four times over; one core needs no more than a few in any case.
+        // room in each four times over; one core needs no more than a few in any case. The engine would
+        // round up to a power of two.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let by_size = config.capacity_bytes / config.body_bytes_max.saturating_mul(4).max(1);
         let shards = (cores * 4)
             .min(usize::try_from(by_size).unwrap_or(usize::MAX))
             .max(1);
-        let items = (config.capacity_bytes / BYTES_PER_ITEM).clamp(64, 65_536);
-        let options = OptionsBuilder::new()
-            .estimated_items_capacity(usize::try_from(items).unwrap_or(65_536))
-            .weight_capacity(config.capacity_bytes)
-            .shards(shards)
-            .build();
-        let hasher = foldhash::quality::RandomState::default();
-        let slots = match options {
-            Ok(options) => {
-                Cache::with_options(options, ByBytes, hasher, DefaultLifecycle::default())
-            }
-            // Both mandatory numbers are set above; the plain constructor takes the same ones.
-            Err(_) => Cache::with(
-                usize::try_from(items).unwrap_or(65_536),
-                config.capacity_bytes,
-                ByBytes,
-                hasher,
-                DefaultLifecycle::default(),
-            ),
-        };
-        // Beside the newest, which is at most a quarter of a shard, and an item that outweighs its shard
-        // is refused whole.
-        let variants_bytes_max = config.capacity_bytes / shards as u64 / 2;
+        let shards = 1 << shards.ilog2();
+        let items = (config.capacity_bytes / BYTES_PER_ITEM).clamp(ITEMS_LEAST, ITEMS_MAX);
+        let items = usize::try_from(items).unwrap_or(usize::MAX);
         Self {
-            slots,
+            slots: Shelf::new(config.capacity_bytes, items, shards, ByBytes),
             variants_max: config.variants_max,
-            variants_bytes_max: usize::try_from(variants_bytes_max).unwrap_or(usize::MAX),
         }
     }
 
     #[inline]
-    pub(crate) fn slot(&self, key: KeyView<'_>) -> Option<Arc<Slot>> {
-        self.slots.get(&key)
+    pub(crate) fn slot(&self, key: &KeyView<'_>) -> Option<Slot> {
+        self.slots.get(key)
     }
 
-    /// Stores an answer beside those of other variants, in place of one of the same.
-    ///
-    /// Two answers stored at the same instant may lose one of them: a miss later, nothing worse.
-    pub(crate) fn put(&self, key: CacheKey, entry: Entry) {
-        let old = self.slots.peek(&key.view());
-        let others = old.iter().flat_map(|slot| &slot.variants);
-        let others = others
-            .filter(|other| other.selector != entry.selector)
-            .cloned();
+    /// The same without counting as a use.
+    pub(crate) fn peek(&self, key: &KeyView<'_>) -> Option<Slot> {
+        self.slots.peek(key)
+    }
+
+    /// Stores an answer beside those of other variants, in place of one of the same. A part joins what is
+    /// there of the same whole, up to `part_bytes_max`. A URL of which nothing is stored may be refused, if
+    /// others would have to go that were used more often and still `live`: says whether it is stored.
+    pub(crate) fn put(
+        &self,
+        key: CacheKey,
+        entry: Entry,
+        part_bytes_max: u64,
+        live: impl Fn(&Entry) -> bool,
+    ) -> (Arc<Entry>, bool) {
+        let mut turn = self.slots.turn(&key);
+        let old = self.slots.peek(&key);
+        let mut others: Vec<Arc<Entry>> = Vec::new();
+        let mut entry = entry;
+        for other in old.iter().flat_map(Slot::entries) {
+            if other.selector != entry.selector {
+                others.push(Arc::clone(other));
+            } else if entry.part.is_some()
+                && other.part.is_none()
+                && live(other)
+                && !are_of_two(&other.headers, &entry.headers)
+            {
+                // A part does not drive out a whole that serves everybody, unless it proves it outdated.
+                others.push(Arc::clone(other));
+            } else if entry.part.is_some() && same_whole(&other.headers, &entry.headers) {
+                if other.part.is_none() {
+                    // The whole has the same bytes and more.
+                    others.push(Arc::clone(other));
+                } else if other.born == entry.born && other.tags == entry.tags {
+                    // Both were born at one position: nothing was invalidated between them. And what makes
+                    // one of them old makes the other so.
+                    entry = together(other, entry, part_bytes_max);
+                }
+            }
+        }
+        // Beside the newest, which is at most a quarter of a shard, and an item that outweighs its shard
+        // is refused whole.
+        let bytes_max = self.slots.shard_capacity() / 2;
         let mut bytes = 0_usize;
-        let fitting = others.take_while(|other| {
+        let fitting = others.into_iter().take_while(|other| {
             bytes = bytes.saturating_add(other.bytes());
-            bytes <= self.variants_bytes_max
+            bytes as u64 <= bytes_max
         });
-        let kept: Vec<_> = fitting.take(self.variants_max - 1).collect();
-        let mut variants = Vec::with_capacity(1 + kept.len());
-        variants.push(Arc::new(entry));
-        variants.extend(kept);
-        self.slots.insert(key, Arc::new(Slot::new(variants, None)));
+        let entry = Arc::new(entry);
+        let mut variants = vec![Arc::clone(&entry)];
+        variants.extend(fitting.take(self.variants_max - 1));
+        let stored = turn.put(key, Slot::of(variants), |slot| {
+            slot.entries().iter().any(|entry| live(entry))
+        });
+        (entry, stored)
+    }
+
+    /// Puts `new` in the place of `old`, if that is still there.
+    pub(crate) fn replace(&self, key: CacheKey, old: &Arc<Entry>, new: Arc<Entry>) {
+        let mut turn = self.slots.turn(&key);
+        let Some(slot) = self.slots.peek(&key) else {
+            return;
+        };
+        let mut variants = slot.entries().to_vec();
+        let Some(place) = variants.iter_mut().find(|entry| Arc::ptr_eq(entry, old)) else {
+            return;
+        };
+        *place = new;
+        turn.set(key, Slot::of(variants));
+    }
+
+    /// Takes `old` out, if it is still there.
+    pub(crate) fn take_out(&self, key: CacheKey, old: &Arc<Entry>) {
+        let mut turn = self.slots.turn(&key);
+        let Some(slot) = self.slots.peek(&key) else {
+            return;
+        };
+        let kept = slot
+            .entries()
+            .iter()
+            .filter(|entry| !Arc::ptr_eq(entry, old));
+        let variants: Vec<_> = kept.cloned().collect();
+        if variants.is_empty() {
+            turn.remove(&key);
+        } else {
+            turn.set(key, Slot::of(variants));
+        }
     }
 
     /// Remembers until `until` that answers of this URL cannot be stored. What is stored stays.
     pub(crate) fn pass(&self, key: CacheKey, until: Moment) {
-        let variants = self
-            .slots
-            .peek(&key.view())
-            .map(|slot| slot.variants.clone());
-        let slot = Slot::new(variants.unwrap_or_default(), Some(until));
-        self.slots.insert(key, Arc::new(slot));
+        let mut turn = self.slots.turn(&key);
+        let variants = self.slots.peek(&key).map(|slot| slot.entries().to_vec());
+        let marker = Marker {
+            until,
+            asked: AtomicU32::new(0),
+        };
+        let slot = Slot::several(variants.unwrap_or_default(), Some(marker));
+        turn.set(key, slot);
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -140,18 +257,45 @@ impl HotTier {
     }
 }
 
+/// A part with what `older` has of the same whole, if that touches it.
+fn together(older: &Entry, newer: Entry, bytes_max: u64) -> Entry {
+    let (Some(old), Some(new)) = (older.part, newer.part) else {
+        return newer;
+    };
+    let all = joined((old, &older.content.bytes()), (new, &newer.content.bytes()));
+    match all {
+        Some((part, bytes)) if bytes.len() as u64 <= bytes_max => {
+            newer.with_more(Content::Plain(bytes), part)
+        }
+        _ => newer,
+    }
+}
+
 /// Weighs a slot by what its answers take up.
 #[derive(Clone, Copy, Debug)]
 struct ByBytes;
 
-impl Weighter<CacheKey, Arc<Slot>> for ByBytes {
-    fn weight(&self, key: &CacheKey, slot: &Arc<Slot>) -> u64 {
-        (key.bytes() + slot.bytes + SLOT_OVERHEAD) as u64
+impl Weighter<CacheKey, Slot> for ByBytes {
+    fn weight(&self, key: &CacheKey, slot: &Slot) -> u64 {
+        (key.bytes() + slot.bytes() + SLOT_OVERHEAD) as u64
     }
 }
 
-/// The engine's own share per item, with its key, its place in the queues and its ghost.
-const SLOT_OVERHEAD: usize = 176;
+/// Of the requests for a URL that is marked, one in so many is looked at all the same.
+const LOOK_EVERY: u32 = 16;
 
-/// A guess at the mean answer, from which the engine sizes its table at first; it grows as needed.
-const BYTES_PER_ITEM: u64 = 8 << 10;
+/// The shelf's own share per item: its key, its place in the queues, its ghost, and the 16 to 32 places of the
+/// sketch.
+const SLOT_OVERHEAD: usize = 200;
+
+/// What a list of answers takes up beside them.
+const SEVERAL_OVERHEAD: usize = 112;
+
+/// A guess at the mean answer. The engine remembers as many keys that went as there would be of them. The hit
+/// ratio hardly falls where there are up to eight times as many answers, but loops get through where there are
+/// half as many: rather too large than too small.
+const BYTES_PER_ITEM: u64 = 16 << 10;
+
+const ITEMS_LEAST: u64 = 64;
+
+const ITEMS_MAX: u64 = 65_536;

@@ -5,15 +5,20 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Request};
+use quick_cache::Equivalent;
 
+use crate::cache::asked::Asked;
 use crate::cache::control::CacheControl;
 use crate::cache::engine::Cache;
 use crate::cache::entry::Entry;
-use crate::cache::flight::{Boarding, Passenger, Pilot};
+use crate::cache::errand::Errand;
+use crate::cache::fetch::{Fetch, Inquiry};
+use crate::cache::flight::{Boarding, Landing, Passenger, Pilot};
+use crate::cache::found::{Found, Wishes};
 use crate::cache::hot::Slot;
 use crate::cache::key::{CacheKey, KeyView};
-use crate::cache::policy::{Freshness, has_credentials};
 use crate::cache::status::{FwdReason, Service};
+use crate::cache::terms::Freshness;
 use crate::clock::Moment;
 use crate::identity::RequestView;
 
@@ -21,31 +26,21 @@ use crate::identity::RequestView;
 #[derive(Debug)]
 pub(crate) enum Stop {
     /// To the client, with what is stored.
-    Serve(Arc<Entry>, Moment, Service),
+    Serve(Found),
     /// To the client with what is stored, while it is fetched anew.
-    ServeAndFetch(Arc<Entry>, Moment, Fetch),
+    ServeAndFetch(Found, Box<Errand>),
     /// To the service, and what comes back is nobody else's.
     Pass(FwdReason),
     /// To the service, and what is stored under its path holds no longer.
     Unsafe,
     /// To the service, and what comes back may be stored.
-    Fetch(Fetch),
+    Fetch(Box<Errand>),
+    /// A HEAD to the service, whose answer may speak of what is stored.
+    Inquire(Box<Inquiry>),
     /// Somebody else is fetching it, for the same reason.
     Wait(Passenger, FwdReason),
     /// The client wants a stored answer or none, and there is none.
     Refuse,
-}
-
-/// A request to the service whose answer may be stored.
-#[derive(Debug)]
-pub(crate) struct Fetch {
-    pub(crate) key: CacheKey,
-    pub(crate) reason: FwdReason,
-    /// Held by whoever others wait for.
-    pub(crate) pilot: Option<Pilot>,
-    /// What is stored but may not be served unasked.
-    pub(crate) stale: Option<Arc<Entry>>,
-    pub(crate) control: CacheControl,
 }
 
 /// Whether a request may wait for another one's answer.
@@ -57,39 +52,57 @@ pub(crate) enum Company {
     Alone,
 }
 
-/// How a request goes to the service.
-#[derive(Clone, Copy, Debug)]
-struct Way<'a> {
-    method: &'a Method,
+/// A request on this stop, with what has been found out about it.
+struct Looking<'a> {
+    cache: &'a Cache,
+    key: KeyView<'a>,
+    headers: &'a HeaderMap,
+    path: &'a str,
+    slot: Option<Slot>,
     now: Moment,
-    /// The variant for which it may lead or follow; `None` if it goes alone.
-    variant: Option<u64>,
-}
-
-impl<'a> Way<'a> {
-    const fn alone(method: &'a Method, now: Moment) -> Self {
-        let variant = None;
-        Self {
-            method,
-            now,
-            variant,
-        }
-    }
-
-    const fn shared(method: &'a Method, now: Moment, variant: u64) -> Self {
-        let variant = Some(variant);
-        Self {
-            method,
-            now,
-            variant,
-        }
-    }
+    credentials: bool,
+    directives: bool,
+    wishes: Wishes,
+    company: Company,
 }
 
 /// Decides where `request` goes.
-pub(crate) fn look<B>(cache: &Cache, request: &Request<B>, company: Company) -> Stop {
+#[inline]
+pub(crate) fn look<B>(cache: &Cache, request: &Request<B>) -> Stop {
+    look_at(cache, request, Company::Shared, |key, _| cache.slot(key))
+}
+
+/// An answer that a flight has landed with, and the key that it was fetched for.
+pub(crate) type Brought = (Arc<Entry>, CacheKey);
+
+/// The same for a request that has waited: it goes alone now, or has been brought an answer, which need not
+/// be stored any more.
+pub(crate) fn look_again<B>(
+    cache: &Cache,
+    request: &Request<B>,
+    company: Company,
+    brought: Option<Brought>,
+) -> Stop {
+    look_at(cache, request, company, |key, headers| {
+        // Flights go by hashes; what they bring is compared in full.
+        let fits = |(entry, of): &Brought| key.equivalent(of) && entry.selector.fits(headers);
+        match brought.filter(fits) {
+            Some((entry, _)) => Some(Slot::One(entry)),
+            None => cache.slot(key),
+        }
+    })
+}
+
+#[inline]
+fn look_at<B>(
+    cache: &Cache,
+    request: &Request<B>,
+    company: Company,
+    find: impl FnOnce(&KeyView<'_>, &HeaderMap) -> Option<Slot>,
+) -> Stop {
     let method = request.method();
-    if *method != Method::GET && *method != Method::HEAD {
+    let head = *method == Method::HEAD;
+    if *method != Method::GET && !head {
         // RFC 9110 §9.2.1: an unknown method is not known to be safe.
         return if method.is_safe() {
             Stop::Pass(FwdReason::Method)
@@ -97,200 +110,252 @@ pub(crate) fn look<B>(cache: &Cache, request: &Request<B>, company: Company) -> 
             Stop::Unsafe
         };
     }
-    let headers = request.headers();
-    let said = Said::by(headers);
-    if said.stays_out {
-        return Stop::Pass(FwdReason::Bypass);
-    }
-    let Some(key) = KeyView::of(
-        RequestView::of(request).uri,
-        headers,
-        cache.config().key_authority,
-    ) else {
-        return Stop::Pass(FwdReason::Bypass);
-    };
-    let control = if said.directives {
-        CacheControl::of_request(headers)
+    let view = RequestView::of(request);
+    let asked = Asked::by(view.headers, cache.credentials());
+    let control = if asked.directives {
+        CacheControl::of_request(view.headers)
     } else {
         CacheControl::default()
     };
     if control.no_store {
-        return Stop::Pass(FwdReason::Request);
+        return past(FwdReason::Request, &control);
     }
-    let now = cache.clock().now();
-    let slot = cache.slot(key);
-    let (entry, reason) = select(cache, slot.as_deref(), headers);
-    if let Some(entry) = &entry
-        && !entry.terms.for_everyone
-        && has_credentials(headers, cache.rules())
-    {
-        // What is stored may be somebody else's view; what comes back may still be for everyone.
-        return fetch(
-            cache,
-            key,
-            FwdReason::Bypass,
-            (None, control),
-            Way::alone(method, now),
-        );
+    if asked.stays_out {
+        return past(FwdReason::Bypass, &control);
     }
-    let passed = slot
-        .as_ref()
-        .and_then(|slot| slot.pass_until)
-        .is_some_and(|until| now < until);
-    // Computed only where memory has no answer.
-    let way = |asked_each_time: bool| {
-        if company == Company::Alone || passed || asked_each_time {
-            Way::alone(method, now)
-        } else {
-            Way::shared(method, now, variant(slot.as_deref(), headers))
-        }
+    let Some(key) = cache.key(&view, &asked) else {
+        return past(FwdReason::Bypass, &control);
     };
-    let Some(entry) = entry else {
-        return fetch(cache, key, reason, (None, control), way(false));
+    let looking = Looking {
+        cache,
+        slot: find(&key, view.headers),
+        key,
+        headers: view.headers,
+        path: view.uri.path(),
+        now: cache.clock().now(),
+        credentials: asked.credentials,
+        directives: asked.directives,
+        // RFC 9110 §14.2: "A server MUST ignore a Range header field received with a request method that
+        // is unrecognized or for which range handling is not defined": that is GET alone.
+        wishes: Wishes {
+            conditions: asked.conditions,
+            range: asked.range & !head,
+            head,
+        },
+        company,
     };
-    let reason = match entry.terms.freshness(entry.age(now), &control) {
-        Freshness::Fresh => return Stop::Serve(entry, now, Service::Fresh),
-        Freshness::StaleAccepted => return Stop::Serve(entry, now, Service::Accepted),
-        Freshness::StaleWhileRevalidate => {
-            return refresh(cache, key, (entry, control), way(false));
-        }
-        Freshness::Unwanted => FwdReason::Request,
-        Freshness::Stale => FwdReason::Stale,
-    };
-    // What is never served unasked is not worth waiting for either: each request asks by itself. Nor is
-    // the answer to somebody else's question for one that wants an answer of its own.
-    let way = way(!entry.terms.serves_others() || reason == FwdReason::Request);
-    fetch(cache, key, reason, (Some(entry), control), way)
+    looking.decide(&control)
 }
 
-/// Serves what is stale, and fetches it anew unless somebody does already.
-fn refresh(
-    cache: &Cache,
-    key: KeyView<'_>,
-    (entry, control): (Arc<Entry>, CacheControl),
-    way: Way<'_>,
-) -> Stop {
-    // Alone: the last answer could not be stored, and asking again with each request would not help.
-    let (Some(variant), true) = (way.variant, *way.method == Method::GET) else {
-        return Stop::Serve(entry, way.now, Service::WhileRevalidate);
-    };
-    if cache.spawner().is_none() {
-        return Stop::Serve(entry, way.now, Service::WhileRevalidate);
-    }
-    let key = key.to_owned();
-    match cache.board(&key, variant, way.now) {
-        Boarding::Follow(_) => Stop::Serve(entry, way.now, Service::WhileRevalidate),
-        Boarding::Lead(pilot) => {
-            let stale = Some(Arc::clone(&entry));
-            let (pilot, reason) = (Some(pilot), FwdReason::Stale);
-            Stop::ServeAndFetch(
-                entry,
-                way.now,
-                Fetch {
-                    key,
-                    reason,
-                    pilot,
-                    stale,
-                    control,
-                },
-            )
-        }
-    }
-}
-
-/// Sends a request on to the service, alone, as leader or behind one.
-fn fetch(
-    cache: &Cache,
-    key: KeyView<'_>,
-    reason: FwdReason,
-    (stale, control): (Option<Arc<Entry>>, CacheControl),
-    way: Way<'_>,
-) -> Stop {
+/// Past the cache, unless the client wants nothing but what is in it.
+const fn past(reason: FwdReason, control: &CacheControl) -> Stop {
     if control.only_if_cached {
-        return Stop::Refuse;
-    }
-    // The answer to a HEAD has no content to store.
-    if *way.method == Method::HEAD {
-        return Stop::Pass(reason);
-    }
-    let key = key.to_owned();
-    let Some(variant) = way.variant else {
-        return Stop::Fetch(Fetch {
-            key,
-            reason,
-            pilot: None,
-            stale,
-            control,
-        });
-    };
-    match cache.board(&key, variant, way.now) {
-        Boarding::Follow(passenger) => Stop::Wait(passenger, reason),
-        Boarding::Lead(pilot) => Stop::Fetch(Fetch {
-            key,
-            reason,
-            pilot: Some(pilot),
-            stale,
-            control,
-        }),
+        Stop::Refuse
+    } else {
+        Stop::Pass(reason)
     }
 }
 
-/// The newest stored answer that fits the request and still holds, or why there is none.
-fn select(
-    cache: &Cache,
-    slot: Option<&Slot>,
-    request: &HeaderMap,
-) -> (Option<Arc<Entry>>, FwdReason) {
-    let Some(slot) = slot else {
-        return (None, FwdReason::UriMiss);
-    };
-    let mut reason = FwdReason::UriMiss;
-    for entry in &slot.variants {
-        if !entry.holds(cache.journal()) {
-            continue;
+impl Looking<'_> {
+    #[inline]
+    fn decide(mut self, control: &CacheControl) -> Stop {
+        // Nearly all that is stored is fresh and alone, and nearly nobody has wishes.
+        if let Some(Slot::One(entry)) = &self.slot
+            && self.is_plainly_fresh(entry)
+            && let Some(Slot::One(entry)) = self.slot.take()
+        {
+            return self.serve(entry, Service::Fresh);
         }
-        if entry.selector.fits(request) {
-            return (Some(Arc::clone(entry)), reason);
+        let (entry, reason) = self.select();
+        let Some(entry) = entry else {
+            return self.fetch(reason, None, control);
+        };
+        if self.credentials && !entry.for_everyone {
+            // What is stored may be somebody else's view; what comes back may still be for everyone.
+            return self.fetch(FwdReason::Bypass, None, control);
         }
-        reason = FwdReason::VaryMiss;
+        match entry.terms.freshness(entry.age(self.now), control) {
+            Freshness::Fresh => self.serve(entry, Service::Fresh),
+            Freshness::StaleAccepted => self.serve(entry, Service::Accepted),
+            Freshness::StaleWhileRevalidate => self.refresh(entry, control),
+            Freshness::Unwanted => self.fetch(FwdReason::Request, Some(entry), control),
+            Freshness::Stale => self.fetch(FwdReason::Stale, Some(entry), control),
+        }
     }
-    (None, reason)
-}
 
-/// By which fields the answers of this URL are known to differ, and how this request answers them, so
-/// that requests for one variant do not queue behind those for another.
-fn variant(slot: Option<&Slot>, request: &HeaderMap) -> u64 {
-    let newest = slot.and_then(|slot| slot.variants.first());
-    newest.map_or(0, |entry| entry.selector.variant(request))
-}
+    /// Whether it may be served, as all that follows would find out at more length.
+    #[inline]
+    fn is_plainly_fresh(&self, entry: &Entry) -> bool {
+        self.now < entry.fresh_until
+            && !self.directives
+            && (entry.for_everyone || !self.credentials)
+            && entry.is_plain
+            && entry.selector.fits(self.headers)
+            && entry.holds(self.cache.journal())
+    }
 
-/// What the fields of a request say to a cache, in one walk over their names: a look-up for each of them
-/// would cost more than the look into the store.
-#[derive(Clone, Copy, Debug, Default)]
-struct Said {
-    /// The cache takes no part: parts of an answer, conditions on changing it, a change of protocol, and a
-    /// GET with content, which no key could tell apart.
-    stays_out: bool,
-    /// There are directives to be read.
-    directives: bool,
-}
+    #[inline]
+    fn serve(&self, entry: Arc<Entry>, service: Service) -> Stop {
+        Stop::Serve(self.found(entry, service))
+    }
 
-impl Said {
-    fn by(headers: &HeaderMap) -> Self {
-        let mut said = Self::default();
-        for (name, value) in headers {
-            match name.as_str() {
-                "range"
-                | "if-range"
-                | "if-match"
-                | "if-unmodified-since"
-                | "upgrade"
-                | "transfer-encoding" => said.stays_out = true,
-                "content-length" => said.stays_out |= value != "0",
-                "cache-control" | "pragma" => said.directives = true,
-                _ => {}
+    #[inline]
+    const fn found(&self, entry: Arc<Entry>, service: Service) -> Found {
+        Found {
+            entry,
+            now: self.now,
+            service,
+            wishes: self.wishes,
+        }
+    }
+
+    /// The newest stored answer that fits the request and still holds, or why there is none.
+    #[inline]
+    fn select(&self) -> (Option<Arc<Entry>>, FwdReason) {
+        let mut reason = FwdReason::UriMiss;
+        let Some(slot) = &self.slot else {
+            return (None, reason);
+        };
+        for entry in slot.entries() {
+            if !entry.holds(self.cache.journal()) {
+                continue;
+            }
+            if !entry.selector.fits(self.headers) {
+                reason = FwdReason::VaryMiss;
+            } else if entry.part.is_some() && !self.is_within(entry) {
+                reason = FwdReason::Partial;
+            } else {
+                return (Some(Arc::clone(entry)), reason);
             }
         }
-        said
+        (None, reason)
+    }
+
+    /// Whether a stored part is enough for this request.
+    fn is_within(&self, part: &Entry) -> bool {
+        self.wishes.range && part.wanted(self.headers).is_some()
+    }
+
+    /// Serves what is stale, and fetches it anew unless somebody does already.
+    fn refresh(self, entry: Arc<Entry>, control: &CacheControl) -> Stop {
+        let found = self.found(Arc::clone(&entry), Service::WhileRevalidate);
+        // Who cannot fetch the whole for others in the background asks for itself.
+        let cannot = self.wishes.head || self.wishes.range || entry.part.is_some();
+        if cannot || self.cache.spawner().is_none() {
+            return self.fetch(FwdReason::Stale, Some(entry), control);
+        }
+        // Marked: the last answer could not be stored, and asking again with each request would not help.
+        if self.goes_alone() {
+            return Stop::Serve(found);
+        }
+        match self.cache.board(self.flight(), self.now) {
+            Boarding::Follow(_) => Stop::Serve(found),
+            Boarding::Lead(pilot) => {
+                let fetch = self.errand(FwdReason::Stale, Some(pilot), Some(entry), control);
+                Stop::ServeAndFetch(found, fetch)
+            }
+        }
+    }
+
+    /// Sends a request on to the service, alone, as leader or behind one.
+    fn fetch(self, reason: FwdReason, stale: Option<Arc<Entry>>, control: &CacheControl) -> Stop {
+        if control.only_if_cached {
+            return Stop::Refuse;
+        }
+        let marked = self.slot.as_ref();
+        let skip = marked.is_some_and(|slot| slot.is_not_worth_a_look(self.now));
+        if self.is_never_stored() || (skip && stale.is_none()) {
+            return Stop::Pass(reason);
+        }
+        // The answer to a HEAD has no content to store.
+        if self.wishes.head {
+            return self.inquire(reason, stale);
+        }
+        // What is never served unasked is not worth waiting for: each request asks by itself. Nor is the
+        // answer to somebody else's question for one that wants an answer of its own, or a part.
+        let alone = self.goes_alone()
+            || self.wishes.range
+            || control.no_cache
+            || matches!(reason, FwdReason::Request | FwdReason::Bypass)
+            || stale
+                .as_ref()
+                .is_some_and(|stale| !stale.terms.serves_others());
+        if alone {
+            return Stop::Fetch(self.errand(reason, None, stale, control));
+        }
+        match self.cache.board(self.flight(), self.now) {
+            Boarding::Follow(passenger) => Stop::Wait(passenger, reason),
+            Boarding::Lead(pilot) => match self.landed_meanwhile() {
+                Some(entry) => {
+                    let key = Some(self.key.to_owned());
+                    pilot.land(Landing::Stored(Arc::clone(&entry), key));
+                    self.serve(entry, Service::Fresh)
+                }
+                None => Stop::Fetch(self.errand(reason, Some(pilot), stale, control)),
+            },
+        }
+    }
+
+    /// What another flight has stored between the look and the boarding.
+    fn landed_meanwhile(&self) -> Option<Arc<Entry>> {
+        match self.cache.slot(&self.key)? {
+            Slot::One(entry) => Some(entry).filter(|entry| self.is_plainly_fresh(entry)),
+            Slot::Several(_) => None,
+        }
+    }
+
+    fn inquire(self, reason: FwdReason, stale: Option<Arc<Entry>>) -> Stop {
+        match stale.filter(|entry| entry.part.is_none()) {
+            None => Stop::Pass(reason),
+            Some(entry) => Stop::Inquire(Box::new(Inquiry {
+                key: self.key.to_owned(),
+                entry,
+                reason,
+                credentials: self.credentials,
+                route: self.cache.route(self.path).cloned(),
+            })),
+        }
+    }
+
+    fn errand(
+        self,
+        reason: FwdReason,
+        pilot: Option<Pilot>,
+        stale: Option<Arc<Entry>>,
+        control: &CacheControl,
+    ) -> Box<Errand> {
+        let fetch = Fetch {
+            key: self.key.to_owned(),
+            reason,
+            pilot,
+            // A 304 about a part would not say which.
+            stale: stale.filter(|entry| entry.part.is_none()),
+            stale_if_error: control.stale_if_error,
+            credentials: self.credentials,
+            wishes: self.wishes,
+            route: self.cache.route(self.path).cloned(),
+        };
+        Errand::begin(self.cache, fetch)
+    }
+
+    fn is_never_stored(&self) -> bool {
+        let route = self.cache.route(self.path);
+        route.is_some_and(|route| route.is_never_stored())
+    }
+
+    fn goes_alone(&self) -> bool {
+        let marked = self
+            .slot
+            .as_ref()
+            .is_some_and(|slot| slot.is_marked(self.now));
+        marked || self.company == Company::Alone
+    }
+
+    /// By which fields the answers of this URL are known to differ, and how this request answers them, so
+    /// that requests for one variant do not queue behind those for another.
+    fn flight(&self) -> u64 {
+        let newest = self.slot.as_ref().and_then(|slot| slot.entries().first());
+        let variant = newest.map_or(0, |entry| entry.selector.variant(self.headers));
+        self.key.hash_value() ^ variant
     }
 }

@@ -3,18 +3,20 @@
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service as TowerService;
 
 use crate::cache::body::CacheBody;
 use crate::cache::change::Change;
-use crate::cache::deliver::{nothing_stored, pass_through, serve, without_content};
+use crate::cache::deliver::{nothing_stored, pass_through, serve};
 use crate::cache::engine::Cache;
 use crate::cache::errand::Errand;
 use crate::cache::flight::{Landing, Passenger};
+use crate::cache::freshen::Asking;
 use crate::cache::future::{CacheFuture, Then};
-use crate::cache::look::{Company, Fetch, Stop, look};
+use crate::cache::look::{Company, Stop, look, look_again};
+use crate::cache::recording::UNATTENDED_MAX;
 use crate::cache::status::{FwdReason, Service};
 use crate::event::Event;
 
@@ -59,15 +61,11 @@ where
         if !cache.config().enabled {
             return CacheFuture::forward(self.inner.call(request), Then::Untouched);
         }
-        match look(cache, &request, Company::Shared) {
-            Stop::Serve(entry, now, service) => {
-                let response = serve(cache, &entry, request.headers(), now, service);
-                CacheFuture::ready(for_method(response, request.method()))
-            }
-            Stop::ServeAndFetch(entry, now, fetch) => {
-                let service = Service::WhileRevalidate;
-                let response = serve(cache, &entry, request.headers(), now, service);
-                self.refresh(fetch, request);
+        match look(cache, &request) {
+            Stop::Serve(found) => CacheFuture::ready(serve(cache, &found, request.headers())),
+            Stop::ServeAndFetch(found, errand) => {
+                let response = serve(cache, &found, request.headers());
+                self.refresh(errand, request);
                 CacheFuture::ready(response)
             }
             Stop::Pass(reason) => {
@@ -81,9 +79,13 @@ where
                 let change = Change::new(cache, &request);
                 CacheFuture::forward(self.inner.call(request), Then::Change(Box::new(change)))
             }
-            Stop::Fetch(fetch) => {
-                let errand = Box::new(Errand::new(cache, fetch, &mut request));
+            Stop::Fetch(errand) => {
+                let errand = errand.prepare(&mut request);
                 CacheFuture::forward(self.inner.call(request), Then::Errand(errand))
+            }
+            Stop::Inquire(inquiry) => {
+                let asking = Box::new(Asking::new(cache, inquiry));
+                CacheFuture::forward(self.inner.call(request), Then::Asking(asking))
             }
             Stop::Wait(passenger, reason) => {
                 let (cache, ready) = (cache.clone(), self.take_ready());
@@ -103,7 +105,7 @@ impl<S: Clone> CacheService<S> {
 
     /// Fetches an answer anew in the background, with the request of the client that was served the
     /// stale one.
-    fn refresh<ReqBody, ResBody>(&mut self, fetch: Fetch, mut request: Request<ReqBody>)
+    fn refresh<ReqBody, ResBody>(&mut self, errand: Box<Errand>, mut request: Request<ReqBody>)
     where
         S: TowerService<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
         S::Future: Send + 'static,
@@ -113,9 +115,9 @@ impl<S: Clone> CacheService<S> {
         let Some(spawner) = self.cache.spawner().cloned() else {
             return;
         };
-        let errand = Box::new(Errand::new(&self.cache, fetch, &mut request));
+        let errand = errand.prepare(&mut request);
         let mut ready = self.take_ready();
-        spawner.spawn(async move {
+        let refreshed = async move {
             // Should the service fail, dropping the errand hands the flight on.
             let Ok(response) = ready.call(request).await else {
                 return;
@@ -123,6 +125,10 @@ impl<S: Clone> CacheService<S> {
             let mut body = std::pin::pin!(errand.arrive(response).into_body());
             // The recording commits itself at the end.
             while let Some(Ok(_)) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {}
+        };
+        spawner.spawn(async move {
+            // Nobody waits for it, so nobody would give it up.
+            let _ = tokio::time::timeout(UNATTENDED_MAX, refreshed).await;
         });
     }
 }
@@ -137,41 +143,40 @@ async fn follow<S, ReqBody, ResBody>(
 ) -> Result<Response<CacheBody<ResBody>>, S::Error>
 where
     S: TowerService<Request<ReqBody>, Response = Response<ResBody>>,
-    ResBody: Body<Data = Bytes>,
+    ResBody: Body<Data = Bytes> + Send + 'static,
 {
     let began = cache.clock().now();
-    let stop = loop {
+    let (stop, failed) = loop {
         // However often leaders come and go, the waiting has an end.
         let waited = cache.clock().now().since(began);
         let left = cache.flight_wait().saturating_sub(waited);
-        let company = match passenger.wait(left).await {
-            Landing::Stored | Landing::Gone => Company::Shared,
-            Landing::Unusable => Company::Alone,
+        let landing = passenger.wait(left).await;
+        let failed = matches!(landing, Landing::Failed);
+        let (company, brought) = match landing {
+            Landing::Stored(entry, key) => (Company::Shared, Some(entry).zip(key)),
+            Landing::Gone => (Company::Shared, None),
+            Landing::Unusable | Landing::Failed => (Company::Alone, None),
         };
-        match look(&cache, &request, company) {
+        match look_again(&cache, &request, company, brought) {
             Stop::Wait(again, why) => (passenger, reason) = (again, why),
-            stop => break stop,
+            stop => break (stop, failed),
         }
     };
     match stop {
-        Stop::Serve(entry, now, service) => {
-            let service = if service.is_stale() {
-                service
-            } else {
-                Service::Collapsed(reason)
-            };
-            Ok(serve(&cache, &entry, request.headers(), now, service))
+        Stop::Serve(mut found) => {
+            if !found.service.is_stale() {
+                found.service = Service::Collapsed(reason);
+            }
+            Ok(serve(&cache, &found, request.headers()))
         }
         // Whoever waited for a fresh answer and finds one that is stale already is served that.
-        Stop::ServeAndFetch(entry, now, _) => Ok(serve(
-            &cache,
-            &entry,
-            request.headers(),
-            now,
-            Service::WhileRevalidate,
-        )),
-        Stop::Fetch(fetch) => {
-            let errand = Box::new(Errand::new(&cache, fetch, &mut request));
+        Stop::ServeAndFetch(found, _) => Ok(serve(&cache, &found, request.headers())),
+        Stop::Fetch(errand) => {
+            let mut errand = errand.prepare(&mut request);
+            // Others have just found out that the service fails.
+            if failed && let Some(instead) = errand.spare_the_service() {
+                return Ok(instead);
+            }
             match ready.call(request).await {
                 Ok(response) => Ok(errand.arrive(response)),
                 Err(error) => errand.stand_in().ok_or(error),
@@ -179,17 +184,16 @@ where
         }
         Stop::Refuse => Ok(nothing_stored(&cache)),
         // A request that once waited is a GET that takes part; these cannot come.
-        Stop::Pass(_) | Stop::Unsafe | Stop::Wait(..) => {
+        Stop::Unsafe | Stop::Wait(..) | Stop::Inquire(_) => {
             let response = ready.call(request).await?;
             Ok(pass_through(&cache, response, FwdReason::Bypass))
         }
-    }
-}
-
-fn for_method<B>(response: Response<CacheBody<B>>, method: &Method) -> Response<CacheBody<B>> {
-    if *method == Method::HEAD {
-        without_content(response)
-    } else {
-        response
+        Stop::Pass(reason) => {
+            cache.emit(Event::CacheForwarded {
+                reason: reason.as_str(),
+            });
+            let response = ready.call(request).await?;
+            Ok(pass_through(&cache, response, reason))
+        }
     }
 }

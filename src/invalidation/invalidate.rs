@@ -25,7 +25,7 @@ use crate::pattern::Pattern;
 /// [`Warning`](crate::event::Event::Warning).
 #[derive(Clone, Debug, Default)]
 pub struct Invalidate {
-    markers: Vec<Marker>,
+    targets: Vec<Target>,
     overfull: bool,
     refused: Option<TargetError>,
 }
@@ -83,18 +83,31 @@ impl Invalidate {
         match target {
             Err(why) => self.refused = Some(why),
             Ok(_) if self.overfull => {}
-            Ok(_) if self.markers.len() == RESPONSE_TARGETS_MAX => {
+            Ok(_) if self.targets.len() == RESPONSE_TARGETS_MAX => {
                 self.overfull = true;
-                self.markers = vec![Marker::Everything];
+                self.targets.clear();
             }
-            Ok(target) => self.markers.push(target.into_marker()),
+            Ok(target) => self.targets.push(target),
         }
         self
     }
 
-    /// What the journal records.
-    pub(crate) fn into_markers(self) -> Vec<Marker> {
-        self.markers
+    /// What the journal records; `rewritten` says whether queries are rewritten before they are keys.
+    pub(crate) fn into_markers(self, rewritten: bool) -> Vec<Marker> {
+        if self.overfull {
+            return vec![Marker::Everything];
+        }
+        let targets = self.targets.into_iter();
+        targets
+            .map(|target| {
+                if rewritten {
+                    target.rewritten()
+                } else {
+                    target
+                }
+                .into_marker()
+            })
+            .collect()
     }
 
     /// Whether more was named than is kept, so that everything goes.
@@ -122,11 +135,11 @@ mod tests {
                 said.and_tag(&format!("t{at}"))
             })
         };
-        assert_eq!(many(64).into_markers().len(), 64);
+        assert_eq!(many(64).into_markers(false).len(), 64);
         assert!(!many(64).is_overfull());
         for count in [65, 1_000] {
             assert!(many(count).is_overfull());
-            let markers = many(count).into_markers();
+            let markers = many(count).into_markers(false);
             assert!(matches!(&*markers, [Marker::Everything]), "{count}");
         }
     }
@@ -136,7 +149,7 @@ mod tests {
         let stars = Pattern::parse("**").unwrap();
         let said = Invalidate::tag("").and_path("/x").and_pattern(&stars);
         assert_eq!(said.refused(), Some(TargetError::MatchesEverything));
-        assert_eq!(said.into_markers().len(), 1);
+        assert_eq!(said.into_markers(false).len(), 1);
         assert_eq!(Invalidate::key("/x?y").refused(), None);
     }
 

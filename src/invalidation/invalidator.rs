@@ -21,6 +21,7 @@ use crate::pattern::Pattern;
 #[derive(Clone, Debug)]
 pub struct Invalidator {
     shared: Arc<Shared>,
+    keys_are_rewritten: bool,
 }
 
 #[derive(Debug)]
@@ -57,6 +58,7 @@ impl Invalidator {
         config.check_routes("invalidation", known_routes, &mut faults);
         faults.into_result()?;
         Ok(Self {
+            keys_are_rewritten: false,
             shared: Arc::new(Shared {
                 enabled: config.enabled,
                 plans,
@@ -66,6 +68,15 @@ impl Invalidator {
                 warned_refused: AtomicBool::new(false),
             }),
         })
+    }
+
+    /// The same for a cache that leaves parameters of a query out of its keys, or puts them in order: see
+    /// [`CacheConfig::rewrites_keys`](crate::cache::CacheConfig::rewrites_keys). To purge a path with a query
+    /// is to purge all of the path then. [`Keep`](crate::Keep) sees to it.
+    #[must_use]
+    pub const fn for_rewritten_keys(mut self, rewritten: bool) -> Self {
+        self.keys_are_rewritten = rewritten;
+        self
     }
 
     /// Purges the one entry of this key: an exact path and query.
@@ -99,8 +110,10 @@ impl Invalidator {
     /// Purges all of these as one record: no reader sees half of it. Without targets there is no
     /// record, and the receipt is the journal's position.
     pub fn purge_all(&self, targets: &[Target]) -> Receipt {
-        let markers: Vec<Marker> = targets.iter().map(|one| one.marker().clone()).collect();
-        self.append(&markers)
+        let rewritten = self.keys_are_rewritten;
+        let targets = targets.iter().cloned();
+        let targets = targets.map(|one| if rewritten { one.rewritten() } else { one });
+        self.append(&targets.map(Target::into_marker).collect::<Vec<_>>())
     }
 
     /// Purges every entry.
@@ -144,7 +157,7 @@ impl Invalidator {
             let text = format!("a response named something to invalidate that is left out: {why}");
             self.shared.events.emit(Event::Warning { text: &text });
         }
-        said.into_markers()
+        said.into_markers(self.keys_are_rewritten)
     }
 }
 

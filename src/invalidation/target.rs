@@ -9,7 +9,12 @@ use crate::target::normal_form;
 ///
 /// Small and without a lifetime: names are kept as hashes.
 #[derive(Clone, Debug)]
-pub struct Target(Marker);
+pub struct Target {
+    marker: Marker,
+    /// For a key with a query, its path: where queries are rewritten before they are keys, the key as it was
+    /// written may be no entry's.
+    path: Option<Marker>,
+}
 
 /// Why something cannot be purged. No entry is named by it, or every entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,10 +41,20 @@ pub enum TargetError {
 }
 
 impl Target {
-    /// The one entry of this key; for the HTTP cache an exact path and query, `/contacts?page=2`.
+    /// The one entry of this key; for the HTTP cache an exact path and query, `/contacts?page=2`. Where the
+    /// cache leaves parameters out of its keys or puts them in order, all entries of the path.
     #[must_use]
     pub fn key(key: &str) -> Self {
-        Self(Marker::key(&normal_form(key)))
+        let key = normal_form(key);
+        let path = key.split_once('?').map(|(path, _)| Marker::tag(path));
+        Self {
+            marker: Marker::key(&key),
+            path,
+        }
+    }
+
+    const fn of(marker: Marker) -> Self {
+        Self { marker, path: None }
     }
 
     /// The entries of this path, whatever their query. What follows a `?` or `#` is left out, and a
@@ -49,9 +64,9 @@ impl Target {
         let end = path.find(['?', '#']).unwrap_or(path.len());
         let path = normal_form(&path[..end]);
         if path.starts_with('/') {
-            Self(Marker::tag(&path))
+            Self::of(Marker::tag(&path))
         } else {
-            Self(Marker::tag(&format!("/{path}")))
+            Self::of(Marker::tag(&format!("/{path}")))
         }
     }
 
@@ -74,7 +89,7 @@ impl Target {
         if tag.starts_with('/') {
             return Err(TargetError::TagIsPath);
         }
-        Ok(Self(Marker::tag(tag)))
+        Ok(Self::of(Marker::tag(tag)))
     }
 
     /// The entries whose key matches this pattern.
@@ -87,16 +102,20 @@ impl Target {
         if pattern.is_everything() {
             return Err(TargetError::MatchesEverything);
         }
-        Ok(Self(Marker::pattern(pattern.clone().of_targets())))
+        Ok(Self::of(Marker::pattern(pattern.clone().of_targets())))
     }
 
     /// What the journal records.
-    pub(crate) const fn marker(&self) -> &Marker {
-        &self.0
+    pub(crate) fn into_marker(self) -> Marker {
+        self.marker
     }
 
-    pub(crate) fn into_marker(self) -> Marker {
-        self.0
+    /// The same where a query is rewritten before it is a part of a key: all of the path.
+    pub(crate) fn rewritten(self) -> Self {
+        match self.path {
+            Some(path) => Self::of(path),
+            None => self,
+        }
     }
 }
 
@@ -105,10 +124,10 @@ mod tests {
     use super::*;
 
     fn name(target: &Target) -> u64 {
-        let Marker::Name(hash) = target.marker() else {
+        let Marker::Name(hash) = target.clone().into_marker() else {
             panic!("{target:?} is no name")
         };
-        *hash
+        hash
     }
 
     #[test]
@@ -139,5 +158,9 @@ mod tests {
         }
         assert_ne!(name(&Target::path("/contacts/")), name(&plain));
         assert_ne!(name(&Target::key("/contacts")), name(&plain));
+        let rewritten = Target::key("/contacts?page=2").rewritten();
+        assert_eq!(name(&rewritten), name(&plain), "the whole path");
+        let key = Target::key("/contacts");
+        assert_eq!(name(&key.clone().rewritten()), name(&key));
     }
 }

@@ -55,8 +55,13 @@ impl Subject {
     /// The subject of this key and these tags.
     #[must_use]
     pub fn of(key: impl Into<Arc<str>>, tags: &[Arc<str>]) -> Self {
+        Self::named(key, tags.iter().map(|tag| &**tag))
+    }
+
+    /// The same with tags that need not be kept.
+    pub(crate) fn named(key: impl Into<Arc<str>>, tags: impl Iterator<Item: AsRef<str>>) -> Self {
         let key = key.into();
-        let tags = tags.iter().map(|tag| name_hash(Kind::Tag, tag));
+        let tags = tags.map(|tag| name_hash(Kind::Tag, tag.as_ref()));
         let names = std::iter::once(name_hash(Kind::Key, &key))
             .chain(tags)
             .collect();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::Response;
 use serde_json::Value;
 
-use crate::cache::CacheConfig;
+use crate::cache::{CacheConfig, KeyPart};
 use crate::clock::Clock;
 use crate::config::KeepConfig;
 use crate::database::DatabaseConfig;
@@ -39,6 +39,7 @@ pub struct KeepBuilder {
     callers: CallerResolver,
     api_keys: ApiKeyResolver,
     refusals: RefusalWriter,
+    cache_key: Option<KeyPart>,
     recorders: Vec<Arc<dyn Recorder>>,
     clock: Option<Clock>,
     #[cfg(feature = "redis")]
@@ -69,6 +70,7 @@ impl Keep {
             callers: CallerResolver::none(),
             api_keys: ApiKeyResolver::none(),
             refusals: RefusalWriter::default(),
+            cache_key: None,
             recorders,
             clock: None,
             #[cfg(feature = "redis")]
@@ -216,6 +218,25 @@ impl KeepBuilder {
         self
     }
 
+    /// Says what else than host, path and query tells stored answers apart: the tenant, say. `None` sends a
+    /// request past the cache. Asked for each GET and HEAD, on its thread.
+    ///
+    /// ```
+    /// # use tower_keep::{Keep, Profile};
+    /// let keep = Keep::builder(Profile::azure_b1()).cache_key(|request| {
+    ///     let tenant = request.headers.get("x-tenant")?.to_str().ok()?;
+    ///     Some(tenant.into())
+    /// });
+    /// # let _ = keep;
+    /// ```
+    pub fn cache_key(
+        mut self,
+        part: impl Fn(&RequestView<'_>) -> Option<Arc<str>> + Send + Sync + 'static,
+    ) -> Self {
+        self.cache_key = Some(KeyPart::new(part));
+        self
+    }
+
     /// Adds somebody who hears of every [`Event`](crate::event::Event).
     pub fn recorder(mut self, recorder: Arc<dyn Recorder>) -> Self {
         self.recorders.push(recorder);
@@ -247,6 +268,7 @@ impl KeepBuilder {
             callers,
             api_keys,
             refusals,
+            cache_key,
             mut recorders,
             clock,
             #[cfg(feature = "redis")]
@@ -282,10 +304,13 @@ impl KeepBuilder {
                 .refusals(refusals)
         };
         let engines = Engines::new(&ground, told, &mut faults);
-        let (Some(metrics), Some(engines)) = (metrics, engines) else {
+        let (Some(metrics), Some(mut engines)) = (metrics, engines) else {
             return Err(faults.into_error());
         };
         faults.into_result()?;
+        if let Some(part) = cache_key {
+            engines.cache = engines.cache.with_key_part(part);
+        }
         let keep = Keep::of(Parts {
             ground,
             metrics,

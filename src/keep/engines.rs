@@ -89,7 +89,9 @@ impl Engines {
         let journal = noted(Journal::new(&config.journal, events()), faults)?;
         let (rules, journaled) = (&config.invalidation, journal.clone());
         let invalidator = Invalidator::new(rules, &config.routes, journaled, events());
-        let invalidator = noted(invalidator, faults);
+        let rewritten = config.cache.rewrites_keys();
+        let invalidator =
+            noted(invalidator, faults).map(|invalidator| invalidator.for_rewritten_keys(rewritten));
         let spawner = tasks.as_ref().map(Tasks::spawner);
         let parts = CacheParts {
             journal,

@@ -1,16 +1,20 @@
 //! Bodies on their way through the cache: they stream, and only a whole one is stored.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
+use tower_keep::event::{Event, Events, Recorder};
 
 use crate::cache_room::{
-    Broken, Cached, Pipe, Room, answer, ask, empty, full, get, piped, read, room, room_with, send,
-    text,
+    Broken, Cached, Pipe, Room, answer, ask, empty, full, get, piped, read, room, room_heard_by,
+    room_with, send, text,
 };
 
 const MINUTE: (&str, &str) = ("cache-control", "max-age=60");
@@ -306,6 +310,60 @@ async fn a_flood_of_different_urls_stays_within_the_capacity() {
         most > room.cache.capacity_bytes() / 2,
         "it is used as well: {most}"
     );
+}
+
+#[derive(Default)]
+struct CountsStored(AtomicUsize);
+
+impl Recorder for CountsStored {
+    fn record(&self, event: &Event<'_>) {
+        if matches!(event, Event::CacheStored { .. }) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A crawler that asks for everything once is answered, but what it asks for does not drive out what others ask
+/// for often; and only what was stored is told to be.
+#[tokio::test]
+async fn a_flood_leaves_what_is_asked_for_often() {
+    let stored = Arc::new(CountsStored::default());
+    let told = Arc::clone(&stored);
+    let room = room_heard_by(Events::to(vec![told]), |config| {
+        config.capacity_bytes = 1 << 20;
+        config.body_bytes_max = 256 << 10;
+    });
+    let content = Bytes::from(vec![b'x'; 2000]);
+    let service = room.answering(move |_| text(&[MINUTE], content.clone()));
+    for _ in 0..8 {
+        for i in 0..300 {
+            ask(&service, get(&format!("/often/{i}"))).await;
+        }
+    }
+    assert_eq!(stored.0.load(Ordering::Relaxed), 300);
+    let mut hits = 0;
+    for i in 0..5000 {
+        let answer = ask(&service, get(&format!("/flood?{i}"))).await;
+        assert_eq!(
+            (answer.body.len(), answer.said()),
+            (2000, "fwd=uri-miss; stored")
+        );
+        let often = format!("/often/{}", i % 300);
+        hits += usize::from(ask(&service, get(&often)).await.said() == "hit");
+    }
+    assert!(hits > 4500, "{hits} of 5000");
+    let stored = stored.0.load(Ordering::Relaxed) - 300;
+    assert!(stored < 5000, "{stored} are said to be stored");
+    assert!(room.cache.bytes() <= room.cache.capacity_bytes());
+    // What is out of date is worth nothing: a minute later what is new is let in, but for a few that bad luck
+    // takes for less used than others that are new.
+    room.hand.advance(Duration::from_secs(61));
+    let mut hits = 0;
+    for i in 0..500 {
+        ask(&service, get(&format!("/later?{i}"))).await;
+        hits += usize::from(ask(&service, get(&format!("/later?{i}"))).await.said() == "hit");
+    }
+    assert!(hits > 450, "{hits} of 500");
 }
 
 /// Markers of uncacheable URLs are weighed, too.

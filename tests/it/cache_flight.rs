@@ -466,3 +466,118 @@ async fn real_threads_agree_as_well() {
     });
     runtime.join().unwrap();
 }
+
+/// Enough to record an answer of a thousand bytes, half of it being for recordings, and too little to keep any.
+const TOO_LITTLE: u64 = 2100;
+
+/// A flight brings its answer to those that wait, whether or not it finds a place in the store.
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_wait_for_one_answer_even_if_it_is_evicted_at_once() {
+    for keeps in [true, false] {
+        let room = room();
+        if !keeps {
+            room.cache.set_capacity_bytes(TOO_LITTLE);
+        }
+        let (service, open) = gated(&room, |_| Ok(text(&[MINUTE], "x".repeat(1000))));
+        let asking: Vec<_> = (0..10_001).map(|_| spawn(&service, get("/"))).collect();
+        settle().await;
+        assert_eq!(service.inner().calls(), 1);
+        open.send_replace(true);
+        let mut collapsed = 0;
+        for seen in asking {
+            let seen = seen.await.unwrap();
+            assert_eq!(seen.body.len(), 1000);
+            collapsed += usize::from(seen.said() == "fwd=uri-miss; collapsed");
+        }
+        assert_eq!(
+            (service.inner().calls(), collapsed),
+            (1, 10_000),
+            "keeps: {keeps}"
+        );
+        assert_eq!(room.cache.is_empty(), !keeps);
+        let next = ask(&service, get("/")).await;
+        assert_eq!(next.said() == "hit", keeps);
+    }
+}
+
+/// Whoever is brought an answer that does not fit it, or that was purged meanwhile, asks for its own.
+#[tokio::test(start_paused = true)]
+async fn what_a_flight_brings_is_judged_like_what_is_stored() {
+    let room = room();
+    room.cache.set_capacity_bytes(TOO_LITTLE);
+    let (service, open) = gated(&room, |request| {
+        let v = request.headers()["x-v"].to_str().unwrap().to_owned();
+        Ok(text(&[MINUTE, ("vary", "x-v")], v))
+    });
+    let asking: Vec<_> = (0..9)
+        .map(|i| spawn(&service, get_with("/", &[("x-v", ["a", "b", "c"][i % 3])])))
+        .collect();
+    settle().await;
+    assert_eq!(
+        service.inner().calls(),
+        1,
+        "that they differ is not known yet"
+    );
+    open.send_replace(true);
+    for (i, seen) in asking.into_iter().enumerate() {
+        assert_eq!(seen.await.unwrap().text(), ["a", "b", "c"][i % 3]);
+    }
+}
+
+/// A URL is marked for as long as its answers cannot be stored, and not much longer.
+#[tokio::test]
+async fn a_marked_url_that_can_be_stored_again_is_within_sixteen_requests() {
+    let room = room_with(|config| config.pass_ttl = Duration::from_secs(600));
+    let storable = Arc::new(AtomicUsize::new(0));
+    let now = Arc::clone(&storable);
+    let service = room.answering(move |_| {
+        let line = ["no-store", "max-age=60"][now.load(Ordering::SeqCst)];
+        text(&[("cache-control", line)], "x")
+    });
+    for _ in 0..50 {
+        assert_eq!(ask(&service, get("/")).await.said(), "fwd=uri-miss");
+    }
+    storable.store(1, Ordering::SeqCst);
+    let mut asked = 0;
+    while ask(&service, get("/")).await.said() != "fwd=uri-miss; stored" {
+        asked += 1;
+        assert!(asked < 16, "it is never looked at");
+    }
+    assert_eq!(ask(&service, get("/")).await.said(), "hit");
+    // Nothing of the mark is left: the next miss is one like any other.
+    room.pass_secs(61);
+    assert_eq!(ask(&service, get("/")).await.said(), "fwd=stale; stored");
+}
+
+/// Most of what is asked for under a mark costs no more than passing it on.
+#[tokio::test]
+async fn of_a_marked_url_only_every_sixteenth_request_is_looked_at() {
+    let room = room_with(|config| config.pass_ttl = Duration::from_secs(600));
+    let first = AtomicUsize::new(0);
+    let service = room.answering(move |_| {
+        let line = ["no-store", "max-age=60"][first.fetch_add(1, Ordering::SeqCst).min(1)];
+        text(&[("cache-control", line)], "x")
+    });
+    ask(&service, get("/")).await;
+    for asked in 1..16 {
+        assert_eq!(
+            ask(&service, get("/")).await.said(),
+            "fwd=uri-miss",
+            "{asked}"
+        );
+    }
+    assert_eq!(ask(&service, get("/")).await.said(), "fwd=uri-miss; stored");
+}
+
+#[tokio::test]
+async fn a_mark_that_has_run_down_is_as_none() {
+    let room = room();
+    let calls = AtomicUsize::new(0);
+    let service = room.answering(move |_| {
+        let line = ["no-store", "max-age=60"][calls.fetch_add(1, Ordering::SeqCst).min(1)];
+        text(&[("cache-control", line)], "x")
+    });
+    ask(&service, get("/")).await;
+    room.pass_secs(10);
+    assert_eq!(ask(&service, get("/")).await.said(), "fwd=uri-miss; stored");
+}

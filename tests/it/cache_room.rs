@@ -106,6 +106,10 @@ pub fn room() -> Room {
 }
 
 pub fn room_with(change: impl FnOnce(&mut CacheConfig)) -> Room {
+    room_heard_by(Events::none(), change)
+}
+
+pub fn room_heard_by(events: Events, change: impl FnOnce(&mut CacheConfig)) -> Room {
     let mut config = CacheConfig::default();
     change(&mut config);
     let (clock, hand) = Clock::manual();
@@ -113,7 +117,7 @@ pub fn room_with(change: impl FnOnce(&mut CacheConfig)) -> Room {
     let parts = CacheParts {
         journal: Journal::new(&JournalConfig::default(), Events::none()).unwrap(),
         clock,
-        events: Events::none(),
+        events,
         spawner: Some(tasks.spawner()),
     };
     let cache = Cache::new(&config, parts).unwrap();

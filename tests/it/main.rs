@@ -12,9 +12,18 @@
 
 mod cache;
 mod cache_body;
+mod cache_compression;
+mod cache_confirm;
 mod cache_flight;
+mod cache_head;
+mod cache_keys;
+mod cache_leave;
 mod cache_model;
+mod cache_policy_options;
+mod cache_post;
+mod cache_range;
 mod cache_room;
+mod cache_rules;
 mod cache_sockets;
 mod examples;
 mod guard;

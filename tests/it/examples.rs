@@ -15,6 +15,8 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tower_keep::clock::Clock;
 
 /// Far more than anything here takes, also on a busy machine; only a hang comes to it.
@@ -45,10 +47,15 @@ impl Example {
 
     /// The same with these variables in its environment.
     fn start_with(name: &str, variables: &[(&str, &str)]) -> Self {
+        let mut command = command(name);
+        command.envs(variables.iter().copied());
+        Self::started(command)
+    }
+
+    fn started(mut command: Command) -> Self {
         let folder = folder();
-        let mut process = command(name)
+        let mut process = command
             .env("TMPDIR", &folder)
-            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the example starts");
@@ -723,4 +730,93 @@ async fn hyper_service_has_the_same_layers_without_axum() {
     let sent = Command::new("kill").args(["-INT", &id]).status().unwrap();
     assert!(sent.success());
     assert!(service.ended().await.success());
+}
+
+/// What stands behind the proxy: answers each request on a connection of its own with what it was, and how many
+/// there were before it.
+async fn origin(listener: TcpListener) {
+    for count in 0.. {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"\r\n\r\n") {
+            let mut bytes = [0; 1024];
+            let read = stream.read(&mut bytes).await.unwrap();
+            if read == 0 {
+                break;
+            }
+            asked.extend_from_slice(&bytes[..read]);
+        }
+        let line = String::from_utf8_lossy(&asked);
+        let line = line.lines().next().unwrap_or_default().to_owned();
+        if line.contains("/broken") {
+            continue;
+        }
+        let status = if line.contains("/strange") { 799 } else { 200 };
+        let body = format!("{count} {line}");
+        let answer = format!(
+            "HTTP/1.1 {status} X\r\ncache-control: max-age=60\r\nconnection: close, x-hop\r\nx-hop: 1\r\n\
+             x-kept: 1\r\nx-kept: 2\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let _ = stream.write_all(answer.as_bytes()).await;
+    }
+}
+
+#[tokio::test]
+async fn cache_proxy_is_a_cache_before_any_origin_and_nothing_else() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let origin = tokio::spawn(origin(listener));
+    let mut command = command("cache_proxy");
+    command.args(["--listen", "127.0.0.1:0", "--origin", &address]);
+    let proxy = Example::started(command);
+
+    let first = proxy.get("/a?b=1").await;
+    assert_eq!(first.body, "0 GET /a?b=1 HTTP/1.1");
+    assert!(!first.headers.contains_key("x-hop"), "{first:?}");
+    assert_eq!(first.headers.get_all("x-kept").iter().count(), 2);
+    let again = proxy.get("/a?b=1").await;
+    again.assert_hit(true);
+    assert_eq!(again.body, first.body);
+    let part = [("range", "bytes=2-4")];
+    let part = proxy.ask(Method::GET, "/a?b=1", &part, "").await;
+    assert_eq!(
+        (part.status, &*part.body),
+        (StatusCode::PARTIAL_CONTENT, "GET")
+    );
+
+    let strange = Method::from_bytes(b"FROBNICATE").unwrap();
+    let strange = proxy.ask(strange, "/strange", &[], "").await;
+    assert_eq!(strange.status.as_u16(), 799);
+    assert_eq!(strange.body, "1 FROBNICATE /strange HTTP/1.1");
+
+    assert_eq!(proxy.get("/broken").await.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(
+        proxy.get("/c").await.body,
+        "3 GET /c HTTP/1.1",
+        "asked once"
+    );
+    origin.abort();
+    assert!(origin.await.is_err());
+    assert_eq!(proxy.get("/d").await.status, StatusCode::BAD_GATEWAY);
+    proxy.get("/a?b=1").await.assert_hit(true);
+}
+
+#[tokio::test]
+async fn cache_proxy_says_what_it_wants() {
+    for arguments in [
+        &[][..],
+        &["--listen"],
+        &["--listen", "x", "--origin", "y"],
+        &["--x", "y"],
+    ] {
+        let mut command = command("cache_proxy");
+        let output = command.args(arguments).output().unwrap();
+        assert!(!output.status.success());
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            told.contains("--listen") && told.contains("--origin"),
+            "{told}"
+        );
+    }
 }

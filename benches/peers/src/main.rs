@@ -13,8 +13,11 @@
 //! in [`ROOMS`].
 
 mod allocations;
+#[expect(dead_code, reason = "the traces use a part of what is shipped")]
 mod cache;
 mod drive;
+mod hit_ratio;
+mod http_cache;
 mod measure;
 mod metrics;
 mod rate_limit;
@@ -42,9 +45,10 @@ pub(crate) type Failure = Box<dyn std::error::Error>;
 type Room = (&'static str, fn(&Bench) -> Result<(), Failure>);
 
 /// What can be measured, in order. Rooms still to come: `guard`, `tiers`.
-const ROOMS: [Room; 7] = [
+const ROOMS: [Room; 8] = [
     ("metrics", metrics::run),
-    ("cache", cache::run),
+    ("cache", http_cache::run),
+    ("hit_ratio", hit_ratio::run),
     ("store", store::run),
     ("rate_limit/memory", rate_limit::memory),
     ("rate_limit/decision", rate_limit::decision),

@@ -65,6 +65,12 @@ impl CacheControl {
         control
     }
 
+    /// RFC 9111 §3.5: what a response must say to be stored, and served to others, although the request had
+    /// credentials.
+    pub(crate) const fn is_for_everyone(&self) -> bool {
+        self.public || self.must_revalidate || self.s_maxage.is_some()
+    }
+
     fn read(&mut self, line: &[u8]) {
         for (name, value) in directives(line) {
             let mut lower = [0; DIRECTIVE_BYTES_MAX];

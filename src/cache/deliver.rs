@@ -67,6 +67,11 @@ fn shape(entry: &Entry, request: &HeaderMap, wishes: Wishes) -> Shape {
     if wishes.head {
         return Shape::Fields;
     }
+    shape_of_range(entry, request, wishes)
+}
+
+/// What a client that may want a part is sent, its conditions aside.
+pub(crate) fn shape_of_range(entry: &Entry, request: &HeaderMap, wishes: Wishes) -> Shape {
     if !wishes.range {
         return Shape::Whole;
     }

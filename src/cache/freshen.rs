@@ -6,8 +6,7 @@ use http::header::{SET_COOKIE, VARY};
 use http::{Response, StatusCode};
 
 use crate::cache::body::CacheBody;
-use crate::cache::control::CacheControl;
-use crate::cache::deliver::{Shape, deliver, pass_through};
+use crate::cache::deliver::{Shape, deliver, pass_through, shape_of_range};
 use crate::cache::engine::Cache;
 use crate::cache::entry::{Entry, Head};
 use crate::cache::errand::Errand;
@@ -15,12 +14,10 @@ use crate::cache::fetch::Inquiry;
 use crate::cache::fields::{head_matches, may_update, updated_fields};
 use crate::cache::flight::Landing;
 use crate::cache::list::listed_names;
-use crate::cache::policy::{Answer, terms};
-use crate::cache::range::Wanted;
+use crate::cache::policy::{Answer, control_of, terms};
 use crate::cache::say::{CacheFor, CacheTags, NoStore};
 use crate::cache::status::Service;
-use crate::cache::tags::{subject, tags_of};
-use crate::cache::targeted::targeted;
+use crate::cache::tags::{lists_tags, subject, tags_of};
 use crate::cache::terms::Terms;
 use crate::cache::vary::Selector;
 use crate::clock::Moment;
@@ -56,7 +53,8 @@ impl Errand {
             && tags.are_complete()
             && extensions.get::<NoStore>().is_none()
             && (self.cache.rules().set_cookie_shared || !update.contains_key(SET_COOKIE))
-            && (!self.fetch.credentials || is_for_everyone(update, &self.cache));
+            && (!self.fetch.credentials
+                || control_of(update, self.cache.rules()).0.is_for_everyone());
         let head = Head {
             status: stale.status,
             // What is stored may have lost its Vary to a `Connection: vary`.
@@ -103,31 +101,13 @@ impl Errand {
         if entry.status.is_success() && self.validators.satisfied_by(&entry.headers) {
             return Shape::Unchanged;
         }
-        if !self.fetch.wishes.range {
-            return Shape::Whole;
-        }
-        match entry.wanted(&self.fields) {
-            Some(Wanted::Spans(spans)) => Shape::Spans(spans),
-            Some(Wanted::Nothing) => Shape::BeyondTheEnd,
-            Some(Wanted::Whole) | None => Shape::Whole,
-        }
+        shape_of_range(entry, &self.fields, self.fetch.wishes)
     }
-}
-
-/// RFC 9111 §3.5: what an answer must say itself to be stored although the request had credentials.
-fn is_for_everyone(update: &http::HeaderMap, cache: &Cache) -> bool {
-    let said = targeted(update, &cache.rules().targets)
-        .unwrap_or_else(|| CacheControl::of_response(update));
-    said.public || said.must_revalidate || said.s_maxage.is_some()
 }
 
 /// The tags after an update: its own if it has any, else those of the stored answer.
 fn tags_again<B>(cache: &Cache, stored: &Entry, update: &Response<B>) -> CacheTags {
-    let listed = cache
-        .tag_fields()
-        .iter()
-        .any(|name| update.headers().contains_key(name));
-    if listed || update.extensions().get::<CacheTags>().is_some() {
+    if lists_tags(cache, update.headers()) || update.extensions().get::<CacheTags>().is_some() {
         // The stored ones first, those of the route among them.
         let new = tags_of(cache, update.extensions(), update.headers(), None);
         return stored.tags.and(&new);

@@ -64,7 +64,7 @@ pub struct Totals {
 }
 
 impl Cache {
-    /// What is stored for `target`, a path and query, of `authority` (empty if the host is no part of the
+    /// What is stored for `target`, a path and as much of its query as the settings leave in the key, of `authority` (empty if the host is no part of the
     /// key, or was none), newest first. `part` is what the layer's [`KeyPart`](crate::cache::KeyPart)
     /// makes of such requests. Looking counts as no use.
     #[must_use]

@@ -52,7 +52,7 @@ pub(crate) struct KeyMaker {
 }
 
 impl KeyPart {
-    /// A part of the key made by `of`, which is asked for every GET and HEAD: it should be quick.
+    /// A part of the key made by `of`, which is asked for every GET, HEAD and POST: it should be quick.
     pub fn new(of: impl Fn(&RequestView<'_>) -> Option<Arc<str>> + Send + Sync + 'static) -> Self {
         Self(Arc::new(of))
     }

@@ -97,7 +97,10 @@ impl Plan {
     /// The route's rule, if any rule has a say in keys.
     #[inline]
     pub(crate) fn key_route(&self, path: &str) -> Option<&Arc<RoutePlan>> {
-        self.route(path).filter(|_| self.makes_keys)
+        if !self.makes_keys {
+            return None;
+        }
+        self.route(path)
     }
 }
 

@@ -57,11 +57,7 @@ pub(crate) struct Answer<'a> {
 ///
 /// The reason why not, for events and tests.
 pub(crate) fn terms(answer: &Answer<'_>, rules: &Rules) -> Result<Terms, &'static str> {
-    // RFC 9213 §2.2: "If a response contains a targeted field .. the cache MUST use that field [and] ignore
-    // the Cache-Control and Expires header fields".
-    let targeted = targeted(answer.headers, &rules.targets);
-    let by_target = targeted.is_some();
-    let mut control = targeted.unwrap_or_else(|| CacheControl::of_response(answer.headers));
+    let (mut control, by_target) = control_of(answer.headers, rules);
     if answer.forced {
         control = CacheControl {
             public: control.public,
@@ -72,7 +68,7 @@ pub(crate) fn terms(answer: &Answer<'_>, rules: &Rules) -> Result<Terms, &'stati
 
     // RFC 9111 §3.5: "A shared cache MUST NOT use a cached response to a request with an Authorization
     // header field .. unless the response contains .. must-revalidate, public, s-maxage."
-    let for_everyone = control.public || control.must_revalidate || control.s_maxage.is_some();
+    let for_everyone = control.is_for_everyone();
     if answer.credentials && !for_everyone {
         return Err("credentials");
     }
@@ -119,11 +115,19 @@ pub(crate) fn terms(answer: &Answer<'_>, rules: &Rules) -> Result<Terms, &'stati
     }
 }
 
+/// The directives that count for this cache, and whether they come from a field that is targeted at it. RFC
+/// 9213 §2.2: "If a response contains a targeted field .. the cache MUST use that field [and] ignore the
+/// Cache-Control and Expires header fields".
+pub(crate) fn control_of(headers: &HeaderMap, rules: &Rules) -> (CacheControl, bool) {
+    match targeted(headers, &rules.targets) {
+        Some(control) => (control, true),
+        None => (CacheControl::of_response(headers), false),
+    }
+}
+
 /// Whether an answer says how long it is fresh, in its fields or in code.
 pub(crate) fn says_its_lifetime(answer: &Answer<'_>, rules: &Rules) -> bool {
-    let targeted = targeted(answer.headers, &rules.targets);
-    let by_target = targeted.is_some();
-    let control = targeted.unwrap_or_else(|| CacheControl::of_response(answer.headers));
+    let (control, by_target) = control_of(answer.headers, rules);
     answer.ttl.is_some()
         || explicit_lifetime(answer.headers, &control, !by_target, answer.arrived).is_some()
 }

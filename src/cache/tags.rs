@@ -18,21 +18,23 @@ pub(crate) fn tags_of(
     route: Option<&RoutePlan>,
 ) -> CacheTags {
     let said = extensions.get::<CacheTags>().cloned();
-    let lists = cache
-        .tag_fields()
-        .iter()
-        .any(|name| headers.contains_key(name));
     let of_route = route.map(RoutePlan::tags);
     let all = match (of_route, said) {
         (Some(route), Some(said)) => route.and(&said),
         (Some(tags), None) => tags.clone(),
         (None, said) => said.unwrap_or_default(),
     };
-    if lists {
+    if lists_tags(cache, headers) {
         all.and(&listed(cache, headers))
     } else {
         all
     }
+}
+
+/// Whether an answer has a field that lists tags.
+pub(crate) fn lists_tags(cache: &Cache, headers: &HeaderMap) -> bool {
+    let mut fields = cache.tag_fields().iter();
+    fields.any(|name| headers.contains_key(name))
 }
 
 fn listed(cache: &Cache, headers: &HeaderMap) -> CacheTags {

@@ -154,13 +154,12 @@ impl Selecting {
 impl Selector {
     /// What a response's `Vary` makes of the request that it answers. `*` must have been ruled out.
     pub(crate) fn of(response: &HeaderMap, request: &HeaderMap, rules: VaryRules) -> Self {
-        let mut names: Vec<HeaderName> = listed_names(response, &VARY).collect();
-        names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
-        names.dedup();
-        let fields = names.into_iter().map(|name| {
-            let manner = rules.manner(&name);
-            Selecting::of(request, name, manner)
-        });
+        let fields = in_order(listed_names(response, &VARY))
+            .into_iter()
+            .map(|name| {
+                let manner = rules.manner(&name);
+                Selecting::of(request, name, manner)
+            });
         Self {
             fields: fields.collect(),
         }
@@ -175,10 +174,10 @@ impl Selector {
 
     /// Whether these are the fields it goes by.
     pub(crate) fn names(&self, names: impl Iterator<Item = HeaderName>) -> bool {
-        let mut names: Vec<HeaderName> = names.collect();
-        names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
-        names.dedup();
-        self.fields.iter().map(|field| &field.name).eq(&names)
+        self.fields
+            .iter()
+            .map(|field| &field.name)
+            .eq(&in_order(names))
     }
 
     /// A number by which requests of different variants are told apart most of the time; requests of
@@ -222,6 +221,14 @@ impl PartialEq for Selector {
 }
 
 impl Eq for Selector {}
+
+/// Each once, in one order for all.
+fn in_order(names: impl Iterator<Item = HeaderName>) -> Vec<HeaderName> {
+    let mut names: Vec<HeaderName> = names.collect();
+    names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    names.dedup();
+    names
+}
 
 /// "normalizing both .. by combining multiple header fields with the same name" and white space around
 /// the commas, "without changing the semantics".

@@ -219,7 +219,7 @@ impl KeepBuilder {
     }
 
     /// Says what else than host, path and query tells stored answers apart: the tenant, say. `None` sends a
-    /// request past the cache. Asked for each GET and HEAD, on its thread.
+    /// request past the cache. Asked for each GET, HEAD and POST, on its thread.
     ///
     /// ```
     /// # use tower_keep::{Keep, Profile};

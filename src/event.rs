@@ -82,6 +82,21 @@ pub enum Event<'a> {
         /// How many markers (keys, tags, patterns) it holds.
         markers: usize,
     },
+    /// An invalidation was carried out here, and could not be confirmed everywhere in time.
+    InvalidationPending {
+        /// `queued` while Redis is away, `unanswered` where Redis took too long, `unconfirmed` where
+        /// another instance did.
+        why: &'static str,
+    },
+    /// This instance does not know any more whether what it stores still holds.
+    JournalUnverified {
+        /// `disconnected`, `gap`, `replaced`, `silent` or `stopped`.
+        why: &'static str,
+    },
+    /// It knows again, or for the first time.
+    JournalVerified,
+    /// The journal's past was lost, so that everything stored before is old.
+    JournalReplaced,
     /// A database query ended, or was given up.
     QueryFinished {
         /// The name the caller gave it.
@@ -190,6 +205,15 @@ impl Recorder for TracingRecorder {
             Event::RedisUp => tracing::info!(target: "tower_keep", "redis is up"),
             Event::RedisDown { reason } => {
                 tracing::warn!(target: "tower_keep", reason, "redis is down");
+            }
+            Event::JournalUnverified { why } => {
+                tracing::warn!(target: "tower_keep", why, "invalidations are not heard");
+            }
+            Event::JournalVerified => {
+                tracing::info!(target: "tower_keep", "invalidations are heard");
+            }
+            Event::JournalReplaced => {
+                tracing::warn!(target: "tower_keep", "the journal was lost: what was stored is old");
             }
             Event::RemoteQuotaBlocked { remote, lasts } => tracing::warn!(
                 target: "tower_keep", remote, lasts_ms = lasts.as_millis() as u64,

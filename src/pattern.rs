@@ -61,10 +61,17 @@ impl Pattern {
     /// The same pattern for keys that are targets of requests, which are kept in normal form.
     #[must_use]
     pub fn of_targets(mut self) -> Self {
+        let mut changed = false;
         for run in &mut self.runs {
             if let Cow::Owned(normal) = normal_form(run) {
                 *run = normal.into_boxed_str();
+                changed = true;
             }
+        }
+        if changed {
+            // It is read again from its text by those who hear of it.
+            let runs: Vec<Cow<'_, str>> = self.runs.iter().map(|run| escape(run)).collect();
+            self.text = runs.join("*").into();
         }
         self
     }
@@ -222,6 +229,14 @@ mod tests {
             let parsed = Pattern::parse(pattern).unwrap();
             assert_eq!(parsed.matches(key), matches, "{pattern} on {key}");
         }
+    }
+
+    #[test]
+    fn a_pattern_of_targets_says_in_its_text_what_it_matches() {
+        let pattern = Pattern::parse(r"/caf%c3%a9/\*x*").unwrap().of_targets();
+        let again = Pattern::parse(pattern.as_str()).unwrap();
+        assert_eq!(again, pattern);
+        assert!(again.matches("/caf%C3%A9/*xy"));
     }
 
     #[test]

@@ -51,7 +51,9 @@ impl Profile {
         config.rate_limit.keys_max = 65_536;
         config.journal = JournalConfig {
             markers_max: 16_384,
-            patterns_max: 512,
+            patterns_max: 1_024,
+            records_max: 16_384,
+            ..JournalConfig::default()
         };
         // The smallest Redis of Azure takes 256 clients for all instances and all their services: one
         // connection for commands, one in reserve.

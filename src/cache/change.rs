@@ -25,7 +25,7 @@ use crate::cache::vary::Selector;
 use crate::clock::Moment;
 use crate::event::Event;
 use crate::identity::RequestView;
-use crate::journal::{Marker, Stamp};
+use crate::journal::{Appending, Marker, Pending, Receipt, Stamp};
 use crate::response::may_have_changed;
 use crate::target::normal_form;
 
@@ -72,21 +72,16 @@ impl Change {
     }
 
     /// "A cache MUST invalidate the target URI .. when it receives a non-error status code" (RFC 9111
-    /// §4.4). What else counts, the operator says: see `error_invalidates`.
-    pub(crate) fn arrive<B>(mut self, response: Response<B>) -> Response<CacheBody<B>>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-    {
+    /// §4.4). What else counts, the operator says: see `error_invalidates`. Nothing is invalidated where
+    /// nothing was changed.
+    pub(crate) fn arrive<B>(&mut self, response: &Response<B>) -> Option<Appending> {
         let status = response.status();
         let counts = if self.cache.config().error_invalidates {
             may_have_changed(status)
         } else {
             !status.is_client_error() && !status.is_server_error()
         };
-        let path = self.path.take().filter(|_| counts);
-        let Some(path) = path else {
-            return pass_through(&self.cache, response, FwdReason::Method);
-        };
+        let path = self.path.take().filter(|_| counts)?;
         let mut markers = vec![Marker::tag(&path)];
         // "A cache MAY also invalidate .. the URIs in the Location and Content-Location": those of
         // the same origin, or one service could empty another one's cache.
@@ -94,10 +89,22 @@ impl Change {
             let local = self.local(response.headers().get(name), &path);
             markers.extend(local.map(|target| Marker::tag(&normal_form(path_of(&target)))));
         }
-        let receipt = self.cache.journal().append(&markers);
-        match self.post.take() {
-            Some(post) => self.record(post, response, receipt.0),
-            None => pass_through(&self.cache, response, FwdReason::Method),
+        Some(self.cache.journal().append(markers))
+    }
+
+    /// What was changed is invalidated, as far as that is known: the answer goes on its way, and may be
+    /// stored if it is what a GET would be sent now.
+    pub(crate) fn settle<B>(
+        mut self,
+        response: Response<B>,
+        outcome: Option<Result<Receipt, Pending>>,
+    ) -> Response<CacheBody<B>>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        match (self.post.take(), outcome) {
+            (Some(post), Some(Ok(Receipt(at)))) => self.record(post, response, at),
+            _ => pass_through(&self.cache, response, FwdReason::Method),
         }
     }
 
@@ -141,7 +148,7 @@ impl Change {
         let head = Head {
             status: response.status(),
             selector: Selector::of(response.headers(), &post.fields, cache.vary_rules()),
-            subject: subject(post.key.target(), &tags),
+            subject: subject(&post.key, &tags),
             headers: stored_fields(response.headers(), cache.field_rules(), answer.arrived),
             terms,
             arrived,
@@ -202,7 +209,8 @@ impl Drop for Change {
         if self.cache.config().error_invalidates
             && let Some(path) = self.path.take()
         {
-            self.cache.journal().append(&[Marker::tag(&path)]);
+            // Nobody is left who would wait for it.
+            drop(self.cache.journal().append([Marker::tag(&path)]));
         }
     }
 }
@@ -218,13 +226,14 @@ impl Post {
         if asked.overridden || CacheControl::of_request(view.headers).no_store {
             return None;
         }
+        let key = cache.key(view, &asked)?.to_owned();
         Some(Self {
-            key: cache.key(view, &asked)?.to_owned(),
+            before: cache.position(&key),
+            key,
             target: view.uri.path_and_query()?.as_str().into(),
             fields: view.headers.clone(),
             credentials: asked.credentials,
             route: cache.route(view.uri.path()).cloned(),
-            before: cache.journal().position(),
             sent: cache.clock().now(),
         })
     }

@@ -21,7 +21,7 @@ use crate::clock::{Clock, Moment};
 use crate::error::{ConfigError, Faults};
 use crate::event::{Event, Events};
 use crate::identity::RequestView;
-use crate::journal::Journal;
+use crate::journal::{Journal, Stamp, Verdict};
 use crate::task::Spawner;
 
 /// A shared HTTP cache in this process' memory. Cheap to clone; all clones share what is stored.
@@ -277,17 +277,29 @@ impl Cache {
         self.shared.recorded_bytes.load(Ordering::Relaxed)
     }
 
+    /// Where the journal stands for the answers of a key.
+    pub(crate) fn position(&self, key: &CacheKey) -> Stamp {
+        match key.part() {
+            Some(tenant) => self.journal().position_for(tenant),
+            None => self.journal().position(),
+        }
+    }
+
     /// Stores an answer, unless it has been invalidated while it was made: then it would only drive out
     /// what holds. Nor is it stored if it would drive out what was asked for more often.
     pub(crate) fn put(&self, key: CacheKey, entry: Entry) -> Arc<Entry> {
-        if !entry.holds(self.journal()) {
+        let now = self.shared.clock.now();
+        if entry.verdict(self.journal(), now) == Verdict::Gone {
             return Arc::new(entry);
         }
         let bytes = entry.bytes();
         let part_bytes_max = self.shared.config.body_bytes_max;
-        let now = self.shared.clock.now();
         // What would have to be asked about in any case is not worth refusing anything for.
-        let lives = |entry: &Entry| now < entry.fresh_until && entry.holds(self.journal());
+        let lives = |entry: &Entry| {
+            // One of which that is not known yet may still turn out to be fresh.
+            let verdict = entry.verdict(self.journal(), now);
+            now < entry.fresh_until && matches!(verdict, Verdict::Fresh | Verdict::Unverified)
+        };
         let (entry, is_stored) = self.shared.hot.put(key, entry, part_bytes_max, lives);
         if is_stored {
             self.emit(Event::CacheStored { bytes });

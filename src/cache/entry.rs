@@ -15,7 +15,7 @@ use crate::cache::terms::Terms;
 use crate::cache::uses::Uses;
 use crate::cache::vary::Selector;
 use crate::clock::Moment;
-use crate::journal::{Checked, Journal, Stamp, Subject};
+use crate::journal::{Checked, Journal, Stamp, Subject, Verdict};
 use crate::response::decimal;
 
 /// A stored answer with everything that decides whether it may be served.
@@ -146,10 +146,10 @@ impl Entry {
         self.initial_age.saturating_add(now.since(self.arrived))
     }
 
-    /// Whether nothing that was invalidated since its birth concerns it.
+    /// What the journal says of it at `now`.
     #[inline]
-    pub(crate) fn holds(&self, journal: &Journal) -> bool {
-        journal.holds(self.born, &self.checked, &self.subject)
+    pub(crate) fn verdict(&self, journal: &Journal, now: Moment) -> Verdict {
+        journal.judge(self.born, &self.checked, &self.subject, now)
     }
 
     /// What it takes up, in bytes: content, fields, and the structures around them.

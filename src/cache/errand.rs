@@ -26,7 +26,7 @@ use crate::cache::terms::{Failure, Terms};
 use crate::cache::vary::Selector;
 use crate::clock::Moment;
 use crate::event::Event;
-use crate::journal::Stamp;
+use crate::journal::{Stamp, Subject};
 
 /// What is remembered while the service works on a request whose answer may be stored.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Errand {
             fetch,
             fields: HeaderMap::new(),
             validators: Validators::default(),
-            born: cache.journal().position(),
+            born: Stamp::default(),
             sent: Moment::default(),
         })
     }
@@ -59,13 +59,13 @@ impl Errand {
     pub(crate) fn prepare<B>(mut self: Box<Self>, request: &mut Request<B>) -> Box<Self> {
         let (cache, fetch) = (&self.cache, &mut self.fetch);
         self.fields = request.headers().clone();
-        (self.born, self.sent) = (cache.journal().position(), cache.clock().now());
+        (self.born, self.sent) = (cache.position(&fetch.key), cache.clock().now());
         // What was invalidated since the look must not be confirmed by a validator that is too coarse
         // to tell (a Last-Modified of the same second).
         fetch.stale = fetch
             .stale
             .take()
-            .filter(|stale| stale.holds(cache.journal()));
+            .filter(|stale| stale.verdict(cache.journal(), self.sent).holds());
         // Where likely nothing will be stored, the client's conditions are the service's to judge.
         let storable = fetch.pilot.is_some() && !fetch.credentials;
         if fetch.wishes.conditions && (storable || fetch.stale.is_some()) {
@@ -99,7 +99,14 @@ impl Errand {
             }
         }
         match self.judge(&response, now) {
-            Ok((terms, tags)) => self.record(response, (terms, tags), now),
+            Ok((terms, tags)) => {
+                let subject = subject(&self.fetch.key, &tags);
+                // What a lagging replica may have supplied is for this request alone.
+                if !self.cache.journal().has_settled(self.sent, &subject) {
+                    return self.let_through(response, false, now);
+                }
+                self.record(response, (terms, tags, subject), now)
+            }
             Err(worth_remembering) => self.let_through(response, worth_remembering, now),
         }
     }
@@ -122,7 +129,7 @@ impl Errand {
         let covered = entry
             .terms
             .covers(failure, entry.age(now), self.fetch.stale_if_error)
-            && entry.holds(self.cache.journal());
+            && entry.verdict(self.cache.journal(), now).holds();
         if !covered {
             return None;
         }
@@ -201,7 +208,7 @@ impl Errand {
     fn record<B>(
         self: Box<Self>,
         mut response: Response<B>,
-        (terms, tags): (Terms, CacheTags),
+        (terms, tags, subject): (Terms, CacheTags, Subject),
         now: Moment,
     ) -> Response<CacheBody<B>>
     where
@@ -228,7 +235,7 @@ impl Errand {
             status: response.status(),
             // The fields as they came, lest `Connection: vary` make one answer of many.
             selector: Selector::of(response.headers(), &fields, cache.vary_rules()),
-            subject: subject(fetch.key.target(), &tags),
+            subject,
             headers: stored_fields(response.headers(), cache.field_rules(), wall),
             terms,
             arrived: now,

@@ -55,6 +55,8 @@ impl Errand {
             && (self.cache.rules().set_cookie_shared || !update.contains_key(SET_COOKIE))
             && (!self.fetch.credentials
                 || control_of(update, self.cache.rules()).0.is_for_everyone());
+        let subject = subject(&self.fetch.key, &tags);
+        let stores = stores && self.cache.journal().has_settled(self.sent, &subject);
         let head = Head {
             status: stale.status,
             // What is stored may have lost its Vary to a `Connection: vary`.
@@ -63,7 +65,7 @@ impl Errand {
             } else {
                 stale.selector.clone()
             },
-            subject: subject(self.fetch.key.target(), &tags),
+            subject,
             terms: judged.unwrap_or_else(|_| stale.terms.clone()),
             headers,
             arrived: now,
@@ -181,7 +183,7 @@ impl Asking {
             status: stored.status,
             // Of which requests it is the answer was said by the one that it came with.
             selector: stored.selector.clone(),
-            subject: subject(self.inquiry.key.target(), &tags),
+            subject: subject(&self.inquiry.key, &tags),
             headers,
             terms,
             arrived: cache.clock().now(),

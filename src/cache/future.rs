@@ -16,6 +16,7 @@ use crate::cache::engine::Cache;
 use crate::cache::errand::Errand;
 use crate::cache::freshen::Asking;
 use crate::cache::status::FwdReason;
+use crate::journal::Appending;
 
 pin_project! {
     /// The future of a [`CacheService`](crate::cache::CacheService). Cancel it at any time: a request
@@ -33,6 +34,7 @@ pin_project! {
     enum Kind<F, B, E> {
         Ready { response: Option<Response<CacheBody<B>>> },
         Forward { #[pin] inner: F, then: Option<Then> },
+        Held { appending: Appending, held: Option<(Box<Change>, Response<B>)> },
         Slow { waiting: Pin<Box<dyn Future<Output = Answer<B, E>> + Send>> },
     }
 }
@@ -86,7 +88,8 @@ where
     type Output = Answer<B, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().kind.project() {
+        let mut kind = self.project().kind;
+        match kind.as_mut().project() {
             KindProj::Ready { response } => match response.take() {
                 Some(response) => Poll::Ready(Ok(response)),
                 // Polled after it was done; the contract of `Future` leaves that open.
@@ -105,14 +108,41 @@ where
                 };
                 Poll::Ready(Ok(match then.take() {
                     Some(Then::Pass(cache, reason)) => pass_through(&cache, response, reason),
-                    Some(Then::Change(change)) => change.arrive(response),
+                    Some(Then::Change(mut change)) => match change.arrive(&response) {
+                        Some(appending) if appending.now().is_none() => {
+                            // Whoever made the change is told when nobody is served what was before it.
+                            let held = Some((change, response));
+                            kind.set(Kind::Held { appending, held });
+                            return let_go(kind, cx);
+                        }
+                        appending => {
+                            let outcome = appending.and_then(|appending| appending.now());
+                            change.settle(response, outcome)
+                        }
+                    },
                     Some(Then::Errand(errand)) => errand.arrive(response),
                     Some(Then::Asking(asking)) => asking.arrive(response),
                     Some(Then::Untouched) | None => response.map(CacheBody::through),
                 }))
             }
+            KindProj::Held { .. } => let_go(kind, cx),
             KindProj::Slow { waiting } => waiting.as_mut().poll(cx),
         }
+    }
+}
+
+/// An answer that is held back until what it changed is invalidated.
+fn let_go<F, B, E>(kind: Pin<&mut Kind<F, B, E>>, cx: &mut Context<'_>) -> Poll<Answer<B, E>>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+{
+    let KindProj::Held { appending, held } = kind.project() else {
+        return Poll::Pending;
+    };
+    let outcome = ready!(Pin::new(appending).poll(cx));
+    match held.take() {
+        Some((change, response)) => Poll::Ready(Ok(change.settle(response, Some(outcome)))),
+        None => Poll::Pending,
     }
 }
 

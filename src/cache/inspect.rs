@@ -14,6 +14,7 @@ use crate::cache::hot::Slot;
 use crate::cache::key::KeyView;
 use crate::cache::status::CACHE_STATUS;
 use crate::clock::Moment;
+use crate::journal::Verdict;
 
 /// One stored answer, without its content.
 #[derive(Clone, Debug, Serialize)]
@@ -110,7 +111,7 @@ impl Cache {
             headers,
             age,
             ttl: entry.terms.fresh_until().saturating_sub(age),
-            holds: entry.holds(self.journal()),
+            holds: entry.verdict(self.journal(), now) == Verdict::Fresh,
             tags: entry.tags.tags().to_vec(),
             vary: vary
                 .map(|(name, value)| (name.to_string(), value))

@@ -162,6 +162,11 @@ impl CacheKey {
     }
 
     /// Whatever tells it apart from other keys of the same target.
+    /// What the [`KeyPart`] said, unless that was nothing.
+    pub(crate) fn part(&self) -> Option<&str> {
+        Some(self.part_and_authority().0).filter(|part| !part.is_empty())
+    }
+
     pub(crate) fn part_and_authority(&self) -> (&str, &str) {
         let (part, authority) = (self.part_len as usize, self.authority_len as usize);
         let part_text = self.text.get(..part).unwrap_or_default();

@@ -21,6 +21,7 @@ use crate::cache::status::{FwdReason, Service};
 use crate::cache::terms::Freshness;
 use crate::clock::Moment;
 use crate::identity::RequestView;
+use crate::journal::Verdict;
 
 /// Where a request goes from here.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub(crate) enum Stop {
     Inquire(Box<Inquiry>),
     /// Somebody else is fetching it, for the same reason.
     Wait(Passenger, FwdReason),
+    /// To whoever knows whether what is stored still holds.
+    Verify(CacheKey),
     /// The client wants a stored answer or none, and there is none.
     Refuse,
 }
@@ -64,12 +67,25 @@ struct Looking<'a> {
     directives: bool,
     wishes: Wishes,
     company: Company,
+    /// Whether it may wait until it is known whether what is stored still holds.
+    may_verify: bool,
+}
+
+/// What is stored for a request.
+enum Selected {
+    /// This, fresh or expired.
+    Holds(Arc<Entry>, Verdict),
+    /// Something of which nobody knows whether it still holds.
+    Unverified(FwdReason),
+    Nothing(FwdReason),
 }
 
 /// Decides where `request` goes.
 #[inline]
 pub(crate) fn look<B>(cache: &Cache, request: &Request<B>) -> Stop {
-    look_at(cache, request, Company::Shared, |key, _| cache.slot(key))
+    look_at(cache, request, (Company::Shared, true), |key, _| {
+        cache.slot(key)
+    })
 }
 
 /// An answer that a flight has landed with, and the key that it was fetched for.
@@ -83,7 +99,7 @@ pub(crate) fn look_again<B>(
     company: Company,
     brought: Option<Brought>,
 ) -> Stop {
-    look_at(cache, request, company, |key, headers| {
+    look_at(cache, request, (company, false), |key, headers| {
         // Flights go by hashes; what they bring is compared in full.
         let fits = |(entry, of): &Brought| key.equivalent(of) && entry.selector.fits(headers);
         match brought.filter(fits) {
@@ -97,7 +113,7 @@ pub(crate) fn look_again<B>(
 fn look_at<B>(
     cache: &Cache,
     request: &Request<B>,
-    company: Company,
+    (company, may_verify): (Company, bool),
     find: impl FnOnce(&KeyView<'_>, &HeaderMap) -> Option<Slot>,
 ) -> Stop {
     let method = request.method();
@@ -143,6 +159,8 @@ fn look_at<B>(
             head,
         },
         company,
+        // The answer to a HEAD is not worth it.
+        may_verify: may_verify && !head,
     };
     looking.decide(&control)
 }
@@ -166,15 +184,27 @@ impl Looking<'_> {
         {
             return self.serve(entry, Service::Fresh);
         }
-        let (entry, reason) = self.select();
-        let Some(entry) = entry else {
+        let (found, reason) = match self.select() {
+            Selected::Nothing(reason) => (None, reason),
+            // In a moment it will be known, and asking the service takes longer.
+            Selected::Unverified(_) if self.may_verify => return Stop::Verify(self.key.to_owned()),
+            Selected::Unverified(reason) => (None, reason),
+            Selected::Holds(entry, verdict) => (Some((entry, verdict)), FwdReason::UriMiss),
+        };
+        let Some((entry, verdict)) = found else {
             return self.fetch(reason, None, control);
         };
         if self.credentials && !entry.for_everyone {
             // What is stored may be somebody else's view; what comes back may still be for everyone.
             return self.fetch(FwdReason::Bypass, None, control);
         }
-        match entry.terms.freshness(entry.age(self.now), control) {
+        let age = entry.age(self.now);
+        // What was expired is as old as what has just reached the end of its life, at least.
+        let age = match verdict {
+            Verdict::Expired => age.max(entry.terms.lifetime),
+            _ => age,
+        };
+        match entry.terms.freshness(age, control) {
             Freshness::Fresh => self.serve(entry, Service::Fresh),
             Freshness::StaleAccepted => self.serve(entry, Service::Accepted),
             Freshness::StaleWhileRevalidate => self.refresh(entry, control),
@@ -191,7 +221,7 @@ impl Looking<'_> {
             && (entry.for_everyone || !self.credentials)
             && entry.is_plain
             && entry.selector.fits(self.headers)
-            && entry.holds(self.cache.journal())
+            && entry.verdict(self.cache.journal(), self.now) == Verdict::Fresh
     }
 
     #[inline]
@@ -211,13 +241,16 @@ impl Looking<'_> {
 
     /// The newest stored answer that fits the request and still holds, or why there is none.
     #[inline]
-    fn select(&self) -> (Option<Arc<Entry>>, FwdReason) {
+    fn select(&self) -> Selected {
         let mut reason = FwdReason::UriMiss;
+        let mut unverified = false;
         let Some(slot) = &self.slot else {
-            return (None, reason);
+            return Selected::Nothing(reason);
         };
         for entry in slot.entries() {
-            if !entry.holds(self.cache.journal()) {
+            let verdict = entry.verdict(self.cache.journal(), self.now);
+            if !verdict.holds() {
+                unverified |= verdict == Verdict::Unverified && entry.selector.fits(self.headers);
                 continue;
             }
             if !entry.selector.fits(self.headers) {
@@ -225,10 +258,13 @@ impl Looking<'_> {
             } else if entry.part.is_some() && !self.is_within(entry) {
                 reason = FwdReason::Partial;
             } else {
-                return (Some(Arc::clone(entry)), reason);
+                return Selected::Holds(Arc::clone(entry), verdict);
             }
         }
-        (None, reason)
+        match unverified {
+            true => Selected::Unverified(reason),
+            false => Selected::Nothing(reason),
+        }
     }
 
     /// Whether a stored part is enough for this request.

@@ -130,3 +130,4 @@ pub use rule::{Browser, CacheRule, Store};
 pub use say::{CacheFor, CacheTags, NoStore, TAG_BYTES_MAX, TAGS_MAX};
 pub use service::CacheService;
 pub use status::StatusDetail;
+pub use tags::HTTP_NAMESPACE;

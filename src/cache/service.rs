@@ -1,6 +1,7 @@
 //! The Tower service: looks, and serves, waits or fetches.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -15,6 +16,7 @@ use crate::cache::errand::Errand;
 use crate::cache::flight::{Landing, Passenger};
 use crate::cache::freshen::Asking;
 use crate::cache::future::{CacheFuture, Then};
+use crate::cache::key::CacheKey;
 use crate::cache::look::{Company, Stop, look, look_again};
 use crate::cache::recording::UNATTENDED_MAX;
 use crate::cache::status::{FwdReason, Service};
@@ -89,7 +91,12 @@ where
             }
             Stop::Wait(passenger, reason) => {
                 let (cache, ready) = (cache.clone(), self.take_ready());
-                CacheFuture::slow(follow(cache, ready, request, (passenger, reason)))
+                let awaited = Awaited::Flight(passenger, reason);
+                CacheFuture::slow(follow(cache, ready, request, awaited))
+            }
+            Stop::Verify(key) => {
+                let (cache, ready) = (cache.clone(), self.take_ready());
+                CacheFuture::slow(follow(cache, ready, request, Awaited::Journal(key)))
             }
             Stop::Refuse => CacheFuture::ready(nothing_stored(cache)),
         }
@@ -133,24 +140,45 @@ impl<S: Clone> CacheService<S> {
     }
 }
 
+/// What a request waits for before it is decided about.
+enum Awaited {
+    /// Somebody else's answer.
+    Flight(Passenger, FwdReason),
+    /// The journal's word on what is stored under this key.
+    Journal(CacheKey),
+}
+
+/// How long a request waits for the journal's word; longer than Redis takes to answer.
+const WORD_MAX: Duration = Duration::from_millis(50);
+
 /// Waits for somebody else's answer, and fetches it itself if that comes to nothing. Dropping the
 /// future at any point leaves nothing behind.
 async fn follow<S, ReqBody, ResBody>(
     cache: Cache,
     mut ready: S,
     mut request: Request<ReqBody>,
-    (mut passenger, mut reason): (Passenger, FwdReason),
+    mut awaited: Awaited,
 ) -> Result<Response<CacheBody<ResBody>>, S::Error>
 where
     S: TowerService<Request<ReqBody>, Response = Response<ResBody>>,
     ResBody: Body<Data = Bytes> + Send + 'static,
 {
     let began = cache.clock().now();
+    let mut reason = None;
     let (stop, failed) = loop {
         // However often leaders come and go, the waiting has an end.
         let waited = cache.clock().now().since(began);
         let left = cache.flight_wait().saturating_sub(waited);
-        let landing = passenger.wait(left).await;
+        let landing = match awaited {
+            Awaited::Flight(passenger, why) => {
+                reason = Some(why);
+                passenger.wait(left).await
+            }
+            Awaited::Journal(key) => {
+                cache.journal().reverified(key.part(), WORD_MAX).await;
+                Landing::Gone
+            }
+        };
         let failed = matches!(landing, Landing::Failed);
         let (company, brought) = match landing {
             Landing::Stored(entry, key) => (Company::Shared, Some(entry).zip(key)),
@@ -158,13 +186,13 @@ where
             Landing::Unusable | Landing::Failed => (Company::Alone, None),
         };
         match look_again(&cache, &request, company, brought) {
-            Stop::Wait(again, why) => (passenger, reason) = (again, why),
+            Stop::Wait(passenger, why) => awaited = Awaited::Flight(passenger, why),
             stop => break (stop, failed),
         }
     };
     match stop {
         Stop::Serve(mut found) => {
-            if !found.service.is_stale() {
+            if let Some(reason) = reason.filter(|_| !found.service.is_stale()) {
                 found.service = Service::Collapsed(reason);
             }
             Ok(serve(&cache, &found, request.headers()))
@@ -184,7 +212,7 @@ where
         }
         Stop::Refuse => Ok(nothing_stored(&cache)),
         // A request that once waited is a GET that takes part; these cannot come.
-        Stop::Unsafe | Stop::Wait(..) | Stop::Inquire(_) => {
+        Stop::Unsafe | Stop::Wait(..) | Stop::Inquire(_) | Stop::Verify(_) => {
             let response = ready.call(request).await?;
             Ok(pass_through(&cache, response, FwdReason::Bypass))
         }

@@ -3,7 +3,7 @@
 use http::{Extensions, HeaderMap};
 
 use crate::cache::engine::Cache;
-use crate::cache::key::path;
+use crate::cache::key::{CacheKey, path};
 use crate::cache::plan::RoutePlan;
 use crate::cache::say::{CacheTags, TAG_BYTES_MAX};
 use crate::journal::Subject;
@@ -50,12 +50,21 @@ fn listed(cache: &Cache, headers: &HeaderMap) -> CacheTags {
     }))
 }
 
-/// What an answer can be invalidated by: its target, its path, and its tags.
-pub(crate) fn subject(target: &str, tags: &CacheTags) -> Subject {
-    let target = normal_form(target);
+/// What an answer can be invalidated by: its target, its path and its tags, the namespace of the HTTP cache,
+/// and where there is a part of the key besides host and target, that as its tenant.
+pub(crate) fn subject(key: &CacheKey, tags: &CacheTags) -> Subject {
+    let target = normal_form(key.target());
     let names = std::iter::once(path(&target)).chain(tags.tags().iter().map(|tag| &**tag));
-    Subject::named(&*target, names)
+    let subject = Subject::named(&*target, names, Some(HTTP_NAMESPACE));
+    match key.part() {
+        Some(tenant) => subject.of_tenant(tenant),
+        None => subject,
+    }
 }
+
+/// The namespace of everything in the HTTP cache. An invalidation of this namespace leaves alone what is
+/// stored under others.
+pub const HTTP_NAMESPACE: &str = "http";
 
 /// Too long to be kept, so that whoever has it is not stored.
 const NO_TAG: &str = match std::str::from_utf8(&[b'?'; TAG_BYTES_MAX + 1]) {

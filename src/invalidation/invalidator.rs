@@ -10,7 +10,7 @@ use crate::invalidation::config::InvalidationConfig;
 use crate::invalidation::invalidate::Invalidate;
 use crate::invalidation::plan::Plan;
 use crate::invalidation::target::{Target, TargetError};
-use crate::journal::{Journal, Marker, Receipt};
+use crate::journal::{Appending, Journal, Marker};
 use crate::pattern::Pattern;
 
 /// Purges. Cheap to clone; all clones speak to one journal. See the
@@ -34,10 +34,6 @@ struct Shared {
     warned_refused: AtomicBool,
 }
 
-#[expect(
-    clippy::must_use_candidate,
-    reason = "purging is what the calls are for; a receipt is kept by whoever waits for others"
-)]
 impl Invalidator {
     /// An invalidator that writes to `journal`, which must be the one that the cache reads.
     ///
@@ -80,12 +76,12 @@ impl Invalidator {
     }
 
     /// Purges the one entry of this key: an exact path and query.
-    pub fn purge(&self, key: &str) -> Receipt {
+    pub fn purge(&self, key: &str) -> Appending {
         self.purge_all(&[Target::key(key)])
     }
 
     /// Purges the entries of this path, whatever their query. See [`Target::path`].
-    pub fn purge_path(&self, path: &str) -> Receipt {
+    pub fn purge_path(&self, path: &str) -> Appending {
         self.purge_all(&[Target::path(path)])
     }
 
@@ -94,7 +90,7 @@ impl Invalidator {
     /// # Errors
     ///
     /// If no entry can carry it; see [`Target::tag`]. Nothing is recorded then.
-    pub fn purge_tag(&self, tag: &str) -> Result<Receipt, TargetError> {
+    pub fn purge_tag(&self, tag: &str) -> Result<Appending, TargetError> {
         Ok(self.purge_all(&[Target::tag(tag)?]))
     }
 
@@ -103,13 +99,13 @@ impl Invalidator {
     /// # Errors
     ///
     /// If it is nothing but stars; [`purge_everything`](Self::purge_everything) says that plainly.
-    pub fn ban(&self, pattern: &Pattern) -> Result<Receipt, TargetError> {
+    pub fn ban(&self, pattern: &Pattern) -> Result<Appending, TargetError> {
         Ok(self.purge_all(&[Target::pattern(pattern)?]))
     }
 
     /// Purges all of these as one record: no reader sees half of it. Without targets there is no
     /// record, and the receipt is the journal's position.
-    pub fn purge_all(&self, targets: &[Target]) -> Receipt {
+    pub fn purge_all(&self, targets: &[Target]) -> Appending {
         let rewritten = self.keys_are_rewritten;
         let targets = targets.iter().cloned();
         let targets = targets.map(|one| if rewritten { one.rewritten() } else { one });
@@ -117,7 +113,7 @@ impl Invalidator {
     }
 
     /// Purges every entry.
-    pub fn purge_everything(&self) -> Receipt {
+    pub fn purge_everything(&self) -> Appending {
         self.append(&[Marker::Everything])
     }
 
@@ -128,7 +124,7 @@ impl Invalidator {
     }
 
     /// Appends one record of these; none of none.
-    pub(crate) fn append(&self, markers: &[Marker]) -> Receipt {
+    pub(crate) fn append(&self, markers: &[Marker]) -> Appending {
         self.shared.journal.append(markers)
     }
 
@@ -170,7 +166,7 @@ fn first(told: &AtomicBool) -> bool {
 mod tests {
     use super::*;
     use crate::invalidation::rule::InvalidationRule;
-    use crate::journal::{Checked, JournalConfig, Subject};
+    use crate::journal::{Checked, JournalConfig, Stamp, Subject};
 
     fn invalidator() -> (Invalidator, Journal) {
         let journal = Journal::new(&JournalConfig::default(), Events::none()).unwrap();
@@ -180,9 +176,14 @@ mod tests {
         (invalidator, journal)
     }
 
+    /// In memory it is known at once.
+    fn at(appending: &Appending) -> Stamp {
+        appending.now().unwrap().unwrap().0
+    }
+
     #[test]
     fn each_call_purges_what_it_names_and_leaves_the_rest() {
-        type Call = fn(&Invalidator) -> Receipt;
+        type Call = fn(&Invalidator) -> Appending;
         let calls: [(Call, [bool; 4]); 5] = [
             (
                 |this| this.purge("/contacts?page=2"),
@@ -208,13 +209,13 @@ mod tests {
             Subject::of("/contacts/7", &["/contacts/7".into(), "contact:7".into()]),
             Subject::of("/health", &["/health".into()]),
         ];
-        for (at, (call, expected)) in calls.iter().enumerate() {
+        for (place, (call, expected)) in calls.iter().enumerate() {
             let (invalidator, journal) = invalidator();
             let born = journal.position();
-            assert_eq!(call(&invalidator).0.seq, 1);
+            assert_eq!(at(&call(&invalidator)).seq, 1);
             for (entry, holds) in entries.iter().zip(expected) {
                 let held = journal.holds(born, &Checked::at(born), entry);
-                assert_eq!(held, *holds, "call {at} on {}", entry.key());
+                assert_eq!(held, *holds, "call {place} on {}", entry.key());
             }
         }
     }
@@ -227,17 +228,21 @@ mod tests {
             Target::tag("b").unwrap(),
             Target::key("/c"),
         ];
-        assert_eq!(invalidator.purge_all(&targets).0.seq, 1);
-        assert_eq!(invalidator.purge_all(&[]).0, journal.position());
+        assert_eq!(at(&invalidator.purge_all(&targets)).seq, 1);
+        assert_eq!(at(&invalidator.purge_all(&[])), journal.position());
         assert_eq!(journal.position().seq, 1);
     }
 
     #[test]
     fn what_is_refused_records_nothing() {
         let (invalidator, journal) = invalidator();
-        assert_eq!(invalidator.purge_tag(""), Err(TargetError::EmptyTag));
+        assert_eq!(
+            invalidator.purge_tag("").unwrap_err(),
+            TargetError::EmptyTag
+        );
         let stars = Pattern::parse("*").unwrap();
-        assert_eq!(invalidator.ban(&stars), Err(TargetError::MatchesEverything));
+        let refused = invalidator.ban(&stars).unwrap_err();
+        assert_eq!(refused, TargetError::MatchesEverything);
         assert_eq!(journal.position().seq, 0);
     }
 

@@ -302,7 +302,7 @@ mod tests {
         let born = journal.position();
         let mut markers = Vec::new();
         let _ = plan.name(&RequestView::of(request), &mut markers);
-        journal.append(&markers);
+        drop(journal.append(&markers));
         // As the cache names what it stores.
         let key = normal_form(key);
         let path = key.split('?').next().unwrap();

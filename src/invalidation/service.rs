@@ -30,7 +30,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = InvalidateFuture<S::Future>;
+    type Future = InvalidateFuture<S::Future, S::Response>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)

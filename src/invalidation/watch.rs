@@ -9,7 +9,7 @@ use http::StatusCode;
 use crate::identity::RequestView;
 use crate::invalidation::invalidate::Invalidate;
 use crate::invalidation::invalidator::Invalidator;
-use crate::journal::Marker;
+use crate::journal::{Appending, Marker};
 use crate::response::may_have_changed;
 
 /// A request under way. Its drop appends what it holds.
@@ -38,18 +38,20 @@ impl Watch {
     }
 
     /// The head is there: `status`, and what the handler `said`.
-    pub(crate) fn answered(mut self, status: StatusCode, said: Option<Invalidate>) {
+    pub(crate) fn answered(mut self, status: StatusCode, said: Option<Invalidate>) -> Appending {
         if !may_have_changed(status) {
             self.markers.clear();
         }
         if let Some(said) = said {
             self.markers.extend(self.invalidator.said(said));
         }
+        let markers = std::mem::take(&mut self.markers);
+        self.invalidator.append(&markers)
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.invalidator.append(&self.markers);
+        drop(self.invalidator.append(&self.markers));
     }
 }

@@ -18,6 +18,7 @@ use crate::event::{Events, Recorder, TracingRecorder};
 use crate::guard::GuardConfig;
 use crate::identity::{ApiKeyResolver, Caller, CallerResolver, RequestView};
 use crate::invalidation::InvalidationConfig;
+use crate::journal::JournalConfig;
 use crate::keep::engines::{Engines, Ground, noted};
 use crate::keep::parts::{Keep, Parts};
 use crate::keep::watch;
@@ -160,6 +161,12 @@ impl KeepBuilder {
     /// Changes the rate limiter's settings.
     pub fn rate_limit(mut self, change: impl FnOnce(&mut RateLimitConfig)) -> Self {
         change(&mut self.config.rate_limit);
+        self
+    }
+
+    /// Changes how invalidations are kept and confirmed.
+    pub fn journal(mut self, change: impl FnOnce(&mut JournalConfig)) -> Self {
+        change(&mut self.config.journal);
         self
     }
 

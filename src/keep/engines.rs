@@ -13,6 +13,8 @@ use crate::guard::Guard;
 use crate::invalidation::Invalidator;
 use crate::journal::Journal;
 #[cfg(feature = "redis")]
+use crate::journal::JournalParts;
+#[cfg(feature = "redis")]
 use crate::outbound::RemoteQuota;
 use crate::progress::ProgressHub;
 #[cfg(feature = "redis")]
@@ -86,7 +88,11 @@ impl Engines {
         );
         #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
         let database = noted(Database::new(&config.database, clock(), events()), faults);
-        let journal = noted(Journal::new(&config.journal, events()), faults)?;
+        #[cfg(feature = "redis")]
+        let journal = journal(ground, redis.as_ref(), tasks.as_ref()?);
+        #[cfg(not(feature = "redis"))]
+        let journal = Journal::with_clock(&config.journal, clock(), events());
+        let journal = noted(journal, faults)?;
         let (rules, journaled) = (&config.invalidation, journal.clone());
         let invalidator = Invalidator::new(rules, &config.routes, journaled, events());
         let rewritten = config.cache.rewrites_keys();
@@ -127,6 +133,7 @@ fn connected(ground: &Ground, tasks: &Tasks, faults: &mut Faults) -> Option<Redi
             &ground.scripts,
             RateLimiter::scripts(),
             RemoteQuota::scripts(),
+            Journal::scripts(),
         ]
         .concat(),
         credentials: ground.credentials.clone(),
@@ -150,6 +157,22 @@ fn limiter(
         spawner: tasks.spawner(),
     };
     RateLimiter::shared(config, routes, parts)
+}
+
+/// The journal, which all instances share where there is a pool.
+#[cfg(feature = "redis")]
+fn journal(
+    ground: &Ground,
+    redis: Option<&RedisPool>,
+    tasks: &Tasks,
+) -> Result<Journal, ConfigError> {
+    let parts = JournalParts {
+        clock: ground.clock.clone(),
+        events: ground.events.clone(),
+        redis: redis.cloned().unwrap_or_else(RedisPool::disabled),
+        spawner: tasks.spawner(),
+    };
+    Journal::shared(&ground.config.journal, parts)
 }
 
 /// What was built, or its faults added to the others.

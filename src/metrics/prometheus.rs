@@ -202,6 +202,15 @@ fn write_rest(text: &mut Exposition, figures: &Snapshot) {
     let help = "Keys, tags and patterns in the recorded invalidations.";
     let markers = figures.invalidation_markers;
     total(text, "keep_invalidation_markers_total", help, markers);
+    let help = "Invalidations that could not be confirmed everywhere in time.";
+    let pending = figures.invalidations_pending;
+    total(text, "keep_invalidations_pending_total", help, pending);
+    let help = "How often this instance did not know whether what it stores still holds.";
+    let family = ("keep_journal_unverified_total", help);
+    by_word(text, family, "why", &figures.journal_doubts);
+    let help = "How often the journal's past was lost.";
+    let replaced = figures.journal_replaced;
+    total(text, "keep_journal_replaced_total", help, replaced);
     let help = "Database queries above the slow-query threshold.";
     total(
         text,

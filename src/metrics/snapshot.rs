@@ -33,6 +33,12 @@ pub struct Snapshot {
     pub invalidations: u64,
     /// The keys, tags and patterns in them.
     pub invalidation_markers: u64,
+    /// Those that could not be confirmed everywhere in time.
+    pub invalidations_pending: u64,
+    /// How often this instance did not know whether what it stores still holds, by reason.
+    pub journal_doubts: BTreeMap<Arc<str>, u64>,
+    /// How often the journal's past was lost, so that everything stored before was old.
+    pub journal_replaced: u64,
     /// Database queries.
     pub queries: Quantiles,
     /// Those of them that took longer than the configured threshold.
@@ -188,6 +194,9 @@ impl Metrics {
             guard: GuardTotals::of(totals),
             invalidations: read(&totals.invalidations),
             invalidation_markers: read(&totals.markers),
+            invalidations_pending: read(&totals.invalidations_pending),
+            journal_doubts: words(&totals.journal_doubts),
+            journal_replaced: read(&totals.journal_replaced),
             queries: Quantiles::of(totals.queries.snapshot()),
             queries_slow: read(&totals.queries_slow),
             remote_waits: read(&totals.remote_waits),
@@ -363,6 +372,10 @@ mod tests {
                 seq: 70,
                 markers: 3,
             },
+            Event::InvalidationPending { why: "queued" },
+            Event::JournalUnverified { why: "gap" },
+            Event::JournalVerified,
+            Event::JournalReplaced,
             Event::QueryFinished {
                 name: "q",
                 took,
@@ -413,7 +426,8 @@ mod tests {
                 "admitted": {"count": 1}, "refused": {"overloaded": 1},
                 "pressure_changes": {"high": 1}
             },
-            "invalidations": 1, "invalidation_markers": 3,
+            "invalidations": 1, "invalidation_markers": 3, "invalidations_pending": 1,
+            "journal_doubts": {"gap": 1}, "journal_replaced": 1,
             "queries": {"count": 2}, "queries_slow": 1,
             "remote_waits": 1, "remote_refusals": 1,
             "progress_events": 1, "redis_downs": 1, "warnings": 1, "peers_unknown": 1,

@@ -33,6 +33,9 @@ pub(crate) struct Totals {
     pub(crate) pressure_changes: Named<AtomicU64>,
     pub(crate) invalidations: AtomicU64,
     pub(crate) markers: AtomicU64,
+    pub(crate) invalidations_pending: AtomicU64,
+    pub(crate) journal_doubts: Named<AtomicU64>,
+    pub(crate) journal_replaced: AtomicU64,
     pub(crate) queries: Histogram,
     pub(crate) queries_slow: AtomicU64,
     pub(crate) remote_waits: AtomicU64,
@@ -69,6 +72,9 @@ impl Totals {
             pressure_changes: Named::new(WORDS_MAX),
             invalidations: AtomicU64::default(),
             markers: AtomicU64::default(),
+            invalidations_pending: AtomicU64::default(),
+            journal_doubts: Named::new(WORDS_MAX),
+            journal_replaced: AtomicU64::default(),
             queries: Histogram::new(),
             queries_slow: AtomicU64::default(),
             remote_waits: AtomicU64::default(),
@@ -110,6 +116,11 @@ impl Totals {
                 one_more(&self.invalidations);
                 more(&self.markers, markers);
             }
+            Event::InvalidationPending { .. } => one_more(&self.invalidations_pending),
+            Event::JournalUnverified { why } => self.journal_doubts.with(why, one_more),
+            // Of how long it took the gauge tells.
+            Event::JournalVerified => {}
+            Event::JournalReplaced => one_more(&self.journal_replaced),
             Event::QueryFinished { took, slow, .. } => {
                 self.queries.record(took);
                 if slow {

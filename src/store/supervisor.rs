@@ -38,11 +38,19 @@ pub(crate) fn supervise(node: Node, spawner: &Spawner) -> bool {
     spawner.spawn(async move {
         let node = &ending.0;
         tokio::select! {
-            () = stopped.stopped() => {}
+            () = lingering(&stopped) => {}
             () = node.retired() => {}
             () = run(node) => {}
         }
     })
+}
+
+/// How long the connection outlives the stack: others take their leave over it.
+const LINGER: Duration = Duration::from_millis(50);
+
+async fn lingering(stopped: &Spawner) {
+    stopped.stopped().await;
+    tokio::time::sleep(LINGER).await;
 }
 
 /// Without its supervisor a node would never come back, so it says that it is over.

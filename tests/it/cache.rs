@@ -306,7 +306,7 @@ async fn what_a_304_says_in_code_counts_and_what_it_leaves_out_goes_on() {
     }
     assert_eq!(ask(&service, get("/")).await.said(), "hit");
     assert_ne!(ask(&service, get("/secret")).await.said(), "hit");
-    room.cache.journal().append(&[Marker::tag("all")]);
+    drop(room.cache.journal().append([Marker::tag("all")]));
     assert_eq!(ask(&service, get("/")).await.said(), "fwd=uri-miss; stored");
 }
 
@@ -650,7 +650,7 @@ async fn what_was_invalidated_does_not_stand_in_either() {
     });
     ask(&service, get("/")).await;
     room.pass_secs(61);
-    room.cache.journal().append(&[Marker::tag("/")]);
+    drop(room.cache.journal().append([Marker::tag("/")]));
     let failed = ask(&service, get_with("/", &[("x-fail", "1")])).await;
     assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE);
 }
@@ -683,13 +683,13 @@ async fn what_is_invalidated_while_it_is_computed_is_never_served_afterwards() {
             async move { ask(&service, get("/c?x=1")).await }
         });
         crate::cache_room::settle().await;
-        room.cache.journal().append(std::slice::from_ref(&marker));
+        drop(room.cache.journal().append(std::slice::from_ref(&marker)));
         go.send_replace(true);
         assert_eq!(asking.await.unwrap().said(), "fwd=uri-miss; stored");
         let next = ask(&service, get("/c?x=1")).await;
         assert_eq!(next.said(), "fwd=uri-miss; stored", "{marker:?}");
         assert_eq!(ask(&service, get("/c?x=1")).await.said(), "hit");
-        room.cache.journal().append(&[Marker::Everything]);
+        drop(room.cache.journal().append([Marker::Everything]));
     }
 }
 
@@ -701,7 +701,7 @@ async fn what_was_invalidated_while_it_is_validated_is_not_confirmed() {
     let service = room.answering(move |request| {
         let mut response = text(&[MINUTE, TAG], "x");
         if request.headers().contains_key("if-none-match") {
-            cache.journal().append(&[Marker::tag("/")]);
+            drop(cache.journal().append([Marker::tag("/")]));
             *response.status_mut() = StatusCode::NOT_MODIFIED;
         }
         response

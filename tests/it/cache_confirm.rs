@@ -280,7 +280,7 @@ async fn tags_outlive_a_304_and_are_added_to() {
         assert_eq!(tags, expected, "{said}");
         for tag in expected {
             assert_eq!(ask(&service, get("/")).await.said(), "hit", "{said}");
-            room.cache.journal().append(&[Marker::tag(tag)]);
+            drop(room.cache.journal().append([Marker::tag(tag)]));
             ask(&service, get("/")).await;
             assert_eq!(ask(&service, get("/")).await.said(), "hit", "{said}");
             room.pass_secs(61);
@@ -321,7 +321,7 @@ async fn tags_that_are_said_again_are_not_counted_twice() {
     assert_eq!(ask(&service, get("/")).await.said(), "hit");
     let kept = room.cache.stored(None, "", "/");
     assert_eq!(kept[0].tags.len(), 2);
-    room.cache.journal().append(&[Marker::tag("old")]);
+    drop(room.cache.journal().append([Marker::tag("old")]));
     assert_eq!(ask(&service, get("/")).await.said(), "fwd=uri-miss; stored");
 }
 

@@ -12,7 +12,7 @@ use http::{Request, Response, StatusCode};
 use proptest::prelude::*;
 use tower_keep::cache::CacheTags;
 use tower_keep::journal::Marker;
-use tower_keep::journal::{Receipt, Stamp};
+use tower_keep::journal::Receipt;
 
 use crate::cache_room::{
     Cached, Content, Room, Seen, answer, ask, empty, request, room_with, text,
@@ -311,7 +311,7 @@ async fn live(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 origin.least[url] = origin.current(url);
             }
             Step::Invalidate { url, how } => {
-                let Receipt(receipt) = room.cache.journal().append(&[match how {
+                let appending = room.cache.journal().append([match how {
                     0 => Marker::key(URLS[url].0),
                     1 => Marker::tag(URLS[url].0),
                     2 => Marker::tag(&format!("tag{url}")),
@@ -319,8 +319,9 @@ async fn live(steps: Vec<Step>) -> Result<(), TestCaseError> {
                         tower_keep::pattern::Pattern::parse(&format!("{}*", URLS[url].0)).unwrap(),
                     ),
                 }]);
+                let Receipt(receipt) = appending.now().unwrap().unwrap();
                 prop_assert!(receipt.seq > last.seq);
-                last = Stamp { ..receipt };
+                last = receipt;
                 let mut origin = origin.lock().unwrap();
                 origin.least[url] = origin.current(url);
             }

@@ -186,7 +186,7 @@ async fn the_tags_of_a_route_purge_its_answers_and_no_others() {
         for path in paths {
             ask(&service, get(path)).await;
         }
-        room.cache.journal().append(&[Marker::tag(tag)]);
+        drop(room.cache.journal().append([Marker::tag(tag)]));
         for path in paths {
             let hit = ask(&service, get(path)).await.said() == "hit";
             assert_eq!(hit, !gone.contains(&path), "{tag}: {path}");
@@ -294,7 +294,7 @@ async fn answers_are_purged_by_the_tags_that_their_fields_list() {
         let room = room();
         let service = saying(&room, FIELDS);
         ask(&service, get("/")).await;
-        room.cache.journal().append(&[Marker::tag(tag)]);
+        drop(room.cache.journal().append([Marker::tag(tag)]));
         let hit = ask(&service, get("/")).await.said() == "hit";
         assert_eq!(hit, !purges, "{tag}");
     }
@@ -340,7 +340,7 @@ async fn clients_are_spared_the_tags_where_that_is_wanted() {
             }
             assert_eq!(seen.field("x-other"), "c");
         }
-        room.cache.journal().append(&[Marker::tag("b")]);
+        drop(room.cache.journal().append([Marker::tag("b")]));
         assert_ne!(
             ask(&service, get("/stored")).await.said(),
             "hit",
@@ -466,10 +466,10 @@ async fn what_no_longer_holds_is_shown_as_such_until_it_goes() {
     let service = varied(&room);
     ask(&service, get_with("/", &[("x-v", "one")])).await;
     ask(&service, get_with("/", &[("x-v", "two")])).await;
-    room.cache.journal().append(&[Marker::tag("one")]);
+    drop(room.cache.journal().append([Marker::tag("one")]));
     let holds = |at: usize| room.cache.stored(None, "", "/")[at].holds;
     assert_eq!((holds(0), holds(1)), (true, false), "the newest first");
-    room.cache.journal().append(&[Marker::Everything]);
+    drop(room.cache.journal().append([Marker::Everything]));
     assert_eq!((holds(0), holds(1)), (false, false));
     // A stale one holds as long as nothing says that it does not.
     ask(&service, get_with("/", &[("x-v", "one")])).await;

@@ -29,6 +29,7 @@ mod examples;
 mod guard;
 mod house;
 mod invalidation;
+mod journal_fleet;
 mod keep;
 mod keep_redis;
 mod metrics;

@@ -176,6 +176,9 @@ fn record_one_of_each(metrics: &Metrics) {
             seq: 70,
             markers: 3,
         },
+        Event::InvalidationPending { why: "queued" },
+        Event::JournalUnverified { why: "gap" },
+        Event::JournalReplaced,
         Event::QueryFinished {
             name: "contacts",
             took,

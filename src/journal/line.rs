@@ -1,8 +1,7 @@
 //! The journal in Redis: what is kept there, and what is asked of it.
 //!
-//! A shard is four keys of one slot: a hash with the incarnation, the last number and the server's run id; a
-//! stream of records with the explicit ids `1-<number>`; a sorted set of the instances that hold a lease; and
-//! the channel. Whatever a script finds amiss (nothing there, a foreign type, another version, the run id of
+//! A shard is three keys of one slot: a hash with the incarnation, the last number, the server's run id and
+//! the leases of the instances; a stream of records with the explicit ids `1-<number>`; and the channel. Whatever a script finds amiss (nothing there, a foreign type, another version, the run id of
 //! another server, a stream that is gone) begins a new incarnation, and everybody is told.
 
 use std::time::Duration;
@@ -22,7 +21,7 @@ use crate::store::{Batch, Call, Command, Pairs, RedisPool, Replies, Reply, Store
 pub(crate) struct Line {
     pub(crate) pool: RedisPool,
     pub(crate) clock: Clock,
-    keys: [std::sync::Arc<str>; 4],
+    keys: [std::sync::Arc<str>; 3],
     /// What the others know this instance by.
     pub(crate) me: u64,
     records_max: usize,
@@ -62,7 +61,7 @@ impl Line {
         me: u64,
     ) -> Self {
         let key = |part| pool.key(format_args!("{{cj:{shard}}}:{part}")).into();
-        let keys = [key("m"), key("j"), key("l"), key("c")];
+        let keys = [key("m"), key("j"), key("c")];
         // Should a name ever hash to something else, instances that differ must not believe each other.
         let names = match Marker::tag("probe") {
             Marker::Name(hash) => hash,
@@ -81,7 +80,7 @@ impl Line {
     }
 
     pub(crate) fn channel(&self) -> &str {
-        &self.keys[3]
+        &self.keys[2]
     }
 
     /// The channel on which an instance hears who has carried out what it appended.
@@ -144,7 +143,7 @@ impl Line {
     /// Gives the lease back.
     pub(crate) async fn leave(&self) -> Result<(), StoreError> {
         let call = Call::new(&LEAVE)
-            .key(&*self.keys[2])
+            .key(&*self.keys[0])
             .arg(self.me.to_le_bytes());
         self.pool.call(&call).await
     }

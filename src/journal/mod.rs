@@ -99,7 +99,10 @@ mod settling;
 )]
 mod shard;
 mod stamp;
-#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "a fleet needs more of it"))]
+#[cfg_attr(
+    not(feature = "redis"),
+    expect(dead_code, reason = "a fleet needs more of it")
+)]
 mod standing;
 #[cfg_attr(
     not(feature = "redis"),

@@ -5,12 +5,14 @@
 
 use crate::store::Script;
 
-/// What both scripts begin with. `keys`: hash, stream, leases, channel. `args`: the run id as the client
-/// knows it, a new incarnation, the instance, its lease in ms, the version.
+/// What the scripts begin with. `keys`: hash, stream, channel. `args`: the run id as the client knows it, a
+/// new incarnation, the instance, its lease in ms, the version.
+///
+/// The leases are fields of the hash, `L` and the instance, so that they cannot be lost alone.
 macro_rules! journal {
     () => {
         r"
-local meta, stream, leases, channel = keys[1], keys[2], keys[3], keys[4]
+local meta, stream, channel = keys[1], keys[2], keys[3]
 local run, inc, me, lease = args[1], args[2], args[3], tonumber(args[4])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -19,7 +21,7 @@ if type(info) == 'string' then
     run = string.match(info, 'run_id:(%x+)') or run
 end
 
-local seq, began = 0, now
+local seq, began, leases = 0, now, {}
 local function digits(number)
     return string.format('%.0f', number)
 end
@@ -28,7 +30,7 @@ end
 -- gone is missed.
 local function begin()
     redis.call('DEL', meta, stream)
-    inc, seq, began = args[2], 1, now
+    inc, seq, began, leases = args[2], 1, now, {}
     redis.call('XADD', stream, '1-1', 'r', '')
     redis.call('HSET', meta, 'inc', inc, 'seq', '1', 'run', run, 'began', digits(now), 'v', args[5])
     publish(channel, 'N' .. inc)
@@ -36,15 +38,26 @@ end
 
 -- Finds the incarnation, if there is one that can be believed.
 local function find()
-    local known = redis.pcall('HMGET', meta, 'inc', 'seq', 'run', 'began', 'v')
-    if known.err or not known[1] or #known[1] ~= 8 or known[3] ~= run or known[5] ~= args[5] then
+    local fields, known, held = redis.pcall('HGETALL', meta), {}, {}
+    if fields.err then
         return false
     end
-    local last, since = tonumber(known[2] or ''), tonumber(known[4] or '')
-    if not last or not since or redis.call('TYPE', stream).ok ~= 'stream' then
+    for n = 1, #fields, 2 do
+        local name = fields[n]
+        if #name == 9 and string.sub(name, 1, 1) == 'L' then
+            held[string.sub(name, 2)] = tonumber(fields[n + 1]) or 0
+        else
+            known[name] = fields[n + 1]
+        end
+    end
+    local last, since = tonumber(known.seq or ''), tonumber(known.began or '')
+    if not known.inc or #known.inc ~= 8 or known.run ~= run or known.v ~= args[5] or not last or not since then
         return false
     end
-    inc, seq, began = known[1], last, since
+    if redis.call('TYPE', stream).ok ~= 'stream' then
+        return false
+    end
+    inc, seq, began, leases = known.inc, last, since, held
     return true
 end
 "
@@ -64,11 +77,12 @@ end
 if args[6] == '1' or not find() then
     begin()
 end
-if type(redis.pcall('ZREMRANGEBYSCORE', leases, '-inf', digits(now))) == 'table' then
-    -- Something else lies there.
-    redis.call('DEL', leases)
+for instance, ends in pairs(leases) do
+    if ends <= now then
+        redis.call('HDEL', meta, 'L' .. instance)
+    end
 end
-redis.call('ZADD', leases, digits(now + lease), me)
+redis.call('HSET', meta, 'L' .. me, digits(now + lease))
 return { inc, digits(seq), 1 }
 "
     ),
@@ -97,10 +111,10 @@ redis.call('HSET', meta, 'seq', digits(seq))
 publish(channel, args[8] .. inc .. struct.pack('<d', seq) .. me .. args[6])
 
 local left = {}
-local held = redis.pcall('ZRANGEBYSCORE', leases, '(' .. digits(now), '+inf', 'WITHSCORES')
-if not held.err then
-    for n = 1, #held, 2 do
-        left[n], left[n + 1] = held[n], held[n + 1] - now
+for instance, ends in pairs(leases) do
+    if ends > now then
+        left[#left + 1] = instance
+        left[#left + 1] = ends - now
     end
 end
 return { inc, digits(seq), math.max(0, began + lease - now), left }
@@ -112,7 +126,7 @@ return { inc, digits(seq), math.max(0, began + lease - now), left }
 pub(crate) static LEAVE: Script = Script::new(
     "journal_leave",
     r"
-redis.pcall('ZREM', keys[1], args[1])
+redis.pcall('HDEL', keys[1], 'L' .. args[1])
 return 1
 ",
 );

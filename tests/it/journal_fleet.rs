@@ -527,7 +527,7 @@ async fn whatever_becomes_of_the_keys_in_redis_nothing_old_is_served_again() {
         &[&["HSET", "keep:{cj:0}:m", "run", "0123"]],
         &[
             &["HSET", "keep:{cj:0}:m", "seq", "many"],
-            &["SET", "keep:{cj:0}:l", "x"],
+            &["HSET", "keep:{cj:0}:m", "Lodd", "x"],
         ],
     ];
     for commands in harm {
@@ -624,8 +624,8 @@ async fn an_instance_that_ends_is_not_waited_for() {
     };
     let first = Instance::join(&server.url(), &config).await;
     first.tasks.shutdown(Duration::from_secs(5)).await;
-    let left = server.raw().command(&["ZCARD", "keep:{cj:0}:l"]).integer();
-    assert_eq!(left, 0);
+    let left = server.raw().command(&["HLEN", "keep:{cj:0}:m"]).integer();
+    assert_eq!(left, 5, "what there is without a lease");
     assert!(matches!(
         first.journal.status(),
         JournalStatus::Unverified {

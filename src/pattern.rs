@@ -58,6 +58,12 @@ impl Pattern {
         &self.text
     }
 
+    /// The literal runs between the stars, unescaped, in order: one more than there are stars. A key
+    /// that matches begins with the first, ends with the last, and holds the others in between.
+    pub(crate) fn runs(&self) -> &[Box<str>] {
+        &self.runs
+    }
+
     /// The same pattern for keys that are targets of requests, which are kept in normal form.
     #[must_use]
     pub fn of_targets(mut self) -> Self {

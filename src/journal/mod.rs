@@ -87,10 +87,8 @@ mod marker;
     expect(dead_code, reason = "a fleet needs more of it")
 )]
 mod mirror;
-#[cfg_attr(
-    not(feature = "redis"),
-    expect(dead_code, reason = "a fleet needs more of it")
-)]
+mod pieces;
+#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "a fleet needs more of it"))]
 mod record;
 mod settling;
 #[cfg_attr(
@@ -99,10 +97,6 @@ mod settling;
 )]
 mod shard;
 mod stamp;
-#[cfg_attr(
-    not(feature = "redis"),
-    expect(dead_code, reason = "a fleet needs more of it")
-)]
 mod standing;
 #[cfg_attr(
     not(feature = "redis"),

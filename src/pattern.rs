@@ -129,9 +129,12 @@ pub struct Template {
     parts: Vec<Part>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
+/// A piece of a template.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// Text that stands for itself.
     Literal(Box<str>),
+    /// The name of a variable whose value goes here.
     Variable(Box<str>),
 }
 
@@ -163,6 +166,11 @@ impl Template {
             parts.push(Part::Literal(rest.into()));
         }
         Ok(Self { parts })
+    }
+
+    /// Its pieces, in order.
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
     /// The names of its variables, in order.

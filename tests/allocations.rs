@@ -22,6 +22,8 @@ use tower::{Layer, Service};
 use tower_keep::cache::{Cache, CacheConfig, CacheLayer, CacheParts};
 use tower_keep::clock::Clock;
 use tower_keep::event::Events;
+use tower_keep::invalidation::{InvalidateLayer, InvalidationConfig, InvalidationRule};
+use tower_keep::invalidation::{Invalidator, Variables};
 use tower_keep::journal::{Journal, JournalConfig};
 use tower_keep::outbound::{QuotaConfig, QuotaLayer, RemoteQuota};
 
@@ -192,9 +194,44 @@ fn a_request_within_its_remotes_quota_allocates_nothing() {
     assert_eq!(counts[50], 0, "{counts:?}");
 }
 
+/// Rules that speak of other requests cost a look, even with a closure that would have to be fed.
+fn a_write_of_no_rule_allocates_nothing() {
+    let rule = |at: usize| InvalidationRule::new(format!("/{at}/{{id}}")).tags(["a:{{id}}"]);
+    let config = InvalidationConfig {
+        rules: (0..20).map(rule).collect(),
+        ..InvalidationConfig::default()
+    };
+    let journal = Journal::new(&JournalConfig::default(), Events::none()).unwrap();
+    let invalidator = Invalidator::new(&config, &[], journal, Events::none()).unwrap();
+    let layer = InvalidateLayer::new(invalidator.variables(|_, _| Variables::new()));
+    let mut answers: Vec<_> = (0..101)
+        .map(|_| Response::new(Full::<Bytes>::default()))
+        .collect();
+    let inner = tower::service_fn(move |_| ready(Ok::<_, Infallible>(answers.pop().unwrap())));
+    let mut service = layer.layer(inner);
+    let counted = |service: &mut _, path: &str| {
+        let mut request = request(path);
+        *request.method_mut() = http::Method::PUT;
+        let region = Region::new(ALLOCATOR);
+        exchange(service, request);
+        let change = region.change();
+        change.allocations + change.reallocations
+    };
+    let mut counts: Vec<_> = (0..100)
+        .map(|_| counted(&mut service, "/contacts/7"))
+        .collect();
+    counts.sort_unstable();
+    assert_eq!(counts[50], 0, "{counts:?}");
+    assert!(
+        counted(&mut service, "/3/7") > 0,
+        "a rule speaks of this one"
+    );
+}
+
 #[test]
 fn hits_allocate_little_and_weights_are_true() {
     a_request_within_its_remotes_quota_allocates_nothing();
+    a_write_of_no_rule_allocates_nothing();
     a_hit_allocates_little();
     the_weight_is_near_the_truth();
     markers_are_weighed_too();

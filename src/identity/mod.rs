@@ -19,4 +19,4 @@ pub use mask::masked;
 pub(crate) use network::parse_network;
 pub use peer::{PeerAddr, peer_ip};
 pub use proxies::TrustedProxies;
-pub use view::RequestView;
+pub use view::{RequestView, ResponseView};

@@ -1,6 +1,6 @@
-//! A request without its body, as rules and closures see it.
+//! A request and a response without their bodies, as rules and closures see them.
 
-use http::{Extensions, HeaderMap, Method, Request, Uri};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri};
 
 /// The parts of a request that decisions are made from. Borrowed, so it costs nothing to make.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,17 @@ pub struct RequestView<'a> {
     /// The request's fields.
     pub headers: &'a HeaderMap,
     /// What outer layers left with the request.
+    pub extensions: &'a Extensions,
+}
+
+/// A response without its body, as closures see it. Borrowed, so it costs nothing to make.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseView<'a> {
+    /// The response's status.
+    pub status: StatusCode,
+    /// The response's fields.
+    pub headers: &'a HeaderMap,
+    /// What the handler and inner layers left with the response.
     pub extensions: &'a Extensions,
 }
 
@@ -39,6 +50,18 @@ impl<'a> RequestView<'a> {
             .map(|path| path.as_str());
         #[cfg(not(feature = "axum"))]
         None
+    }
+}
+
+impl<'a> ResponseView<'a> {
+    /// The view of a response.
+    #[must_use]
+    pub fn of<B>(response: &'a Response<B>) -> Self {
+        Self {
+            status: response.status(),
+            headers: response.headers(),
+            extensions: response.extensions(),
+        }
     }
 }
 

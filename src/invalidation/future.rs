@@ -6,13 +6,13 @@ use std::task::{Context, Poll, ready};
 use http::Response;
 use pin_project_lite::pin_project;
 
-use crate::invalidation::invalidate::Invalidate;
 use crate::invalidation::watch::Watch;
 use crate::journal::Appending;
 
 pin_project! {
     /// The future of [`InvalidateService`](crate::invalidation::InvalidateService). Dropped before
-    /// the head is there, it purges what the rules say all the same.
+    /// the head is there, it purges what the rules can tell from the request
+    /// all the same.
     #[derive(Debug)]
     pub struct InvalidateFuture<F, T> {
         // Dropped before the watch: whatever the handler still does while it is torn down comes
@@ -52,14 +52,7 @@ where
         let mut result = ready!(this.inner.poll(cx));
         // On an error the watch is simply dropped, which purges.
         if let (Some(watch), Ok(response)) = (this.watch.take(), &mut result) {
-            let status = response.status();
-            // Most responses carry no extensions at all, and then this costs one comparison.
-            let said = if response.extensions().is_empty() {
-                None
-            } else {
-                response.extensions_mut().remove::<Invalidate>()
-            };
-            let mut appending = watch.answered(status, said);
+            let mut appending = watch.answered(response);
             // In memory this is ready at once. A confirmation that does not come in time is counted, and
             // the answer goes on its way: what it made old is carried out all the same.
             if Pin::new(&mut appending).poll(cx).is_pending()

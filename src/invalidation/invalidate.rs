@@ -98,16 +98,7 @@ impl Invalidate {
             return vec![Marker::Everything];
         }
         let targets = self.targets.into_iter();
-        targets
-            .map(|target| {
-                if rewritten {
-                    target.rewritten()
-                } else {
-                    target
-                }
-                .into_marker()
-            })
-            .collect()
+        targets.map(|target| target.marker(rewritten)).collect()
     }
 
     /// Whether more was named than is kept, so that everything goes.

@@ -7,7 +7,7 @@
 //! # What entries are named by
 //!
 //! An entry of the HTTP cache has its path and query as its key, `/contacts?page=2`, its path as a
-//! tag, `/contacts`, and the tags that its handler gave it. So there are four kinds of target:
+//! tag, `/contacts`, and the tags that its handler gave it. So there are these kinds of target:
 //!
 //! | to purge | in a rule | by hand |
 //! |---|---|---|
@@ -15,6 +15,7 @@
 //! | a path with any query | `paths` | [`Invalidator::purge_path`] |
 //! | what carries a tag | `tags` | [`Invalidator::purge_tag`] |
 //! | what matches a pattern | `patterns` | [`Invalidator::ban`] |
+//! | what is old with a change | `changes` | [`Invalidator::changed`] |
 //! | everything | not by a rule | [`Invalidator::purge_everything`] |
 //!
 //! # Rules
@@ -54,14 +55,102 @@
 //!
 //! The values of path variables go into paths and patterns in the normal form of the request's path
 //! ([`normal_form`](crate::target::normal_form)), not percent-decoded, as keys and path tags are. Into
-//! tags they go decoded, because a handler makes its tags from decoded values. A value is text and
-//! nothing else: a `*` in it is no star of the pattern it goes into.
+//! tags they go decoded, because a handler makes its tags from decoded values. All other values are
+//! plain text: they go into tags as they are, and percent-encoded into paths and patterns, so that the
+//! id `7/notes` is no path below the contact 7, and `7&all=1` no second parameter. A value is text and
+//! nothing else: a `*` in it is no star of the pattern it goes into. In a pattern that begins neither
+//! with `/` nor with a star, `{{tenant}}:*`, no value has a `:` either: it is written `%3A`.
+//!
+//! What a client writes otherwise than that, `%3A` for `:` in a path or `+` for a space in a query, is
+//! another key. Where such values are to be expected, give what is stored a tag and purge the tag.
 //!
 //! Where a value is missing or empty, or the tag it makes is none ([`TargetError`]), the target is
 //! left out and the rest of the rule stands; a [`Warning`](crate::event::Event::Warning) tells of
-//! it once per rule. A pattern that grows over
+//! it once per rule, and once more of requests that ended without an answer. A pattern that grows over
 //! [its bound](crate::pattern::PATTERN_BYTES_MAX) is cut there and ends in a star: it purges more,
 //! not less.
+//!
+//! # Entities and cascades
+//!
+//! What is old when a contact changes need not be said in each rule that changes one. An entity says it
+//! once, in its own variables, and says what changes along with it. A rule, or
+//! [`Invalidator::changed`], says which entity changed and what its variables are:
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//!
+//! use tower_keep::event::Events;
+//! use tower_keep::invalidation::{InvalidationConfig, InvalidationEntity};
+//! use tower_keep::invalidation::{InvalidationRule, Invalidator};
+//! use tower_keep::journal::{Checked, Journal, JournalConfig, Subject};
+//!
+//! let contact = InvalidationEntity::new(["id", "organization_id"])
+//!     .paths(["/contacts/{{id}}"])
+//!     .tags(["contact:{{id}}"])
+//!     .cascade("organization", [("id", "{{organization_id}}")]);
+//! let organization = InvalidationEntity::new(["id"])
+//!     .paths(["/organizations/{{id}}"])
+//!     .patterns(["/search?*organization={{id}}*"]);
+//! let config = InvalidationConfig {
+//!     rules: vec![
+//!         // The path tells `id`; whose contact it was, the handler has to say.
+//!         InvalidationRule::new("/contacts/{id}")
+//!             .supplied(["organization_id"])
+//!             .changes("contact", []),
+//!         InvalidationRule::new("/organizations/{number}")
+//!             .changes("organization", [("id", "{{number}}")]),
+//!     ],
+//!     entities: BTreeMap::from([
+//!         ("contact".to_owned(), contact),
+//!         ("organization".to_owned(), organization),
+//!     ]),
+//!     ..InvalidationConfig::default()
+//! };
+//! let journal = Journal::new(&JournalConfig::default(), Events::none())?;
+//! let invalidator = Invalidator::new(&config, &[], journal.clone(), Events::none())?;
+//!
+//! // The same by hand, from a task that imports contacts.
+//! let born = journal.position();
+//! let page = Subject::of("/organizations/3?full", &["/organizations/3".into()]);
+//! invalidator.changed("contact", &[("id", "7"), ("organization_id", "3")])?;
+//! assert!(!journal.holds(born, &Checked::at(born), &page));
+//! assert!(invalidator.changed("contact", &[("id", "7")]).is_err(), "whose contact was it?");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! or in a file:
+//!
+//! ```toml
+//! [[invalidation.rules]]
+//! route = "/contacts/{id}"
+//! supplied = ["organization_id"]
+//! changes = [{ entity = "contact" }]
+//!
+//! [invalidation.entities.contact]
+//! variables = ["id", "organization_id"]
+//! tags = ["contact:{{id}}"]
+//! cascades = [{ entity = "organization", with = { id = "{{organization_id}}" } }]
+//! ```
+//!
+//! `with` says what a variable of the other entity stands for; one that is left out has the value of
+//! the same name. All of it is worked out when the [`Invalidator`] is built: an unknown entity or
+//! variable, a variable without a value, a loop (`contact -> organization -> contact`) and more targets
+//! than [`fan_out_max`](InvalidationConfig::fan_out_max) are faults, and what is reached on two ways is
+//! named once. The whole cascade is one record. How much of it can be named is told when it happens: see
+//! below.
+//!
+//! # Variables
+//!
+//! A variable that the path does not tell is declared in `supplied`. Who tells it is asked in this order:
+//!
+//! 1. the response, by [`Variables`] in its extensions,
+//! 2. the closure of [`Invalidator::variables`], which sees the request and its response,
+//! 3. the request, by [`Variables`] in its extensions, which an outer layer left there,
+//! 4. the path, and for `{{header.x-name}}` the request's fields.
+//!
+//! A request that ends without an answer, because its client left or the service failed, has only the
+//! last two. What cannot be named from them is not purged. Where that matters, call
+//! [`Invalidator::changed`] right after the commit.
 //!
 //! # When a rule is carried out
 //!
@@ -91,18 +180,28 @@
 //!
 //! That unsafe methods make their own URI old (RFC 9111 §4.4) is the cache's business, not a rule's.
 
+mod begun;
+mod cascade;
+mod catalog;
 mod config;
+mod entity;
 mod future;
 mod invalidate;
 mod invalidator;
 mod layer;
+mod naming;
 mod plan;
+mod reading;
 mod rule;
 mod service;
 mod target;
+mod value;
+mod variables;
 mod watch;
 
+pub use catalog::ChangedError;
 pub use config::InvalidationConfig;
+pub use entity::{Cascade, InvalidationEntity};
 pub use future::InvalidateFuture;
 pub use invalidate::Invalidate;
 pub use invalidator::Invalidator;
@@ -110,3 +209,5 @@ pub use layer::InvalidateLayer;
 pub use rule::InvalidationRule;
 pub use service::InvalidateService;
 pub use target::{Target, TargetError};
+pub(crate) use variables::Supplier;
+pub use variables::Variables;

@@ -1,178 +1,177 @@
 //! A rule made ready: its route matched, its templates filled, nothing left that can be refused.
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::{HeaderMap, HeaderName, Method};
+use http::Method;
 
 use crate::error::Faults;
 use crate::identity::RequestView;
+use crate::invalidation::catalog::Reading;
+use crate::invalidation::naming::{Named, Unnamed};
+use crate::invalidation::reading::{Change, HEADER, Scope, Whose, Written, check_names};
 use crate::invalidation::rule::InvalidationRule;
 use crate::invalidation::target::Target;
-use crate::journal::Marker;
-use crate::pattern::{PATTERN_BYTES_MAX, Pattern, Template};
-use crate::route::{PathVars, Route};
-use crate::target::normal_form;
+use crate::invalidation::value::Value;
+use crate::invalidation::variables::Variables;
+use crate::route::Route;
 
 /// A rule that was found right.
 #[derive(Debug)]
 pub(crate) struct Plan {
     name: Box<str>,
     route: Route,
+    /// All that it makes old in the end, each once.
     targets: Vec<Named>,
+    /// The variables that `targets` speak of.
+    variables: Vec<Box<str>>,
     /// Whether it was told that a target could not be named.
     warned: AtomicBool,
+    /// The same of requests that ended without an answer, which lack what the answer would have told.
+    warned_unanswered: AtomicBool,
 }
 
-/// A target by its template.
+/// What a request that a plan speaks of told by itself.
 #[derive(Debug)]
-struct Named {
-    kind: Kind,
-    text: Box<str>,
-    template: Template,
+pub(crate) struct Match {
+    /// The plan, by its place among all.
+    pub(crate) plan: usize,
+    /// The values of its variables, in their order.
+    values: Box<[Option<Value<'static>>]>,
 }
 
+/// What is told when the answer is there. It comes before what the request told.
 #[derive(Clone, Copy, Debug)]
-enum Kind {
-    Path,
-    Tag,
-    Pattern,
+pub(crate) struct Answered<'a> {
+    /// By the response itself.
+    pub(crate) told: Option<&'a Variables>,
+    /// By the closure.
+    pub(crate) supplied: &'a Variables,
 }
 
 impl Plan {
-    /// Reads `rule`, which stands at `field` of the configuration.
+    /// Reads `rule`, which stands at `field` of the configuration that `reading` is of.
     pub(crate) fn compile(
         rule: &InvalidationRule,
         field: &str,
+        reading: &Reading<'_>,
         faults: &mut Faults,
     ) -> Option<Self> {
         let mut found = Faults::new();
         let methods = methods(rule, field, &mut found);
-        let route = match Route::new(&rule.route, &methods) {
-            Ok(route) => Some(route),
-            Err(why) => {
-                found.add(format!("{field}.route"), &rule.route, why);
-                None
-            }
+        let route = Route::new(&rule.route, &methods)
+            .map_err(|why| found.add(format!("{field}.route"), &rule.route, why))
+            .ok();
+        check_names(&rule.supplied, &format!("{field}.supplied"), &mut found);
+        let variables = route.as_ref().map(|route| {
+            let mut known = route.variables();
+            known.extend(rule.supplied.iter().cloned());
+            known
+        });
+        let scope = Scope {
+            field,
+            whose: Whose::Rule,
+            variables: variables.as_deref(),
+            entities: reading.entities,
         };
-        let variables = route.as_ref().map(Route::variables);
-        let mut targets = Vec::new();
-        for (kind, list, texts) in [
-            (Kind::Path, "paths", &rule.paths),
-            (Kind::Tag, "tags", &rule.tags),
-            (Kind::Pattern, "patterns", &rule.patterns),
-        ] {
-            for (at, text) in texts.iter().enumerate() {
-                match Named::read(kind, text, variables.as_deref()) {
-                    Ok(named) => targets.push(named),
-                    Err(faulty) => {
-                        for why in faulty {
-                            found.add(format!("{field}.{list}[{at}]"), text, why);
-                        }
-                    }
-                }
-            }
-        }
-        match rule.paths.len() + rule.tags.len() + rule.patterns.len() {
-            0 => found.add(field, &rule.route, "the rule names nothing to purge"),
-            count => found.within(field, count, 1..=RULE_TARGETS_MAX, "targets"),
-        }
+        let written = Written {
+            paths: &rule.paths,
+            tags: &rule.tags,
+            patterns: &rule.patterns,
+            cascades: &rule.changes,
+        };
+        let change = Change::read(written, scope, &mut found);
         if let Err(error) = found.into_result() {
             faults.absorb(error);
             return None;
         }
+        let targets = reading.expanded(&change, field, faults)?;
         let name = if rule.name.is_empty() {
             &rule.route
         } else {
             &rule.name
         };
+        let mut variables: Vec<Box<str>> = Vec::new();
+        for variable in targets.iter().flat_map(Named::variables) {
+            if !variables.iter().any(|known| **known == *variable) {
+                variables.push(variable.into());
+            }
+        }
         Some(Self {
             name: name.as_str().into(),
             route: route?,
             targets,
+            variables,
             warned: AtomicBool::new(false),
+            warned_unanswered: AtomicBool::new(false),
         })
     }
 
-    /// Adds what a request of this rule makes old. Gives a warning to be told where a target could
-    /// not be named, the first time.
+    /// What `request` tells by itself, if this plan, which stands at `at` among all, speaks of it: by
+    /// what outer layers left with it, by its path, by its fields.
+    pub(crate) fn matched(&self, at: usize, request: &RequestView<'_>) -> Option<Match> {
+        let path = self.route.vars(request)?;
+        let told = request.extensions.get::<Variables>();
+        let values = self.variables.iter().map(|name| {
+            let value = if let Some(value) = told.and_then(|told| told.value(name)) {
+                Value::text(value)
+            } else if let Some(header) = name.strip_prefix(HEADER) {
+                Value::text(request.headers.get(header)?.to_str().ok()?)
+            } else {
+                Value::in_path(path.value(name)?)
+            };
+            Some(value.into_owned())
+        });
+        let values = values.collect();
+        Some(Match { plan: at, values })
+    }
+
+    /// Adds what is old, `answered` being what was told with the answer if there was one. Gives a warning
+    /// to be told where a target could not be named, the first time.
     pub(crate) fn name(
         &self,
-        request: &RequestView<'_>,
-        markers: &mut Vec<Marker>,
+        matched: &Match,
+        answered: Option<&Answered<'_>>,
+        targets: &mut Vec<Target>,
     ) -> Option<String> {
-        let vars = self.route.vars(request)?;
+        let value = |name: &str| {
+            let late = answered.and_then(|answered| {
+                let told = answered.told.and_then(|told| told.value(name));
+                told.or_else(|| answered.supplied.value(name))
+            });
+            if let Some(value) = late {
+                return Some(Value::text(value));
+            }
+            let at = self.variables.iter().position(|known| **known == *name)?;
+            Some(matched.values.get(at)?.as_ref()?.borrowed())
+        };
         let mut unnamed = None;
         for named in &self.targets {
-            match named.marker(&vars, request.headers) {
-                Some(marker) => markers.push(marker),
-                None => unnamed = Some(&*named.text),
+            match named.target(value) {
+                Ok(target) => targets.push(target),
+                Err(why) => unnamed = Some((named, why)),
             }
         }
-        let text = unnamed?;
-        if self.warned.swap(true, Ordering::Relaxed) {
+        let (named, why) = unnamed?;
+        self.warning(named, &why, answered.is_some())
+    }
+
+    fn warning(&self, named: &Named, why: &Unnamed, is_answered: bool) -> Option<String> {
+        let (warned, what, advice) = if is_answered {
+            let advice = "see that every request of the route carries one, or that its answer does";
+            (&self.warned, "a request", advice)
+        } else {
+            let advice = "what only an answer tells is purged by `Invalidator::changed`, called right \
+                          after the commit, where that matters";
+            let what = "a request that ended without an answer";
+            (&self.warned_unanswered, what, advice)
+        };
+        if warned.swap(true, Ordering::Relaxed) {
             return None;
         }
+        let (rule, target) = (&self.name, named.to_string());
         Some(format!(
-            "invalidation rule {:?}: {text:?} was not purged for a request that lacks a value for \
-             it, or whose value makes no tag; see that every request of the route carries one",
-            self.name
+            "invalidation rule {rule:?}: {target:?} was not purged for {what}: {why}; {advice}"
         ))
-    }
-}
-
-impl Named {
-    /// Reads the template; `variables` are the route's, `None` if the route is no good itself.
-    fn read(kind: Kind, text: &str, variables: Option<&[String]>) -> Result<Self, Vec<String>> {
-        let template = Template::parse(text).map_err(|why| vec![why])?;
-        let unknown = |name: &str| match name.strip_prefix(HEADER) {
-            Some(header) => HeaderName::from_bytes(header.as_bytes())
-                .is_err()
-                .then(|| format!("`{header}` is not the name of a header field")),
-            None => variables
-                .filter(|known| !known.iter().any(|variable| variable == name))
-                .map(|known| no_variable(name, known)),
-        };
-        let mut faults: Vec<String> = template.variables().filter_map(unknown).collect();
-        if let Err(why) = try_out(kind, &template) {
-            faults.push(why);
-        }
-        if !faults.is_empty() {
-            return Err(faults);
-        }
-        Ok(Self {
-            kind,
-            text: text.into(),
-            template,
-        })
-    }
-
-    /// What the template names for this request; `None` where a value is missing or makes no tag.
-    fn marker(&self, vars: &PathVars<'_>, headers: &HeaderMap) -> Option<Marker> {
-        let value = |name: &str| match name.strip_prefix(HEADER) {
-            Some(header) => headers.get(header)?.to_str().ok(),
-            None => vars.value(name),
-        };
-        let raw = |name: &str| value(name).map(Cow::Borrowed);
-        match self.kind {
-            Kind::Path => Some(Target::path(&self.template.fill(raw)?).into_marker()),
-            Kind::Tag => {
-                let tag = self.template.fill(|name| {
-                    let text = value(name)?;
-                    Some(match name.starts_with(HEADER) {
-                        true => Cow::Borrowed(text),
-                        false => decoded(text),
-                    })
-                })?;
-                Some(Target::tag(&tag).ok()?.into_marker())
-            }
-            Kind::Pattern => {
-                // A pattern is compared with the normal form of what is stored.
-                let normal = |name: &str| value(name).map(normal_form);
-                let text = within_bound(self.template.fill_pattern(normal)?);
-                Some(Marker::pattern(Pattern::parse(&text).ok()?.of_targets()))
-            }
-        }
     }
 }
 
@@ -204,78 +203,6 @@ fn methods(rule: &InvalidationRule, field: &str, faults: &mut Faults) -> Vec<Met
     methods
 }
 
-fn no_variable(name: &str, known: &[String]) -> String {
-    let has = if known.is_empty() {
-        "has none".to_owned()
-    } else {
-        format!("has `{}`", known.join("`, `"))
-    };
-    format!("`{name}` is no variable: the route {has}, and there is `header.` with a field's name")
-}
-
-/// Fills the template with harmless values, to see what its own text does.
-fn try_out(kind: Kind, template: &Template) -> Result<(), String> {
-    let text = template.fill(|_| Some("x".into())).unwrap_or_default();
-    match kind {
-        Kind::Tag => Target::tag(&text).map(drop).map_err(|why| why.to_string()),
-        Kind::Path if !text.starts_with('/') => Err("a path must begin with `/`".to_owned()),
-        Kind::Path if text.contains(['?', '#']) => {
-            Err("a path has no query: entries are purged whatever their query".to_owned())
-        }
-        Kind::Path if text.contains('*') => {
-            Err("a path has no stars: write it among the `patterns`".to_owned())
-        }
-        Kind::Path => Ok(()),
-        Kind::Pattern => {
-            let pattern = Pattern::parse(&text)?;
-            let target = Target::pattern(&pattern);
-            target.map(drop).map_err(|why| why.to_string())
-        }
-    }
-}
-
-/// A pattern that has grown too long, cut and ended with a star. Leaving it out would keep old
-/// answers; what it matches too much are only misses.
-fn within_bound(mut pattern: String) -> String {
-    if pattern.len() <= PATTERN_BYTES_MAX {
-        return pattern;
-    }
-    pattern.truncate(pattern.floor_char_boundary(PATTERN_BYTES_MAX - 1));
-    let escapes = pattern.bytes().rev().take_while(|byte| *byte == b'\\');
-    // An odd one has lost the character that it escaped, and must not take the star instead.
-    if escapes.count() % 2 == 1 {
-        pattern.pop();
-    }
-    pattern.push('*');
-    pattern
-}
-
-/// `text` without its percent-encoding (RFC 3986 §2.1); as it is if that is not UTF-8.
-fn decoded(text: &str) -> Cow<'_, str> {
-    if !text.contains('%') {
-        return Cow::Borrowed(text);
-    }
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let pair = match rest {
-            [b'%', high, low, ..] => digit(*high).zip(digit(*low)),
-            _ => None,
-        };
-        let byte = pair.and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
-        bytes.push(byte.unwrap_or(*first));
-        rest = if byte.is_some() { &rest[3..] } else { tail };
-    }
-    String::from_utf8(bytes).map_or(Cow::Borrowed(text), Cow::Owned)
-}
-
-/// Variables that begin so are fields of the request.
-const HEADER: &str = "header.";
-
-/// The most targets of one rule; whoever needs more wants a tag or a pattern.
-const RULE_TARGETS_MAX: usize = 64;
-
 #[cfg(test)]
 mod tests {
     use http::Request;
@@ -283,11 +210,15 @@ mod tests {
 
     use super::*;
     use crate::event::Events;
-    use crate::journal::{Checked, Journal, JournalConfig, Subject};
+    use crate::invalidation::reading::Entities;
+    use crate::journal::{Checked, Journal, JournalConfig, Marker, Subject};
+    use crate::target::normal_form;
 
     fn plan(rule: &InvalidationRule) -> Plan {
         let mut faults = Faults::new();
-        let plan = Plan::compile(rule, "rule", &mut faults);
+        let entities = Entities::new();
+        let reading = Reading::of(&entities, 256, "entities", &mut faults);
+        let plan = Plan::compile(rule, "rule", &reading, &mut faults);
         faults.into_result().unwrap();
         plan.unwrap()
     }
@@ -296,13 +227,26 @@ mod tests {
         Request::put(path).body(()).unwrap()
     }
 
+    /// What the plan names for a request that was answered without a word, and its warning.
+    fn named(plan: &Plan, request: &Request<()>) -> (Vec<Marker>, Option<String>) {
+        let Some(matched) = plan.matched(0, &RequestView::of(request)) else {
+            return (Vec::new(), None);
+        };
+        let (supplied, mut targets) = (Variables::new(), Vec::new());
+        let answered = Answered {
+            told: None,
+            supplied: &supplied,
+        };
+        let warning = plan.name(&matched, Some(&answered), &mut targets);
+        let markers = targets.into_iter().map(|target| target.marker(false));
+        (markers.collect(), warning)
+    }
+
     /// Whether an entry of `key` with `tag` survives what `request` makes old.
     fn survives(plan: &Plan, request: &Request<()>, key: &str, tag: &str) -> bool {
         let journal = Journal::new(&JournalConfig::default(), Events::none()).unwrap();
         let born = journal.position();
-        let mut markers = Vec::new();
-        let _ = plan.name(&RequestView::of(request), &mut markers);
-        drop(journal.append(&markers));
+        drop(journal.append(&named(plan, request).0));
         // As the cache names what it stores.
         let key = normal_form(key);
         let path = key.split('?').next().unwrap();
@@ -370,21 +314,6 @@ mod tests {
     }
 
     #[test]
-    fn decoding_takes_pairs_of_digits_only_and_leaves_what_is_no_text() {
-        for (text, plain) in [
-            ("plain", "plain"),
-            ("%41%6a%6A", "Ajj"),
-            ("100%", "100%"),
-            ("%4", "%4"),
-            ("%+4%zz%%41", "%+4%zz%A"),
-            ("%ff%41", "%ff%41"),
-            ("ä%41", "äA"),
-        ] {
-            assert_eq!(decoded(text), plain);
-        }
-    }
-
-    #[test]
     fn a_target_without_its_value_is_left_out_and_told_once() {
         let rule = InvalidationRule::new("/t/{id}").name("tenants").tags([
             "{{header.x-a}}:{{id}}",
@@ -393,8 +322,7 @@ mod tests {
         ]);
         let plan = plan(&rule);
         let named = |request: &Request<()>| {
-            let mut markers = Vec::new();
-            let warning = plan.name(&RequestView::of(request), &mut markers);
+            let (markers, warning) = named(&plan, request);
             (markers.len(), warning)
         };
         let (count, warning) = named(&put("/t/1"));
@@ -423,14 +351,6 @@ mod tests {
             assert!(!survives(&plan, &request, &format!("/p/{id}/1"), ""));
             assert!(survives(&plan, &request, "/p/y/1", ""));
         }
-        for length in 1020..1030 {
-            for char in ["\\", "*", "ä"] {
-                let text = crate::pattern::escape(&char.repeat(length)).into_owned();
-                let whole = Pattern::parse(&within_bound(text)).unwrap();
-                assert!(whole.matches(&char.repeat(length)), "{length} {char}");
-                assert!(!whole.matches("z"));
-            }
-        }
     }
 
     proptest! {
@@ -450,11 +370,6 @@ mod tests {
             ] {
                 prop_assert_eq!(survives(&plan, &request, &key, ""), !same, "{}", key);
             }
-        }
-
-        #[test]
-        fn decoding_never_panics(text in ".{0,20}|[%0-9a-f]{0,12}") {
-            prop_assert!(decoded(&text).len() <= text.len());
         }
     }
 }

@@ -2,10 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::invalidation::entity::{Cascade, texts};
+
 /// When a request of `route` and `methods` was carried out, purge what the templates name.
 ///
-/// In templates `{{name}}` stands for the variable of the route and `{{header.x-name}}` for the
-/// first field of that name in the request. See the [module](crate::invalidation).
+/// In templates `{{name}}` stands for a variable of the route or one that is `supplied`, and
+/// `{{header.x-name}}` for the first field of that name in the request. See the
+/// [module](crate::invalidation).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct InvalidationRule {
@@ -24,6 +27,12 @@ pub struct InvalidationRule {
     /// A `*` is any run of characters; mind that `/contacts/{{id}}*` matches `/contacts/70` when
     /// the id is 7.
     pub patterns: Vec<String>,
+    /// The entities that such a request changes, at most 64, with their variables by templates over
+    /// those of the rule.
+    pub changes: Vec<Cascade>,
+    /// The variables that the service supplies while it runs, in addition to those of the route: see
+    /// [`Variables`](crate::invalidation::Variables).
+    pub supplied: Vec<String>,
 }
 
 impl InvalidationRule {
@@ -70,6 +79,21 @@ impl InvalidationRule {
         self.patterns = texts(patterns);
         self
     }
+
+    /// Changes `entity`; called again, one more. `with` says what its variables are, in templates over
+    /// the rule's; one that is left out has the value of the same name.
+    #[must_use]
+    pub fn changes<const N: usize>(mut self, entity: &str, with: [(&str, &str); N]) -> Self {
+        self.changes.push(Cascade::new(entity, with));
+        self
+    }
+
+    /// Declares variables that the service supplies while it runs.
+    #[must_use]
+    pub fn supplied<T: AsRef<str>>(mut self, variables: impl IntoIterator<Item = T>) -> Self {
+        self.supplied = texts(variables);
+        self
+    }
 }
 
 impl Default for InvalidationRule {
@@ -81,13 +105,8 @@ impl Default for InvalidationRule {
             paths: Vec::new(),
             tags: Vec::new(),
             patterns: Vec::new(),
+            changes: Vec::new(),
+            supplied: Vec::new(),
         }
     }
-}
-
-fn texts<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Vec<String> {
-    texts
-        .into_iter()
-        .map(|text| text.as_ref().to_owned())
-        .collect()
 }

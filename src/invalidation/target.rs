@@ -102,12 +102,20 @@ impl Target {
         if pattern.is_everything() {
             return Err(TargetError::MatchesEverything);
         }
-        Ok(Self::of(Marker::pattern(pattern.clone().of_targets())))
+        // Without a star it is a key, for which there is more to know.
+        Ok(match pattern.exact() {
+            Some(key) => Self::key(key),
+            None => Self::of(Marker::pattern(pattern.clone().of_targets())),
+        })
     }
 
-    /// What the journal records.
-    pub(crate) fn into_marker(self) -> Marker {
-        self.marker
+    /// What the journal records; `rewritten` says whether queries are rewritten before they are keys.
+    pub(crate) fn marker(self, rewritten: bool) -> Marker {
+        if rewritten {
+            self.rewritten().marker
+        } else {
+            self.marker
+        }
     }
 
     /// The same where a query is rewritten before it is a part of a key: all of the path.
@@ -124,7 +132,7 @@ mod tests {
     use super::*;
 
     fn name(target: &Target) -> u64 {
-        let Marker::Name(hash) = target.clone().into_marker() else {
+        let Marker::Name(hash) = target.clone().marker(false) else {
             panic!("{target:?} is no name")
         };
         hash

@@ -2,48 +2,64 @@
 //!
 //! The record is appended by the drop, so that there is one place for it and no ending is
 //! forgotten: an answer only corrects what is to be purged, an error, a panic or a client that left
-//! purge what the rules said at the start.
+//! purge what the rules could tell from the request at the start.
 
-use http::StatusCode;
+use http::Response;
 
-use crate::identity::RequestView;
+use crate::identity::{RequestView, ResponseView};
+use crate::invalidation::begun::Begun;
 use crate::invalidation::invalidate::Invalidate;
 use crate::invalidation::invalidator::Invalidator;
 use crate::journal::{Appending, Marker};
 use crate::response::may_have_changed;
 
-/// A request under way. Its drop appends what it holds.
+/// A request under way. Its drop appends what it names.
 #[derive(Debug)]
 pub(crate) struct Watch {
     invalidator: Invalidator,
+    /// What is to be named yet.
+    begun: Begun,
+    /// What was named by the answer.
     markers: Vec<Marker>,
 }
 
 impl Watch {
-    /// Notes what the rules say about `request`; `None` where the layer is off. Must be made before
+    /// Notes what `request` says to the rules; `None` where the layer is off. Must be made before
     /// the inner service is called, which may already begin to work then.
     pub(crate) fn begin(invalidator: &Invalidator, request: &RequestView<'_>) -> Option<Self> {
         if !invalidator.is_enabled() {
             return None;
         }
-        let markers = if request.method.is_safe() {
-            Vec::new()
+        let begun = if request.method.is_safe() {
+            Begun::default()
         } else {
-            invalidator.named_by(request)
+            invalidator.begin(request)
         };
         Some(Self {
             invalidator: invalidator.clone(),
-            markers,
+            begun,
+            markers: Vec::new(),
         })
     }
 
-    /// The head is there: `status`, and what the handler `said`.
-    pub(crate) fn answered(mut self, status: StatusCode, said: Option<Invalidate>) -> Appending {
-        if !may_have_changed(status) {
-            self.markers.clear();
+    /// The head is there. What the handler said is taken out of it; its variables stay, for another
+    /// layer with rules of its own.
+    pub(crate) fn answered<B>(mut self, response: &mut Response<B>) -> Appending {
+        // Most responses carry no extensions at all, and then this costs one comparison.
+        if !response.extensions().is_empty()
+            && let Some(said) = response.extensions_mut().remove::<Invalidate>()
+        {
+            self.markers = self.invalidator.said(said);
         }
-        if let Some(said) = said {
-            self.markers.extend(self.invalidator.said(said));
+        if !may_have_changed(response.status()) {
+            self.begun = Begun::default();
+        } else if !self.begun.is_empty() {
+            // An application's closure may panic in here. Then `begun` still stands, and the drop names
+            // what the request alone can tell.
+            let view = ResponseView::of(response);
+            let named = self.invalidator.named_by(&self.begun, Some(&view));
+            self.begun = Begun::default();
+            self.markers.extend(named);
         }
         let markers = std::mem::take(&mut self.markers);
         self.invalidator.append(&markers)
@@ -52,6 +68,9 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        let named = self.invalidator.named_by(&self.begun, None);
+        self.markers.extend(named);
+        // Nobody is left who would wait for it.
         drop(self.invalidator.append(&self.markers));
     }
 }

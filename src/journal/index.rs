@@ -25,7 +25,6 @@
 //! many, whatever the key, because a key that leads to crowded places again and again (`a:a:a:a`) ends
 //! in one walk over all patterns.
 
-
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 use std::mem;

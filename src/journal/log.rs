@@ -173,11 +173,11 @@ impl Journal {
         if let Some(line) = &part.line {
             return line.scribe.append(record);
         }
-        let at = part.shard.change(|mirror, now| {
+        let markers = record.markers().len();
+        let at = part.shard.change(move |mirror, now| {
             mirror.append(&record, now);
             mirror.position()
         });
-        let markers = record.markers().len();
         self.shared.events.emit(Event::Invalidated {
             seq: at.seq,
             markers,

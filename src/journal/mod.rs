@@ -88,7 +88,10 @@ mod marker;
 )]
 mod mirror;
 mod pieces;
-#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "a fleet needs more of it"))]
+#[cfg_attr(
+    not(feature = "redis"),
+    expect(dead_code, reason = "a fleet needs more of it")
+)]
 mod record;
 mod settling;
 #[cfg_attr(
@@ -97,11 +100,11 @@ mod settling;
 )]
 mod shard;
 mod stamp;
-mod standing;
 #[cfg_attr(
     not(feature = "redis"),
     expect(dead_code, reason = "a fleet needs more of it")
 )]
+mod standing;
 mod tables;
 
 pub use appending::Appending;

@@ -16,8 +16,8 @@ use crate::env;
 use crate::error::{ConfigError, Faults};
 use crate::event::{Events, Recorder, TracingRecorder};
 use crate::guard::GuardConfig;
-use crate::identity::{ApiKeyResolver, Caller, CallerResolver, RequestView};
-use crate::invalidation::InvalidationConfig;
+use crate::identity::{ApiKeyResolver, Caller, CallerResolver, RequestView, ResponseView};
+use crate::invalidation::{InvalidationConfig, Supplier, Variables};
 use crate::journal::JournalConfig;
 use crate::keep::engines::{Engines, Ground, noted};
 use crate::keep::parts::{Keep, Parts};
@@ -41,6 +41,7 @@ pub struct KeepBuilder {
     api_keys: ApiKeyResolver,
     refusals: RefusalWriter,
     cache_key: Option<KeyPart>,
+    invalidation_variables: Option<Supplier>,
     recorders: Vec<Arc<dyn Recorder>>,
     clock: Option<Clock>,
     #[cfg(feature = "redis")]
@@ -72,6 +73,7 @@ impl Keep {
             api_keys: ApiKeyResolver::none(),
             refusals: RefusalWriter::default(),
             cache_key: None,
+            invalidation_variables: None,
             recorders,
             clock: None,
             #[cfg(feature = "redis")]
@@ -176,6 +178,31 @@ impl KeepBuilder {
         self
     }
 
+    /// Supplies variables to the invalidation rules, from a request and its answer; see
+    /// [`Invalidator::variables`](crate::invalidation::Invalidator::variables).
+    ///
+    /// ```
+    /// # use tower_keep::invalidation::Variables;
+    /// # use tower_keep::{Keep, Profile};
+    /// #[derive(Clone)]
+    /// struct Tenant(u64); // which a layer around the keep's leaves with each request
+    ///
+    /// let keep = Keep::builder(Profile::azure_b1()).invalidation_variables(|request, _response| {
+    ///     match request.extensions.get::<Tenant>() {
+    ///         Some(Tenant(id)) => Variables::new().set("tenant", id),
+    ///         None => Variables::new(),
+    ///     }
+    /// });
+    /// # let _ = keep;
+    /// ```
+    pub fn invalidation_variables(
+        mut self,
+        supply: impl Fn(&RequestView<'_>, &ResponseView<'_>) -> Variables + Send + Sync + 'static,
+    ) -> Self {
+        self.invalidation_variables = Some(Supplier::new(supply));
+        self
+    }
+
     /// Changes the cache's settings.
     pub fn cache(mut self, change: impl FnOnce(&mut CacheConfig)) -> Self {
         change(&mut self.config.cache);
@@ -276,6 +303,7 @@ impl KeepBuilder {
             api_keys,
             refusals,
             cache_key,
+            invalidation_variables,
             mut recorders,
             clock,
             #[cfg(feature = "redis")]
@@ -317,6 +345,9 @@ impl KeepBuilder {
         faults.into_result()?;
         if let Some(part) = cache_key {
             engines.cache = engines.cache.with_key_part(part);
+        }
+        if let Some(supplier) = invalidation_variables {
+            engines.invalidator = engines.invalidator.supplied_by(supplier);
         }
         let keep = Keep::of(Parts {
             ground,

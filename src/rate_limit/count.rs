@@ -3,31 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::{Extensions, HeaderMap, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
-/// A response without its body, as closures see it. Borrowed, so it costs nothing to make.
-#[derive(Clone, Copy, Debug)]
-pub struct ResponseView<'a> {
-    /// The response's status.
-    pub status: StatusCode,
-    /// The response's fields.
-    pub headers: &'a HeaderMap,
-    /// What the handler and inner layers left with the response.
-    pub extensions: &'a Extensions,
-}
-
-impl<'a> ResponseView<'a> {
-    /// The view of a response.
-    #[must_use]
-    pub fn of<B>(response: &'a Response<B>) -> Self {
-        Self {
-            status: response.status(),
-            headers: response.headers(),
-            extensions: response.extensions(),
-        }
-    }
-}
+use crate::identity::ResponseView;
 
 /// Which of the requests that a rule let through stay counted.
 ///
@@ -137,6 +115,8 @@ impl TryFrom<String> for Count {
 
 #[cfg(test)]
 mod tests {
+    use http::{Response, StatusCode};
+
     use super::*;
 
     #[test]

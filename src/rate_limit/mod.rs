@@ -159,11 +159,12 @@ mod voice;
 mod who;
 mod writer;
 
+pub use crate::identity::ResponseView;
 pub use body::RateLimitBody;
 pub use check::Check;
 pub use config::RateLimitConfig;
 pub use cost::{Cost, CustomCost, RequestCost};
-pub use count::{Count, CustomCount, ResponseView};
+pub use count::{Count, CustomCount};
 pub use decision::{Decision, Standing};
 pub use future::RateLimitFuture;
 #[cfg(feature = "redis")]

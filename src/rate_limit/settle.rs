@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use http::Response;
 
+use crate::identity::ResponseView;
 use crate::rate_limit::compiled::CompiledRule;
 use crate::rate_limit::cost::{Cost, RequestCost};
-use crate::rate_limit::count::ResponseView;
 use crate::rate_limit::gcra::Limit;
 use crate::rate_limit::ledger::Ledger;
 #[cfg(feature = "redis")]

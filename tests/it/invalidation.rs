@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_keep::event::{Event, Events, Recorder};
 use tower_keep::invalidation::{
-    Invalidate, InvalidateLayer, InvalidateService, InvalidationConfig, InvalidationRule,
-    Invalidator,
+    Invalidate, InvalidateLayer, InvalidateService, InvalidationConfig, InvalidationEntity,
+    InvalidationRule, Invalidator, Variables,
 };
 use tower_keep::journal::{Checked, Journal, JournalConfig, Stamp, Subject};
 
@@ -383,6 +383,7 @@ async fn a_layer_that_is_off_touches_nothing_but_calls_still_purge() {
     let bench = bench_of(&InvalidationConfig {
         enabled: false,
         rules: vec![InvalidationRule::new("/contacts/{id}").tags(["lists"])],
+        ..InvalidationConfig::default()
     });
     let answer = bench
         .answer(
@@ -417,6 +418,336 @@ async fn a_service_that_is_not_ready_is_waited_for() {
         panic!("the inner service is broken")
     };
     assert_eq!(error.to_string(), "broken");
+}
+
+/// A contact's change is its organization's, which only the service can tell, and that the region's.
+fn cascading() -> InvalidationConfig {
+    let entities = [
+        (
+            "contact",
+            InvalidationEntity::new(["id", "organization_id"])
+                .tags(["contact:{{id}}"])
+                .cascade("organization", [("id", "{{organization_id}}")]),
+        ),
+        (
+            "organization",
+            InvalidationEntity::new(["id"])
+                .tags(["organization:{{id}}"])
+                .patterns(["/search?*organization={{id}}&*"])
+                .cascade("region", [("name", "eu")]),
+        ),
+        (
+            "region",
+            InvalidationEntity::new(["name"]).paths(["/regions/{{name}}"]),
+        ),
+    ];
+    InvalidationConfig {
+        rules: vec![
+            InvalidationRule::new("/contacts/{id}")
+                .supplied(["organization_id"])
+                .changes("contact", []),
+        ],
+        entities: entities
+            .map(|(name, entity)| (name.to_owned(), entity))
+            .into(),
+        ..InvalidationConfig::default()
+    }
+}
+
+fn put_contact() -> Request<()> {
+    request(Method::PUT, "/contacts/7")
+}
+
+fn telling(variables: Variables, code: u16) -> Response<()> {
+    let mut response = status(code);
+    response.extensions_mut().insert(variables);
+    response
+}
+
+/// The organizations, of some, whose entries are gone.
+fn gone(bench: &Bench) -> Vec<&'static str> {
+    ["3", "4", "5", "7", "x"]
+        .into_iter()
+        .filter(|id| !bench.holds("/x", &format!("organization:{id}")))
+        .collect()
+}
+
+#[tokio::test]
+async fn what_a_response_tells_leads_a_cascade_on_and_all_of_it_is_one_record() {
+    let bench = bench_of(&cascading());
+    let told = telling(Variables::new().set("organization_id", 3), 200);
+    let answer = bench.answer(put_contact(), told).await;
+    assert_eq!(bench.records(), 1, "the whole cascade");
+    assert!(!bench.holds("/x", "contact:7"));
+    assert_eq!(gone(&bench), ["3"]);
+    assert!(!bench.holds("/search?q=a&organization=3&page=2", ""));
+    assert!(bench.holds("/search?q=a&organization=33&page=2", ""));
+    assert!(!bench.holds("/regions/eu?page=2", ""));
+    assert!(bench.holds("/regions/us", ""));
+    assert!(bench.warnings().is_empty(), "{:?}", bench.warnings());
+    let left = answer.extensions().get::<Variables>();
+    assert!(
+        left.is_some(),
+        "a layer further out may have rules of its own"
+    );
+}
+
+#[tokio::test]
+async fn a_cascade_and_what_the_handler_names_are_one_record() {
+    let bench = bench_of(&cascading());
+    let mut told = telling(Variables::new().set("organization_id", "3"), 200);
+    told.extensions_mut().insert(Invalidate::tag("more"));
+    bench.answer(put_contact(), told).await;
+    assert_eq!(bench.records(), 1);
+    assert!(!bench.holds("/x", "more"));
+    assert_eq!(gone(&bench), ["3"]);
+}
+
+#[tokio::test]
+async fn response_closure_request_and_path_decide_in_this_order() {
+    let mut config = cascading();
+    // A variable that the field of a request tells, unless somebody else does.
+    config.rules = vec![
+        InvalidationRule::new("/contacts/{organization_id}")
+            .changes("organization", [("id", "{{organization_id}}")]),
+        InvalidationRule::new("/notes")
+            .changes("organization", [("id", "{{header.x-organization}}")]),
+    ];
+    let set = |id: &str| Variables::new().set("organization_id", id);
+    // Whether the response, the closure and the request's extensions tell it.
+    for (response, closure, extensions, expected) in [
+        (true, true, true, "3"),
+        (false, true, true, "4"),
+        (false, false, true, "5"),
+        (false, false, false, "7"),
+        (true, false, false, "3"),
+        (true, false, true, "3"),
+    ] {
+        let bench = bench_of(&config);
+        let invalidator =
+            bench.invalidator.clone().variables(
+                move |_, _| {
+                    if closure { set("4") } else { Variables::new() }
+                },
+            );
+        let layer = InvalidateLayer::new(invalidator);
+        let mut request = put_contact();
+        if extensions {
+            request.extensions_mut().insert(set("5"));
+        }
+        let inner = service_fn(move |_: Request<()>| {
+            let told = if response { set("3") } else { Variables::new() };
+            ready(Answer::Ok(telling(told, 204)))
+        });
+        layer.layer(inner).oneshot(request).await.unwrap();
+        assert_eq!(gone(&bench), [expected]);
+        assert_eq!(bench.records(), 1);
+    }
+    let bench = bench_of(&config);
+    let mut noted = request(Method::POST, "/notes");
+    noted
+        .headers_mut()
+        .insert("x-organization", "x".parse().unwrap());
+    bench.answer(noted, status(201)).await;
+    assert_eq!(gone(&bench), ["x"]);
+}
+
+#[tokio::test]
+async fn the_closure_sees_the_request_as_it_came_and_its_answer() {
+    let bench = bench_of(&cascading());
+    let invalidator = bench.invalidator.clone().variables(|request, response| {
+        assert_eq!(request.method, Method::PUT);
+        assert_eq!(request.uri, "/contacts/7?quiet=1");
+        let tenant = request.extensions.get::<u64>().unwrap();
+        assert_eq!(
+            (*tenant, &request.headers["x-kind"]),
+            (9, &"b".parse().unwrap())
+        );
+        assert_eq!(response.status, 200);
+        let id = response.headers["x-organization"].to_str().unwrap();
+        Variables::new().set("organization_id", id)
+    });
+    let mut request = request(Method::PUT, "/contacts/7?quiet=1");
+    request.extensions_mut().insert(9_u64);
+    request.headers_mut().insert("x-kind", "b".parse().unwrap());
+    let inner = service_fn(|mut request: Request<()>| {
+        // What becomes of the request on its way in is nothing to the closure.
+        request.headers_mut().clear();
+        let response = Response::builder().header("x-organization", "4");
+        ready(Answer::Ok(response.body(()).unwrap()))
+    });
+    let layer = InvalidateLayer::new(invalidator);
+    layer.layer(inner).oneshot(request).await.unwrap();
+    assert_eq!(gone(&bench), ["4"]);
+    assert_eq!(bench.records(), 1);
+}
+
+#[tokio::test]
+async fn the_closure_is_called_only_where_a_rule_speaks_and_something_may_have_changed() {
+    let asked = Arc::<Mutex<Vec<String>>>::default();
+    let bench = bench_of(&cascading());
+    let told = Arc::clone(&asked);
+    let invalidator = bench
+        .invalidator
+        .clone()
+        .variables(move |request, response| {
+            let what = format!(
+                "{} {} {}",
+                request.method,
+                request.uri,
+                response.status.as_u16()
+            );
+            told.lock().unwrap().push(what);
+            Variables::new()
+        });
+    let layer = InvalidateLayer::new(invalidator);
+    for (method, path, code) in [
+        (Method::PUT, "/contacts/7", 404),
+        (Method::GET, "/contacts/7", 200),
+        (Method::PUT, "/organizations/7", 200),
+        (Method::PUT, "/contacts/7", 200),
+        (Method::DELETE, "/contacts/8", 408),
+        (Method::PUT, "/contacts/9", 503),
+    ] {
+        let inner = service_fn(move |_: Request<()>| ready(Answer::Ok(status(code))));
+        let asking = request(method, path);
+        layer.layer(inner).oneshot(asking).await.unwrap();
+    }
+    let failing = service_fn(|_: Request<()>| ready(Err::<Response<()>, _>("broken")));
+    layer
+        .layer(failing)
+        .oneshot(put_contact())
+        .await
+        .unwrap_err();
+    let expected = [
+        "PUT /contacts/7 200",
+        "DELETE /contacts/8 408",
+        "PUT /contacts/9 503",
+    ];
+    assert_eq!(*asked.lock().unwrap(), expected);
+    assert_eq!(bench.records(), 4, "an error purges without it");
+}
+
+#[tokio::test]
+async fn a_closure_that_panics_leaves_what_the_request_and_the_handler_tell() {
+    let bench = bench_of(&cascading());
+    let invalidator = bench
+        .invalidator
+        .clone()
+        .variables(|_, _| panic!("in the closure"));
+    let layer = InvalidateLayer::new(invalidator);
+    let inner =
+        service_fn(|_: Request<()>| ready(Answer::Ok(saying(Invalidate::tag("more"), 200))));
+    let future = layer.layer(inner).oneshot(put_contact());
+    assert!(tokio::spawn(future).await.unwrap_err().is_panic());
+    assert!(!bench.holds("/x", "contact:7"));
+    assert!(!bench.holds("/x", "more"));
+    assert_eq!(bench.records(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_midway_purges_all_that_its_request_can_tell() {
+    let bench = bench_of(&cascading());
+    let invalidator = bench
+        .invalidator
+        .clone()
+        .variables(|_, _| panic!("there is no answer"));
+    let layer = InvalidateLayer::new(invalidator);
+    let inner = || service_fn(|_: Request<()>| pending::<Answer>());
+    let mut future = Box::pin(layer.layer(inner()).call(put_contact()));
+    tokio::select! {
+        biased;
+        _ = &mut future => panic!("it never answers"),
+        () = ready(()) => {}
+    }
+    assert_eq!(bench.records(), 0);
+    drop(future);
+    assert_eq!(bench.records(), 1);
+    assert!(!bench.holds("/x", "contact:7"));
+    assert!(
+        !bench.holds("/regions/eu", ""),
+        "what needs no value is not held up by others"
+    );
+    assert!(gone(&bench).is_empty(), "nobody has told which");
+    let told = bench.warnings();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("without an answer: `organization_id` had no value"),
+        "{told:?}"
+    );
+    // What an outer layer had left with the request counts, answer or none.
+    let mut knowing = put_contact();
+    let variables = Variables::new().set("organization_id", "5");
+    knowing.extensions_mut().insert(variables);
+    drop(layer.layer(inner()).call(knowing));
+    assert_eq!(gone(&bench), ["5"]);
+    // And whoever answers without a word is warned of in addition.
+    bench.answer(put_contact(), status(200)).await;
+    bench.answer(put_contact(), status(200)).await;
+    let told = bench.warnings();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told[1].contains("for a request: `organization_id` had no value"),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_client_error_purges_nothing_whatever_it_tells() {
+    let bench = bench_of(&cascading());
+    let told = telling(Variables::new().set("organization_id", "3"), 422);
+    bench.answer(put_contact(), told).await;
+    assert_eq!(bench.records(), 0);
+}
+
+#[tokio::test]
+async fn a_hostile_value_of_a_response_purges_no_others() {
+    for value in [
+        "*",
+        r"\*",
+        "3&organization=4",
+        "{{id}}",
+        "3/..",
+        "3:4",
+        "%33",
+        "?",
+    ] {
+        let bench = bench_of(&cascading());
+        let told = telling(Variables::new().set("organization_id", value), 200);
+        bench.answer(put_contact(), told).await;
+        assert!(gone(&bench).is_empty(), "{value}");
+        for id in ["3", "4", "7"] {
+            let key = format!("/search?q=a&organization={id}&page=2");
+            assert!(bench.holds(&key, ""), "{value} on {key}");
+        }
+        assert!(!bench.holds("/x", &format!("organization:{value}")));
+    }
+}
+
+#[tokio::test]
+async fn the_record_of_a_cascade_is_in_before_the_head_is_released() {
+    let bench = bench_of(&cascading());
+    let inner = service_fn(|_: Request<()>| {
+        ready(Answer::Ok(telling(
+            Variables::new().set("organization_id", "3"),
+            200,
+        )))
+    });
+    // A layer around the layer is the first to see the head.
+    let journal = bench.journal.clone();
+    let mut outer = bench
+        .layer
+        .layer(inner)
+        .map_response(move |response| (journal.position().seq, response));
+    let (seen, response) = outer
+        .ready()
+        .await
+        .unwrap()
+        .call(put_contact())
+        .await
+        .unwrap();
+    assert_eq!((seen, response.status()), (1, StatusCode::OK));
+    assert_eq!(gone(&bench), ["3"]);
 }
 
 #[test]

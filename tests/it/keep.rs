@@ -22,7 +22,7 @@ use tower_keep::cache::CacheTags;
 use tower_keep::error::ConfigError;
 use tower_keep::event::{Event, Recorder};
 use tower_keep::identity::PeerAddr;
-use tower_keep::invalidation::{Invalidate, InvalidationRule};
+use tower_keep::invalidation::{Invalidate, InvalidationEntity, InvalidationRule, Variables};
 use tower_keep::rate_limit::{Quota, Rule, Scope};
 use tower_keep::refusal::Refusal;
 use tower_keep::{Keep, Profile};
@@ -246,6 +246,53 @@ async fn a_read_after_a_write_never_sees_the_old_value() {
             "keep; fwd=uri-miss; stored"
         );
     }
+}
+
+/// The handler says nothing: rule, entity and closure together name the tag of what was read.
+#[tokio::test]
+async fn a_rule_an_entity_and_a_closure_purge_through_the_whole_stack() {
+    let keep = Keep::builder(Profile::production())
+        .invalidation(|config| {
+            let register = InvalidationEntity::new(["id"]).tags(["register:{{id}}"]);
+            config.entities.insert("register".to_owned(), register);
+            let rule = InvalidationRule::new("/writes")
+                .supplied(["id"])
+                .changes("register", []);
+            config.rules.push(rule);
+        })
+        .invalidation_variables(|_request, response| {
+            let id = response.headers["x-register"].to_str().unwrap();
+            Variables::new().set("id", id)
+        })
+        .build()
+        .unwrap();
+    let register = Register::default();
+    let writes = |State(register): State<Register>| async move {
+        register.value.fetch_add(1, Ordering::SeqCst);
+        ([("x-register", "a")], StatusCode::NO_CONTENT)
+    };
+    let app = Router::new()
+        .route("/registers/{id}", get(read))
+        .route("/writes", axum::routing::post(writes))
+        .layer(keep.layer())
+        .with_state(register.clone());
+    let ask = async |request: Request<Body>| {
+        let answer = app.clone().oneshot(request).await.unwrap();
+        answer.into_body().collect().await.unwrap().to_bytes()
+    };
+    let get = |id: &str| {
+        let request = Request::get(format!("http://x/registers/{id}"));
+        request.body(Body::empty()).unwrap()
+    };
+    assert_eq!(ask(get("a")).await, "a=0");
+    assert_eq!(ask(get("b")).await, "b=0");
+    ask(Request::post("http://x/writes")
+        .body(Body::empty())
+        .unwrap())
+    .await;
+    assert_eq!(ask(get("a")).await, "a=1");
+    assert_eq!(ask(get("b")).await, "b=0", "another register is left alone");
+    assert_eq!(register.reads.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@
 //! Each layer is usable alone ([`Keep::cache_layer`], [`CacheLayer::new`](cache::CacheLayer::new), ..),
 //! and each engine without Tower ([`RateLimiter::check`](rate_limit::RateLimiter::check),
 //! [`Invalidator::purge_tag`](invalidation::Invalidator::purge_tag), ..). Beside them stand
-//! [`progress`] streams and, with a `sqlx-` feature, database pools with a small host's numbers.
+//! [`lock`]s, [`progress`] streams and, with a `sqlx-` feature, database pools with a small host's numbers.
 //!
 //! Limits and stored answers live in memory, and each instance has its own. With the feature `redis` there
 //! is a pool of connections to one Redis beside them, watched over and never waited for, for commands of the
@@ -61,6 +61,7 @@ pub mod identity;
 pub mod invalidation;
 pub mod journal;
 pub mod keep;
+pub mod lock;
 pub mod metrics;
 pub mod outbound;
 pub mod pattern;

@@ -15,6 +15,9 @@ use crate::journal::Journal;
 #[cfg(feature = "redis")]
 use crate::journal::JournalParts;
 #[cfg(feature = "redis")]
+use crate::lock::LockParts;
+use crate::lock::Locks;
+#[cfg(feature = "redis")]
 use crate::outbound::RemoteQuota;
 use crate::progress::ProgressHub;
 #[cfg(feature = "redis")]
@@ -56,6 +59,7 @@ pub(crate) struct Engines {
     pub(crate) invalidator: Invalidator,
     pub(crate) cache: Cache,
     pub(crate) progress: ProgressHub,
+    pub(crate) locks: Locks,
     #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
     pub(crate) database: Database,
 }
@@ -93,6 +97,10 @@ impl Engines {
         #[cfg(not(feature = "redis"))]
         let journal = Journal::with_clock(&config.journal, clock(), events());
         let journal = noted(journal, faults)?;
+        #[cfg(feature = "redis")]
+        let locks = locks(ground, redis.as_ref(), tasks.as_ref()?);
+        #[cfg(not(feature = "redis"))]
+        let locks = Locks::in_memory(clock());
         let (rules, journaled) = (&config.invalidation, journal.clone());
         let invalidator = Invalidator::new(rules, &config.routes, journaled, events());
         let rewritten = config.cache.rewrites_keys();
@@ -115,6 +123,7 @@ impl Engines {
             invalidator: invalidator?,
             cache: cache?,
             progress: progress?,
+            locks,
             #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
             database: database?,
         })
@@ -134,6 +143,7 @@ fn connected(ground: &Ground, tasks: &Tasks, faults: &mut Faults) -> Option<Redi
             RateLimiter::scripts(),
             RemoteQuota::scripts(),
             Journal::scripts(),
+            Locks::scripts(),
         ]
         .concat(),
         credentials: ground.credentials.clone(),
@@ -173,6 +183,17 @@ fn journal(
         spawner: tasks.spawner(),
     };
     Journal::shared(&ground.config.journal, parts)
+}
+
+/// The locks, which shut out other instances as well where there is a pool.
+#[cfg(feature = "redis")]
+fn locks(ground: &Ground, redis: Option<&RedisPool>, tasks: &Tasks) -> Locks {
+    Locks::shared(LockParts {
+        clock: ground.clock.clone(),
+        // One that could not be built is a fault already.
+        redis: redis.cloned().unwrap_or_else(RedisPool::disabled),
+        spawner: tasks.spawner(),
+    })
 }
 
 /// What was built, or its faults added to the others.

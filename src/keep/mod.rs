@@ -2,6 +2,7 @@
 
 mod builder;
 mod engines;
+mod journal;
 mod parts;
 #[cfg(feature = "redis")]
 mod redis;

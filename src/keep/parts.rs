@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -9,7 +10,9 @@ use crate::config::KeepConfig;
 use crate::event::Events;
 use crate::guard::{Guard, Pressure};
 use crate::invalidation::Invalidator;
+use crate::journal::Journal;
 use crate::keep::engines::{Engines, Ground};
+use crate::lock::{Acquire, Locks};
 use crate::metrics::{Health, HealthBoard, Metrics};
 use crate::progress::ProgressHub;
 use crate::rate_limit::RateLimiter;
@@ -86,10 +89,29 @@ impl Keep {
         &self.parts.engines.invalidator
     }
 
+    /// What was invalidated, and whether everything is heard.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        self.parts.engines.cache.journal()
+    }
+
     /// What is stored.
     #[must_use]
     pub fn cache(&self) -> &Cache {
         &self.parts.engines.cache
+    }
+
+    /// What only one may do at a time.
+    #[must_use]
+    pub fn locks(&self) -> &Locks {
+        &self.parts.engines.locks
+    }
+
+    /// Asks for the lock of `key`, which ends by itself after `ttl`: `keep.lock("import", ttl).await?` asks
+    /// once, `keep.lock("import", ttl).wait(patience).await?` until it is there. See [`Locks::lock`] for
+    /// what is allowed, and the [room](crate::lock) for what a lock promises.
+    pub fn lock(&self, key: impl AsRef<str>, ttl: Duration) -> Acquire {
+        self.parts.engines.locks.lock(key, ttl)
     }
 
     /// Streams that tell of long work.

@@ -24,6 +24,7 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
     );
     #[cfg(feature = "redis")]
     crate::keep::redis::start(keep)?;
+    crate::keep::journal::start(keep)?;
     let budget = keep.guard().memory().budget_bytes;
     if keep.config().cache.enabled && budget > 0 && keep.cache().capacity_bytes() > budget / 2 {
         keep.events().emit(Event::Warning {

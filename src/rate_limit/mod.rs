@@ -147,7 +147,7 @@ mod table;
 mod terms;
 #[cfg(all(test, feature = "redis"))]
 #[path = "../../tests/it/redis/mod.rs"]
-mod test_redis;
+pub(crate) mod test_redis;
 mod ticks;
 #[cfg(feature = "redis")]
 mod together;

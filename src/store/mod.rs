@@ -31,6 +31,7 @@
 //! | a value that has become old meanwhile | fenced: it carries its stamp, and readers judge by the stamp |
 //! | counting (`INCR`, tokens taken, records appended) | only inside a `Script` that is given an id of the attempt, or where counting one too many is the safe side |
 //! | the limiter's `limiter_take` and `limiter_settle` | charged twice, a bucket is too strict and nothing else; what is given back is never sent a second time |
+//! | the locks' `lock_claim`, `lock_extend`, `lock_release` | each carries the random name of its attempt; one that gives up says so, and is not served later on |
 //! | the limiter's bans and announcements | a ban is never shortened, an announcement is a whole value |
 //!
 //! `FUNCTION LOAD REPLACE`, `SCRIPT LOAD`, `SUBSCRIBE` and `CLIENT SETNAME` are idempotent.

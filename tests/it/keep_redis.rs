@@ -182,7 +182,12 @@ impl Site {
         let health: serde_json::Value = serde_json::from_slice(page.body()).unwrap();
         let redis = &health["components"]["redis"];
         let text = |name: &str| redis[name].as_str().unwrap().to_owned();
-        assert_eq!(health["status"], redis["status"], "nothing else is amiss");
+        for (name, component) in health["components"].as_object().unwrap() {
+            // The journal stands and falls with Redis, and notices a moment later.
+            let may_be_amiss = ["redis", "invalidation"].contains(&name.as_str());
+            let well = component["status"] == "healthy" || may_be_amiss;
+            assert!(well, "{name}: {component}");
+        }
         (text("status"), text("detail"))
     }
 

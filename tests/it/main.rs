@@ -32,6 +32,7 @@ mod invalidation;
 mod journal_fleet;
 mod keep;
 mod keep_redis;
+mod lock;
 mod metrics;
 mod outbound;
 mod outbound_fleet;

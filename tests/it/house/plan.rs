@@ -32,6 +32,7 @@ pub const FLOORS: &[(u8, &[&str])] = &[
             "outbound",
             "progress",
             "idempotency",
+            "lock",
         ],
     ),
     (5, &["cache"]),

@@ -682,6 +682,44 @@ mod service {
         }
     }
 
+    /// What `examples/service/pair.sh` shows, for fewer rounds.
+    #[tokio::test]
+    async fn what_was_changed_through_one_process_is_never_read_old_through_the_other() {
+        let redis = TestRedis::start();
+        let (url, folder) = (redis.url(), folder());
+        let database = folder.join("shared.sqlite").display().to_string();
+        let variables = [
+            ("REDIS_URL", &*url),
+            ("DATABASE_PATH", &*database),
+            ("KEEP_RATE_LIMIT_ENABLED", "false"),
+            // Until the machine gets round to it.
+            ("KEEP_JOURNAL_ACKNOWLEDGE_MS", "20000"),
+        ];
+        let [one, two] = [(); 2].map(|()| Example::start_with("service", &variables));
+        for service in [&one, &two] {
+            let hears = async {
+                loop {
+                    let health = service.get("/health").await.json();
+                    if health["components"]["invalidation"]["status"] == "healthy" {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            within(hears).await;
+        }
+        let mut command = command("read_your_writes");
+        command.args(["--rounds", "150", &one.site, &two.site]);
+        let running = tokio::process::Command::from(command)
+            .kill_on_drop(true)
+            .output();
+        let output = within(running).await.unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("150 writes, 600 reads"), "{said}");
+        assert!(said.contains("old values served: 0"), "{said}");
+    }
+
     #[tokio::test]
     async fn asked_to_stop_it_finishes_what_is_under_way_and_leaves_nothing_behind() {
         let mut service = Example::start("service");

@@ -1,7 +1,5 @@
 //! The mirror as its readers see it: shared by all threads, judged mostly by one comparison.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
@@ -11,6 +9,8 @@ use crate::journal::mirror::{Heard, Mirror};
 use crate::journal::record::Record;
 use crate::journal::stamp::{Checked, Stamp, Verdict};
 use crate::journal::standing::{JournalStatus, Standing, Unverified};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
+use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// One shard of the journal, as this process knows it.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Positions in the journal.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 /// A position in a journal: which journal, and how many records it held.
 ///
@@ -101,7 +101,7 @@ pub struct Checked(AtomicU64);
 impl Checked {
     /// An entry that is known to hold at the position it was born.
     #[must_use]
-    pub const fn at(born: Stamp) -> Self {
+    pub fn at(born: Stamp) -> Self {
         Self(AtomicU64::new(born.here))
     }
 

@@ -15,11 +15,20 @@
 
 mod buckets;
 mod clock;
+mod event;
+#[expect(dead_code, reason = "the models use a part of what is shipped")]
+mod journal;
+mod mirrors;
 mod orders;
 mod parties;
 #[expect(dead_code, reason = "the models use a part of what is shipped")]
+#[path = "../../../src/pattern.rs"]
+mod pattern;
+#[expect(dead_code, reason = "the models use a part of what is shipped")]
 mod rate_limit;
 mod sync;
+#[path = "../../../src/target.rs"]
+mod target;
 mod windows;
 
 use std::panic::catch_unwind;
@@ -49,6 +58,11 @@ const MODELS: &[(&str, fn())] = models![
     buckets::after_a_long_pause_nobody_meets_an_old_time,
     buckets::all_or_nothing_from_both_ends,
     buckets::one_of_those_who_strike_at_once_is_banned,
+    mirrors::what_was_heard_is_never_fresh_again,
+    mirrors::an_entry_is_not_believed_beyond_what_was_looked_at,
+    mirrors::a_doubt_is_not_undone_by_who_began_before_it,
+    mirrors::nobody_vouches_for_a_gap,
+    mirrors::whoever_is_vouched_for_has_what_was_missed,
     parties::whoever_asks_is_answered,
     parties::nobody_waits_for_a_question_that_was_called_off,
     parties::those_who_leave_hold_nobody_up,

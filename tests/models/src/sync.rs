@@ -1,7 +1,7 @@
 //! What threads share, as the model checker has it.
 
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-pub(crate) use loom::sync::{Mutex, MutexGuard};
+pub(crate) use loom::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub(crate) use std::sync::PoisonError;
 
 /// Tokio's channel for one value, as far as it is used: its steps are whole here, what happens inside of

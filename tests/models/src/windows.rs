@@ -15,6 +15,7 @@ const SECOND: u64 = 1_000_000;
 fn end(calendar: &Calendar, ticks: u64, lag: u64) -> u64 {
     let clock = Clock {
         time_of_day: Duration::from_micros(ticks - lag),
+        ..Clock::default()
     };
     calendar.end(Period::Hour, ticks, &clock)
 }

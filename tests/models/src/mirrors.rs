@@ -100,10 +100,13 @@ fn naming(key: &str) -> Record {
 /// What a thread has seen that only changes something.
 const NOTHING: (bool, Verdict) = (false, Verdict::Fresh);
 
-/// Two change the mirror at once, and what is noted last of it has to be what was changed last.
+/// Two change the mirror at once, and what is noted last of it has to be what was changed last. The entry was
+/// not looked at for a while, so that it is in between.
 pub(crate) fn what_was_heard_is_never_fresh_again() {
     every_order(|| {
-        let stage = Arc::new(Stage::verified());
+        let stage = Stage::verified();
+        stage.queue("something else");
+        let stage = Arc::new(stage);
         let deeds: [fn(&Stage) -> (bool, Verdict); 3] = [
             |stage| {
                 let heard = stage.shard.hear(INC, 1, &naming("k"));

@@ -115,7 +115,8 @@ pub fn room_heard_by(events: Events, change: impl FnOnce(&mut CacheConfig)) -> R
     let (clock, hand) = Clock::manual();
     let tasks = Tasks::new().unwrap();
     let parts = CacheParts {
-        journal: Journal::new(&JournalConfig::default(), Events::none()).unwrap(),
+        journal: Journal::with_clock(&JournalConfig::default(), clock.clone(), Events::none())
+            .unwrap(),
         clock,
         events,
         spawner: Some(tasks.spawner()),

@@ -16,6 +16,7 @@ mod cache_compression;
 mod cache_confirm;
 mod cache_flight;
 mod cache_head;
+mod cache_journal;
 mod cache_keys;
 mod cache_leave;
 mod cache_model;

@@ -35,9 +35,10 @@
 //! [`Invalidator::purge_tag`](invalidation::Invalidator::purge_tag), ..). Beside them stand
 //! [`lock`]s, [`progress`] streams and, with a `sqlx-` feature, database pools with a small host's numbers.
 //!
-//! Limits and stored answers live in memory, and each instance has its own. With the feature `redis` there
-//! is a pool of connections to one Redis beside them, watched over and never waited for, for commands of the
-//! service's own: [`store`]. A layer never changes its service's error type:
+//! Limits and stored answers live in memory, and each instance has its own. With the feature `redis` and a
+//! URL, instances count together, what one has changed no other serves ([`journal`]), and [`lock`]s are shared; the
+//! pool of connections, watched over and never waited for, is there for commands of the service's own as
+//! well: [`store`]. A layer never changes its service's error type:
 //! what it refuses is a response, with its [`Refusal`](refusal::Refusal) in the extensions.
 //!
 //! # Features

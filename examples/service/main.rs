@@ -10,8 +10,8 @@
 //! service: handlers that say `Cache-Control`, name tags, and know nothing of layers.
 //!
 //! With `REDIS_URL` there is a pool of connections to Redis, watched over: rate limits are counted there, by
-//! all instances together, and the service has commands of its own (`visits.rs`). Stored answers stay in each
-//! instance's memory: they move to Redis in later versions.
+//! all instances together, what one changes no other serves (`pair.sh`), and the service has commands of its own
+//! (`visits.rs`). Stored answers stay in each instance's memory: they move to Redis in later versions.
 
 mod callers;
 mod contacts;

@@ -171,6 +171,13 @@
 //! whoever drops a handler in the middle of its `COMMIT` does not learn when the database carries
 //! it out: a read between the purge and that moment is stored as new.
 //!
+//! # Several instances
+//!
+//! With Redis the answer is held back until every instance has carried the record out, or has lost its lease,
+//! at most for `journal.acknowledge_ms`: see [the journal](crate::journal). Then it goes on its way all the
+//! same, and the invalidation is [`Pending`](crate::journal::Pending), which is counted. In a process alone
+//! nothing is held back.
+//!
 //! # Handlers
 //!
 //! A handler that knows more than a rule puts [`Invalidate`] into the extensions of its response,

@@ -15,6 +15,13 @@
 mod allocations;
 #[expect(dead_code, reason = "the traces use a part of what is shipped")]
 mod cache;
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::expect_used,
+    reason = "half of it is the tests' harness, of which only a part is used"
+)]
+mod coherence;
 mod drive;
 mod hit_ratio;
 mod http_cache;
@@ -45,7 +52,7 @@ pub(crate) type Failure = Box<dyn std::error::Error>;
 type Room = (&'static str, fn(&Bench) -> Result<(), Failure>);
 
 /// What can be measured, in order. Rooms still to come: `guard`, `tiers`.
-const ROOMS: [Room; 8] = [
+const ROOMS: [Room; 9] = [
     ("metrics", metrics::run),
     ("cache", http_cache::run),
     ("hit_ratio", hit_ratio::run),
@@ -54,6 +61,7 @@ const ROOMS: [Room; 8] = [
     ("rate_limit/decision", rate_limit::decision),
     ("rate_limit/layer", rate_limit::layer),
     ("rate_limit/redis", rate_limit::redis),
+    ("coherence", coherence::run),
 ];
 
 fn main() -> ExitCode {

@@ -1,5 +1,7 @@
 //! A primary, its replica, and the sentinels that choose between them.
 
+use std::time::Duration;
+
 use super::folder::Folder;
 use super::raw::{Answer, Raw};
 use super::server::{Plan, TestRedis};
@@ -103,6 +105,16 @@ impl TestSentinel {
         });
         self.sentinels.iter().for_each(calm);
         new
+    }
+
+    /// For how long a server may be silent before the sentinels take it for dead: 300 ms from the start. With
+    /// a longer time than it ever is, nobody is promoted because the machine is busy.
+    pub fn set_patience(&self, patience: Duration) {
+        let millis = patience.as_millis().to_string();
+        let words = ["SENTINEL", "SET", NAME, "down-after-milliseconds", &millis];
+        for sentinel in &self.sentinels {
+            sentinel.raw().must(&words);
+        }
     }
 
     fn at(&self, port: u16) -> &TestRedis {

@@ -67,11 +67,15 @@ impl TestRedis {
             options.extend(["--masterauth", password, "--requirepass", password]);
         }
         let replica = Self::launch_with(plan, &options);
+        replica.await_sync();
+        replica
+    }
+
+    fn await_sync(&self) {
         until("the replica is in sync", || {
-            let replication = replica.raw().command(&["INFO", "replication"]);
+            let replication = self.raw().command(&["INFO", "replication"]);
             (replication.line("master_link_status")? == "up").then_some(())
         });
-        replica
     }
 
     fn launch_with(plan: Plan, options: &[&str]) -> Self {
@@ -204,6 +208,15 @@ impl TestRedis {
         self.ready();
     }
 
+    /// Starts it again as a replica of this server, which it is from its first moment on; returns when the two
+    /// are in sync. Later restarts are as it was made.
+    pub fn restart_behind(&self, primary: &Self) {
+        let port = primary.port.to_string();
+        self.launch_saying(&["--replicaof", "127.0.0.1", &port]);
+        self.ready();
+        self.await_sync();
+    }
+
     /// Returns when it answers, and has loaded what it had to.
     #[track_caller]
     pub fn ready(&self) {
@@ -217,10 +230,17 @@ impl TestRedis {
 
     /// Like [`restart`](Self::restart) without the wait: it may be loading, or come up at any moment.
     pub fn launch(&self) {
+        self.launch_saying(&[]);
+    }
+
+    /// The same with more words at the end of the command line.
+    fn launch_saying(&self, more: &[&str]) {
+        let more = more.iter().map(|&word| word.to_owned());
+        let arguments: Vec<_> = self.arguments.iter().cloned().chain(more).collect();
         let mut process = self.process();
         drop(process.take());
         *process = Some(Process::spawn(
-            &self.arguments,
+            &arguments,
             self.folder.path().join("log").as_path(),
         ));
     }

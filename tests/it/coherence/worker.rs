@@ -1,0 +1,212 @@
+//! One process of the fleet: told what to do by a variable, telling what it sees on its output.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::cached::Database;
+use super::drive::{Kinds, Plan, drive};
+use super::journaled::{BOUND, Journaled};
+use super::judge::{Judge, Tally, Violation};
+use super::registers::Registers;
+
+/// The variable with a worker's orders.
+pub const ORDERS: &str = "TOWER_KEEP_COHERENCE_WORKER";
+
+/// How often a worker tells its counts.
+const TELLS_EVERY: Duration = Duration::from_millis(200);
+
+/// What one worker is to do. As words: the process, how many there are, the seed, Redis, the registers.
+#[derive(Clone, Debug)]
+pub struct Orders {
+    pub process: u32,
+    pub processes: u32,
+    pub seed: u64,
+    pub url: String,
+    pub registers: String,
+}
+
+impl Orders {
+    fn words(&self) -> String {
+        let (process, processes, seed) = (self.process, self.processes, self.seed);
+        format!(
+            "{process} {processes} {seed} {} {}",
+            self.url, self.registers
+        )
+    }
+
+    /// Those that this process was started with, if it is a worker.
+    pub fn of_this_process() -> Option<Self> {
+        let words = std::env::var(ORDERS).ok()?;
+        let mut words = words.splitn(5, ' ');
+        Some(Self {
+            process: words.next()?.parse().ok()?,
+            processes: words.next()?.parse().ok()?,
+            seed: words.next()?.parse().ok()?,
+            url: words.next()?.to_owned(),
+            registers: words.next()?.to_owned(),
+        })
+    }
+}
+
+/// Does what a worker does, until its input ends.
+pub async fn work(orders: Orders) {
+    let registers = Registers::open(Path::new(&orders.registers)).expect("the registers");
+    let registers = Arc::new(registers);
+    let cache = Arc::new(Journaled::new(&orders.url, registers.keys()));
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopping = Arc::clone(&stop);
+    // Ends with its input, so that nobody is left behind.
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().lines().next();
+        stopping.store(true, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_secs(10));
+        std::process::exit(1);
+    });
+    while !cache.is_verified() && !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    println!("ready");
+    let judge = Arc::new(Judge::new(Arc::clone(&registers), BOUND));
+    let (done, ended) = channel::<()>();
+    let teller = {
+        let judge = Arc::clone(&judge);
+        // A thread, because the runtime is as busy as it can be.
+        std::thread::spawn(move || {
+            let mut told = 0;
+            loop {
+                let last = ended.recv_timeout(TELLS_EVERY) != Err(RecvTimeoutError::Timeout);
+                tell(&judge, &mut told);
+                if last {
+                    return;
+                }
+            }
+        })
+    };
+    let database = Database {
+        registers,
+        takes: Duration::from_millis(5),
+    };
+    let plan = Plan {
+        process: orders.process,
+        processes: orders.processes,
+        readers: 48,
+        writers: 6,
+        rest: Duration::from_millis(30),
+        kinds: Kinds::All,
+        seed: orders.seed,
+    };
+    drive(&cache, &judge, &database, &plan, &stop).await;
+    drop(done);
+    teller.join().expect("the thread that tells");
+    cache.end().await;
+    println!("end");
+}
+
+fn tell(judge: &Judge, told: &mut usize) {
+    for violation in judge.violations().iter().skip(*told) {
+        println!("violation {}", violation.words());
+        *told += 1;
+    }
+    println!("tally {}", judge.tally().words());
+    let _ = std::io::stdout().flush();
+}
+
+/// A worker, as whoever started it sees it. Dropping it kills it.
+pub struct Worker {
+    child: Child,
+    input: Option<ChildStdin>,
+    reader: Option<JoinHandle<()>>,
+    said: Arc<Mutex<Said>>,
+}
+
+/// What a worker has said.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    pub ready: bool,
+    pub ended: bool,
+    pub tally: Tally,
+    pub violations: Vec<Violation>,
+}
+
+impl Worker {
+    /// Starts this very program once more, with these arguments.
+    pub fn spawn(arguments: &[&str], orders: &Orders) -> Self {
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .args(arguments)
+            .env(ORDERS, orders.words())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a worker");
+        let output = child.stdout.take().expect("its output");
+        let said = Arc::<Mutex<Said>>::default();
+        let hears = Arc::clone(&said);
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                hear(&mut lock(&hears), &line);
+            }
+        });
+        Self {
+            input: child.stdin.take(),
+            child,
+            reader: Some(reader),
+            said,
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn said(&self) -> Said {
+        lock(&self.said).clone()
+    }
+
+    /// It is told to end, and everything that it has said is returned.
+    pub fn end(mut self) -> Said {
+        drop(self.input.take());
+        self.finish()
+    }
+
+    /// SIGKILL. Everything that it has said is returned.
+    pub fn kill(mut self) -> Said {
+        let _ = self.child.kill();
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Said {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("its reader");
+        }
+        std::mem::take(&mut *lock(&self.said))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn hear(said: &mut Said, line: &str) {
+    let words: Vec<&str> = line.split(' ').collect();
+    match words.as_slice() {
+        // Behind what a test harness says on the same line.
+        [.., "ready"] => said.ready = true,
+        ["end"] => said.ended = true,
+        ["tally", counts @ ..] => said.tally = Tally::read(counts).unwrap_or(said.tally),
+        ["violation", numbers @ ..] => said.violations.extend(Violation::read(numbers)),
+        _ => {}
+    }
+}
+
+fn lock(said: &Mutex<Said>) -> MutexGuard<'_, Said> {
+    said.lock().unwrap_or_else(PoisonError::into_inner)
+}

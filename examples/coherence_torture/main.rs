@@ -1,14 +1,15 @@
 //! The long form of the coherence test: processes that share Redis, and everything that can happen to it.
 //!
 //! ```text
-//! cargo run --release --example coherence_torture -- [--minutes 10] [--workers 3] [--seed 1]
+//! cargo run --release --example coherence_torture -- [--minutes 10] [--workers 3] [--seed 1] [--flaw late-stamp]
 //! ```
 //!
 //! Several processes of this program read through memory and Redis, change what is in a database and
 //! invalidate it by key, tag, pattern and cascade, as fast as they can. Every two seconds something goes
 //! wrong: the primary is killed, stopped or replaced, connections are cut, the journal is flushed or evicted,
 //! a worker is stopped or killed. Each read is judged by what had been acknowledged before it began; a single
-//! one that was served less ends the run with a failure. `redis-server` must be installed.
+//! one that was served less ends the run with a failure. With a flaw the workers do something wrong on purpose, which has to be seen.
+//! `redis-server` must be installed.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -45,6 +46,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use fleet::Fleet;
+use journaled::Flaw;
 
 /// How often something goes wrong.
 const REST: Duration = Duration::from_secs(2);
@@ -61,15 +63,15 @@ fn main() -> ExitCode {
         runtime.block_on(worker::work(orders));
         return ExitCode::SUCCESS;
     }
-    let Some([minutes, workers, seed]) = asked() else {
-        eprintln!("coherence_torture [--minutes 10] [--workers 3] [--seed 1]");
+    let Some(asked) = Asked::of(std::env::args().skip(1)) else {
+        let flaws = Flaw::ALL.map(Flaw::name).join("|");
+        eprintln!("coherence_torture [--minutes 10] [--workers 3] [--seed 1] [--flaw {flaws}]");
         return ExitCode::FAILURE;
     };
-    // A worker more or less than fits into 32 bits is not what anybody asks for.
-    let mut fleet = Fleet::start(workers as u32, &[], seed);
+    let mut fleet = Fleet::start(asked.workers, &[], (asked.seed, asked.flaw));
     let began = Instant::now();
     let mut told = began;
-    fleet.torture(Duration::from_secs(60 * minutes), REST, |report| {
+    fleet.torture(Duration::from_secs(60 * asked.minutes), REST, |report| {
         if told.elapsed() >= TELLS_EVERY {
             told = Instant::now();
             println!("{}", report.line());
@@ -83,19 +85,32 @@ fn main() -> ExitCode {
     }
 }
 
-/// Minutes, workers and the seed.
-fn asked() -> Option<[u64; 3]> {
-    let mut asked = [10, 3, 1];
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        let at = ["--minutes", "--workers", "--seed"]
-            .iter()
-            .position(|name| *name == word)?;
-        asked[at] = words.next()?.parse().ok()?;
+/// What is asked for on the command line.
+struct Asked {
+    minutes: u64,
+    workers: u32,
+    seed: u64,
+    flaw: Flaw,
+}
+
+impl Asked {
+    fn of(mut words: impl Iterator<Item = String>) -> Option<Self> {
+        let mut asked = Self {
+            minutes: 10,
+            workers: 3,
+            seed: 1,
+            flaw: Flaw::None,
+        };
+        while let Some(word) = words.next() {
+            let value = words.next()?;
+            match &*word {
+                "--minutes" => asked.minutes = value.parse().ok()?,
+                "--workers" => asked.workers = value.parse().ok().filter(|count| *count > 0)?,
+                "--seed" => asked.seed = value.parse().ok()?,
+                "--flaw" => asked.flaw = Flaw::named(&value)?,
+                _ => return None,
+            }
+        }
+        Some(asked)
     }
-    asked
-        .iter()
-        .take(2)
-        .all(|number| *number > 0)
-        .then_some(asked)
 }

@@ -5,6 +5,7 @@
 //! `cargo run --release --example coherence_torture -- --minutes 10`; and that the harness sees what it is to
 //! see is shown by three public caches, each of which it catches:
 //! `cargo run --release --manifest-path benches/peers/Cargo.toml -- coherence`.
+#![allow(dead_code, reason = "the long form and the controls use the rest")]
 
 mod cached;
 mod chance;
@@ -18,9 +19,12 @@ mod worker;
 
 use std::time::{Duration, Instant};
 
+use crate::redis::until;
+
 use chance::Chance;
 use faults::Fault;
 use fleet::Fleet;
+use journaled::Flaw;
 use judge::Count;
 
 /// What makes the test program a worker.
@@ -39,7 +43,7 @@ fn nothing_that_was_invalidated_is_served_again_whatever_happens_to_redis() {
         Fault::Evict,
     ];
     let mut chance = Chance::new(7);
-    let mut fleet = Fleet::start(3, ARGUMENTS, 7);
+    let mut fleet = Fleet::start(3, ARGUMENTS, (7, Flaw::None));
     let began = Instant::now();
     std::thread::sleep(Duration::from_secs(1));
     for fault in faults {
@@ -62,6 +66,21 @@ fn nothing_that_was_invalidated_is_served_again_whatever_happens_to_redis() {
         assert!(report.tally.of(what) >= least, "{what:?}: {text}");
     }
     assert_eq!(report.faults.len(), faults.len());
+}
+
+/// Otherwise the test above would prove nothing.
+#[test]
+fn what_is_done_wrong_on_purpose_is_seen() {
+    for flaw in [Flaw::LateStamp, Flaw::EarlyWord] {
+        let fleet = Fleet::start(3, ARGUMENTS, (7, flaw));
+        until("it is seen", || {
+            let tally = fleet.report(Duration::ZERO).tally;
+            let seen = |what| tally.of(what) > 0;
+            // What is recorded is seen by whoever asks Redis; a late stamp deceives everybody.
+            let strict = flaw == Flaw::EarlyWord || seen(Count::StrictViolation);
+            (seen(Count::HotViolation) && strict).then_some(())
+        });
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::chance::Chance;
 use super::faults::Fault;
+use super::journaled::Flaw;
 use super::judge::{Count, Tally, Violation};
 use super::registers::Registers;
 use super::worker::{Orders, Said, Worker};
@@ -21,6 +22,7 @@ pub struct Fleet {
     registers: Registers,
     path: PathBuf,
     seed: u64,
+    flaw: Flaw,
     /// What those said that are gone.
     past: Vec<Said>,
     /// When which fault began, in ms since the registers were made.
@@ -42,7 +44,11 @@ const KEYS: u32 = 1_024;
 
 impl Fleet {
     /// So many workers, all at work.
-    pub fn start(workers: u32, arguments: &'static [&'static str], seed: u64) -> Self {
+    pub fn start(
+        workers: u32,
+        arguments: &'static [&'static str],
+        (seed, flaw): (u64, Flaw),
+    ) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let servers = TestSentinel::start();
         // From here on nobody is promoted whom no fault has had promoted.
@@ -58,6 +64,7 @@ impl Fleet {
             registers: Registers::open(&path).expect("the registers"),
             path,
             seed,
+            flaw,
             past: Vec::new(),
             faults: Vec::new(),
         };
@@ -74,6 +81,7 @@ impl Fleet {
             process,
             processes,
             seed: self.seed ^ (u64::from(process) << 56) ^ ((self.past.len() as u64) << 24),
+            flaw: self.flaw,
             url: self.servers.url(),
             registers: self.path.display().to_string(),
         };

@@ -27,12 +27,39 @@ use super::cached::{
 pub const BOUND: u32 = 0;
 
 pub struct Journaled {
+    flaw: Flaw,
     journal: Journal,
     pool: RedisPool,
     clock: Clock,
     keys: Vec<Known>,
     tags: Vec<Marker>,
     tasks: Tasks,
+}
+
+/// What is done wrong on purpose, to see whether it is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    None,
+    /// The position is read after the computation instead of before it, as nearly every cache does.
+    LateStamp,
+    /// An invalidation is taken for acknowledged as soon as it is recorded.
+    EarlyWord,
+}
+
+impl Flaw {
+    pub const ALL: [Self; 3] = [Self::None, Self::LateStamp, Self::EarlyWord];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::LateStamp => "late-stamp",
+            Self::EarlyWord => "early-word",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|flaw| flaw.name() == name)
+    }
 }
 
 /// What is known of a key.
@@ -51,7 +78,7 @@ struct Entry {
 }
 
 /// Short leases and small bounds: what happens in an hour elsewhere has to happen in a minute here.
-fn config() -> JournalConfig {
+fn config(flaw: Flaw) -> JournalConfig {
     JournalConfig {
         markers_max: 1_024,
         records_max: 1_024,
@@ -59,14 +86,17 @@ fn config() -> JournalConfig {
         heartbeat: Duration::from_millis(125),
         // Long enough to wait for leases: it is acknowledgements that are put to the test.
         acknowledge_within: Duration::from_millis(2_500),
-        acknowledge: Acknowledge::Everywhere,
+        acknowledge: match flaw {
+            Flaw::EarlyWord => Acknowledge::Recorded,
+            Flaw::None | Flaw::LateStamp => Acknowledge::Everywhere,
+        },
         ..JournalConfig::default()
     }
 }
 
 impl Journaled {
     /// An instance of a fleet that meets in the Redis at `url`.
-    pub fn new(url: &str, keys: u32) -> Self {
+    pub fn new(url: &str, keys: u32, flaw: Flaw) -> Self {
         let tasks = Tasks::new().expect("a runtime");
         let redis = RedisConfig {
             url: Some(url.to_owned()),
@@ -91,7 +121,8 @@ impl Journaled {
             hot: Mutex::default(),
         };
         Self {
-            journal: Journal::shared(&config(), parts).expect("a journal"),
+            flaw,
+            journal: Journal::shared(&config(flaw), parts).expect("a journal"),
             keys: (0..keys).map(known).collect(),
             tags: (0..2 * TAGS)
                 .map(|tag| Marker::tag(&tag_name(tag)))
@@ -178,8 +209,11 @@ impl Cached for Journaled {
             let from = Tier::Strict;
             return Some(Served { version, from });
         }
-        let born = self.journal.position();
+        let mut born = self.journal.position();
         let version = database.look(key).await?;
+        if self.flaw == Flaw::LateStamp {
+            born = self.journal.position();
+        }
         self.fill(key, version, born).await;
         let from = Tier::Database;
         Some(Served { version, from })

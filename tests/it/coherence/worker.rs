@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::cached::Database;
 use super::drive::{Kinds, Plan, drive};
-use super::journaled::{BOUND, Journaled};
+use super::journaled::{BOUND, Flaw, Journaled};
 use super::judge::{Judge, Tally, Violation};
 use super::registers::Registers;
 
@@ -21,12 +21,14 @@ pub const ORDERS: &str = "TOWER_KEEP_COHERENCE_WORKER";
 /// How often a worker tells its counts.
 const TELLS_EVERY: Duration = Duration::from_millis(200);
 
-/// What one worker is to do. As words: the process, how many there are, the seed, Redis, the registers.
+/// What one worker is to do. As words: the process, how many there are, the seed, the flaw, Redis, the
+/// registers.
 #[derive(Clone, Debug)]
 pub struct Orders {
     pub process: u32,
     pub processes: u32,
     pub seed: u64,
+    pub flaw: Flaw,
     pub url: String,
     pub registers: String,
 }
@@ -34,20 +36,19 @@ pub struct Orders {
 impl Orders {
     fn words(&self) -> String {
         let (process, processes, seed) = (self.process, self.processes, self.seed);
-        format!(
-            "{process} {processes} {seed} {} {}",
-            self.url, self.registers
-        )
+        let (flaw, url, registers) = (self.flaw.name(), &self.url, &self.registers);
+        format!("{process} {processes} {seed} {flaw} {url} {registers}")
     }
 
     /// Those that this process was started with, if it is a worker.
     pub fn of_this_process() -> Option<Self> {
         let words = std::env::var(ORDERS).ok()?;
-        let mut words = words.splitn(5, ' ');
+        let mut words = words.splitn(6, ' ');
         Some(Self {
             process: words.next()?.parse().ok()?,
             processes: words.next()?.parse().ok()?,
             seed: words.next()?.parse().ok()?,
+            flaw: Flaw::named(words.next()?)?,
             url: words.next()?.to_owned(),
             registers: words.next()?.to_owned(),
         })
@@ -58,7 +59,7 @@ impl Orders {
 pub async fn work(orders: Orders) {
     let registers = Registers::open(Path::new(&orders.registers)).expect("the registers");
     let registers = Arc::new(registers);
-    let cache = Arc::new(Journaled::new(&orders.url, registers.keys()));
+    let cache = Arc::new(Journaled::new(&orders.url, registers.keys(), orders.flaw));
     let stop = Arc::new(AtomicBool::new(false));
     let stopping = Arc::clone(&stop);
     // Ends with its input, so that nobody is left behind.

@@ -97,6 +97,21 @@ pub enum Event<'a> {
     JournalVerified,
     /// The journal's past was lost, so that everything stored before is old.
     JournalReplaced,
+    /// An acknowledged invalidation was checked: all instances were asked whether it was carried out.
+    CoherencyChecked {
+        /// How long after the acknowledgement: `10ms`, `100ms`, `1s`, `10s`, `60s`, or `on_demand`.
+        window: &'static str,
+    },
+    /// What an instance would serve, or says that it knows, breaks a promise. Told for each check that
+    /// finds it.
+    CoherencyViolation {
+        /// Which promise: `served`, `stamped`, `heard`, `equal` or `expiry`.
+        invariant: &'static str,
+        /// How long after the acknowledgement.
+        window: &'static str,
+        /// Where and how, in words.
+        detail: &'a str,
+    },
     /// A database query ended, or was given up.
     QueryFinished {
         /// The name the caller gave it.
@@ -215,6 +230,13 @@ impl Recorder for TracingRecorder {
             Event::JournalReplaced => {
                 tracing::warn!(target: "tower_keep", "the journal was lost: what was stored is old");
             }
+            Event::CoherencyViolation {
+                invariant,
+                window,
+                detail,
+            } => tracing::error!(
+                target: "tower_keep", invariant, window, detail, "an instance breaks a promise of the journal"
+            ),
             Event::RemoteQuotaBlocked { remote, lasts } => tracing::warn!(
                 target: "tower_keep", remote, lasts_ms = lasts.as_millis() as u64,
                 "a remote wants to be left alone"

@@ -154,6 +154,7 @@ impl Change {
             arrived,
             // After its own change, and nothing else was changed meanwhile.
             born: now,
+            began: cache.clock().now(),
             tags,
             browser: route
                 .and_then(|route| route.browser(StatusCode::OK))

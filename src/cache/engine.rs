@@ -1,7 +1,7 @@
 //! The cache itself: what is stored, what is under way, and by which rules.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use foldhash::quality::RandomState;
@@ -16,12 +16,13 @@ use crate::cache::hot::{HotTier, Slot};
 use crate::cache::key::{CacheKey, KeyMaker, KeyPart, KeyView};
 use crate::cache::plan::{Plan, RoutePlan};
 use crate::cache::policy::Rules;
+use crate::cache::probe::probe;
 use crate::cache::vary::VaryRules;
 use crate::clock::{Clock, Moment};
 use crate::error::{ConfigError, Faults};
 use crate::event::{Event, Events};
 use crate::identity::RequestView;
-use crate::journal::{Journal, Stamp, Verdict};
+use crate::journal::{Journal, Probing, Stamp, Temperature, Tier, Verdict, Wanted};
 use crate::task::Spawner;
 
 /// A shared HTTP cache in this process' memory. Cheap to clone; all clones share what is stored.
@@ -63,6 +64,16 @@ pub struct CacheParts {
     pub events: Events,
     /// Starts background refreshes. Without one, `stale-while-revalidate` is not offered.
     pub spawner: Option<Spawner>,
+}
+
+impl Tier for Shared {
+    fn temperature(&self) -> Temperature {
+        Temperature::Hot
+    }
+
+    fn probe<'a>(&'a self, wanted: &'a Wanted) -> Probing<'a> {
+        Box::pin(probe(&self.hot, &self.journal, || self.clock.now(), wanted))
+    }
 }
 
 impl Cache {
@@ -108,10 +119,10 @@ impl Cache {
             recorded_bytes: AtomicU64::new(0),
             finishing: AtomicUsize::new(0),
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-            part: None,
-        })
+        let shared = Arc::new(shared);
+        let tier: Weak<Shared> = Arc::downgrade(&shared);
+        shared.journal.watch(tier);
+        Ok(Self { shared, part: None })
     }
 
     /// The same cache, where `part` tells answers apart beside host and target: a tenant, a plan, a
@@ -288,6 +299,8 @@ impl Cache {
     /// Stores an answer, unless it has been invalidated while it was made: then it would only drive out
     /// what holds. Nor is it stored if it would drive out what was asked for more often.
     pub(crate) fn put(&self, key: CacheKey, entry: Entry) -> Arc<Entry> {
+        #[cfg(feature = "fault-injection")]
+        let entry = entry.stamped_late(self.journal().stamps_late(), self.position(&key));
         let now = self.shared.clock.now();
         if entry.verdict(self.journal(), now) == Verdict::Gone {
             return Arc::new(entry);

@@ -50,6 +50,8 @@ pub(crate) struct Entry {
     pub(crate) terms: Terms,
     pub(crate) subject: Subject,
     pub(crate) tags: CacheTags,
+    /// When its computation began, after `born` was read.
+    pub(crate) began: Moment,
     /// What clients are told instead of its `Cache-Control`.
     pub(crate) browser: Option<HeaderValue>,
     bytes: usize,
@@ -64,6 +66,7 @@ pub(crate) struct Head {
     pub(crate) terms: Terms,
     pub(crate) arrived: Moment,
     pub(crate) born: Stamp,
+    pub(crate) began: Moment,
     pub(crate) subject: Subject,
     pub(crate) tags: CacheTags,
     pub(crate) browser: Option<HeaderValue>,
@@ -79,6 +82,7 @@ impl Head {
             terms,
             arrived,
             born,
+            began,
             subject,
             tags,
             browser,
@@ -105,6 +109,7 @@ impl Head {
             for_everyone: terms.for_everyone,
             terms,
             born,
+            began,
             checked: Checked::at(born),
             subject,
             tags,
@@ -133,11 +138,21 @@ impl Entry {
             terms: self.terms,
             arrived: self.arrived,
             born: self.born,
+            began: self.began,
             subject: self.subject,
             tags: self.tags,
             browser: self.browser,
         };
         head.with_content(content, Some(part).filter(|part| !part.is_whole()))
+    }
+
+    /// Stamped with what it is not. Wrong on purpose.
+    #[cfg(feature = "fault-injection")]
+    pub(crate) fn stamped_late(mut self, late: bool, now: Stamp) -> Self {
+        if late {
+            (self.born, self.checked) = (now, Checked::at(now));
+        }
+        self
     }
 
     /// RFC 9111 §4.2.3, `current_age`.

@@ -219,6 +219,7 @@ impl Errand {
             mut fetch,
             fields,
             born,
+            sent,
             ..
         } = *self;
         if !terms.serves_others()
@@ -240,6 +241,7 @@ impl Errand {
             terms,
             arrived: now,
             born,
+            began: sent,
             tags,
             browser,
         };

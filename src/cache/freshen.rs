@@ -70,6 +70,7 @@ impl Errand {
             headers,
             arrived: now,
             born: self.born,
+            began: self.sent,
             tags,
             browser: stale.browser.clone(),
         };
@@ -189,6 +190,7 @@ impl Asking {
             arrived: cache.clock().now(),
             // Its content is as old as it was.
             born: stored.born,
+            began: stored.began,
             tags,
             browser: stored.browser.clone(),
         };

@@ -236,6 +236,11 @@ impl HotTier {
         turn.set(key, slot);
     }
 
+    /// All slots with their keys, one by one; no lock is held between two of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (CacheKey, Slot)> + Send {
+        self.slots.iter()
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.slots.weight()
     }

@@ -103,6 +103,7 @@ mod multipart;
 mod part;
 mod plan;
 mod policy;
+mod probe;
 mod query;
 mod range;
 mod recording;

@@ -101,6 +101,16 @@ where
         self.items.clear();
     }
 
+    /// Everything, one by one, without a trace.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (K, V)> + Send
+    where
+        K: Clone + Send + Sync,
+        V: Send + Sync,
+        W: Send + Sync,
+    {
+        self.items.iter()
+    }
+
     pub(crate) fn weight(&self) -> u64 {
         self.items.weight()
     }

@@ -1,6 +1,6 @@
 //! `Vary`: which request fields an answer depends on (RFC 9111 §4.1).
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
 
 use foldhash::fast::FixedState;
 use http::header::{
@@ -196,6 +196,14 @@ impl Selector {
             let text = |selected: &Selected| String::from_utf8_lossy(&selected.sent).into_owned();
             (&field.name, field.value.as_ref().map(text))
         })
+    }
+
+    /// Hashes what selects, alike in every process.
+    pub(crate) fn hash(&self, state: &mut impl Hasher) {
+        for field in &self.fields {
+            field.name.as_str().hash(state);
+            field.value.as_ref().map(Selected::normal).hash(state);
+        }
     }
 
     pub(crate) fn bytes(&self) -> usize {

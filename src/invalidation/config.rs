@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Faults;
 use crate::invalidation::catalog::{Catalog, Reading};
+use crate::invalidation::coherency_config::CoherencyConfig;
 use crate::invalidation::entity::InvalidationEntity;
 use crate::invalidation::plan::Plan;
 use crate::invalidation::rule::InvalidationRule;
@@ -31,6 +32,8 @@ pub struct InvalidationConfig {
     /// What can change, by name, at most 1,000: rules change it, and so does
     /// [`Invalidator::changed`](crate::invalidation::Invalidator::changed).
     pub entities: BTreeMap<String, InvalidationEntity>,
+    /// Whether what was invalidated is checked to be gone everywhere.
+    pub coherency: CoherencyConfig,
 }
 
 /// What the configuration says, made ready.
@@ -48,6 +51,7 @@ impl Default for InvalidationConfig {
             settle: Duration::ZERO,
             rules: Vec::new(),
             entities: BTreeMap::new(),
+            coherency: CoherencyConfig::default(),
         }
     }
 }
@@ -57,6 +61,7 @@ impl InvalidationConfig {
     /// routes of the service is for [`Invalidator::new`](crate::invalidation::Invalidator::new).
     pub fn check(&self, room: &str, faults: &mut Faults) {
         self.compile(room, faults);
+        self.coherency.check(&format!("{room}.coherency"), faults);
     }
 
     /// The rules and entities that are right, ready to be matched and changed; faults for the others.

@@ -186,12 +186,22 @@
 //! matters calls the [`Invalidator`] right after its commit, without an await in between.
 //!
 //! That unsafe methods make their own URI old (RFC 9111 §4.4) is the cache's business, not a rule's.
+//!
+//! # Whether it works
+//!
+//! [`Coherency`] follows some of the invalidations and asks every instance what it would still serve of what
+//! they name: `keep.coherency()` tells what that has shown, `keep.check_coherency().await` asks at once. It
+//! checks each [`Invariant`]; what it finds is an event, a counter and a line in the log. Any store of entries
+//! can take part: it is a [`Tier`](crate::journal::Tier).
 
 mod begun;
 mod cascade;
 mod catalog;
+mod coherency;
+mod coherency_config;
 mod config;
 mod entity;
+mod findings;
 mod future;
 mod invalidate;
 mod invalidator;
@@ -201,20 +211,25 @@ mod plan;
 mod reading;
 mod rule;
 mod service;
+mod tally;
 mod target;
 mod value;
 mod variables;
 mod watch;
 
 pub use catalog::ChangedError;
+pub use coherency::Coherency;
+pub use coherency_config::CoherencyConfig;
 pub use config::InvalidationConfig;
 pub use entity::{Cascade, InvalidationEntity};
+pub use findings::{CoherencyViolation, Invariant};
 pub use future::InvalidateFuture;
 pub use invalidate::Invalidate;
 pub use invalidator::Invalidator;
 pub use layer::InvalidateLayer;
 pub use rule::InvalidationRule;
 pub use service::InvalidateService;
+pub use tally::{CoherencyReport, CoherencyWindow};
 pub use target::{Target, TargetError};
 pub(crate) use variables::Supplier;
 pub use variables::Variables;

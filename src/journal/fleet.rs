@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Clock;
 use crate::error::ConfigError;
@@ -17,10 +17,12 @@ use crate::journal::line;
 use crate::journal::log::{Journal, Line, Part, checked};
 use crate::journal::marker::Tenant;
 use crate::journal::mirror::Mirror;
+use crate::journal::overseer::Overseer;
 use crate::journal::scribe::Scribe;
 use crate::journal::script::{APPEND, LEAVE, MEET};
 use crate::journal::shard::Shard;
 use crate::journal::sink::{Ear, Sink};
+use crate::journal::witness::{QUESTIONS_WAITING, Witness};
 use crate::store::{Batch, RedisPool, RedisStatus, Replies, Script, StoreError};
 use crate::task::Spawner;
 
@@ -57,8 +59,10 @@ impl Journal {
         }
         checked(config)?;
         let me = chance::number();
-        let each = (0..config.shards).map(|shard| part(config, &parts, (shard, me)));
-        Ok(Self::of(each.collect(), parts.clock, parts.events))
+        let overseer = Arc::<Overseer>::default();
+        let each = (0..config.shards).map(|shard| part(config, &parts, (shard, me), &overseer));
+        let each = each.collect();
+        Ok(Self::of(each, (parts.clock, parts.events), overseer))
     }
 
     /// Reads values that were stored with their stamps, and where the journal stands, in one round trip.
@@ -114,7 +118,12 @@ impl Journal {
 const BEHIND_MAX: Duration = Duration::from_millis(50);
 
 /// A shard, and the tasks that follow it.
-fn part(config: &JournalConfig, parts: &JournalParts, (shard, me): (u16, u64)) -> Part {
+fn part(
+    config: &JournalConfig,
+    parts: &JournalParts,
+    (shard, me): (u16, u64),
+    overseer: &Arc<Overseer>,
+) -> Part {
     let (clock, events) = (parts.clock.clone(), parts.events.clone());
     let line = line::Line::new(parts.redis.clone(), clock.clone(), config, shard, me);
     let mirror = Mirror::new(0, config.markers_max, config.patterns_max);
@@ -126,20 +135,31 @@ fn part(config: &JournalConfig, parts: &JournalParts, (shard, me): (u16, u64)) -
     let scribe = Scribe::new(
         line.clone(),
         Arc::clone(&shard),
-        Arc::clone(&confirmations),
+        (Arc::clone(&confirmations), Arc::clone(overseer)),
         bounds,
     );
     let scribe = Arc::new(scribe);
+    let (to_witness, questions) = mpsc::channel(QUESTIONS_WAITING);
+    let mut witness = Witness {
+        line: line.clone(),
+        shard: Arc::clone(&shard),
+        overseer: Arc::clone(overseer),
+        shards: usize::from(config.shards),
+        questions,
+    };
     let sink = Sink {
         me,
         shard: Arc::clone(&shard),
         owed: Arc::clone(&owed),
         wake: Arc::clone(&wake),
+        questions: to_witness,
     };
     // The ear first: what is appended is confirmed to whoever can hear it.
-    parts
-        .redis
-        .subscribe(line.channel_of(me), Arc::new(Ear { confirmations }));
+    let ear = Ear {
+        confirmations,
+        overseer: Arc::clone(overseer),
+    };
+    parts.redis.subscribe(line.channel_of(me), Arc::new(ear));
     parts.redis.subscribe(line.channel(), Arc::new(sink));
     let mut keeper = Keeper {
         line: line.clone(),
@@ -159,26 +179,24 @@ fn part(config: &JournalConfig, parts: &JournalParts, (shard, me): (u16, u64)) -
         }
         keeper.leave().await;
     });
-    let (stopped, status, writer) = (
-        parts.spawner.clone(),
-        parts.redis.watch(),
-        Arc::clone(&scribe),
-    );
-    parts.spawner.spawn(async move {
-        tokio::select! {
-            () = stopped.stopped() => {}
-            () = writer.write(status) => {}
-        }
-    });
-    let (stopped, heard) = (parts.spawner.clone(), Arc::clone(&shard));
-    parts.spawner.spawn(async move {
-        tokio::select! {
-            () = stopped.stopped() => {}
-            () = owed.pay(&line, &heard) => {}
-        }
-    });
+    let (status, writer) = (parts.redis.watch(), Arc::clone(&scribe));
+    spawn(&parts.spawner, async move { writer.write(status).await });
+    let heard = Arc::clone(&shard);
+    spawn(&parts.spawner, async move { owed.pay(&line, &heard).await });
+    spawn(&parts.spawner, async move { witness.answer().await });
     Part {
         shard,
         line: Some(Line { scribe, wake, done }),
     }
+}
+
+/// Runs something until the stack is shut down.
+fn spawn(spawner: &Spawner, work: impl Future<Output = ()> + Send + 'static) {
+    let stopped = spawner.clone();
+    spawner.spawn(async move {
+        tokio::select! {
+            () = stopped.stopped() => {}
+            () = work => {}
+        }
+    });
 }

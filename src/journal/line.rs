@@ -24,6 +24,7 @@ pub(crate) struct Line {
     keys: [std::sync::Arc<str>; 3],
     /// What the others know this instance by.
     pub(crate) me: u64,
+    pub(crate) shard: u16,
     records_max: usize,
     lease: Duration,
     acknowledge: Acknowledge,
@@ -72,6 +73,7 @@ impl Line {
             clock,
             keys,
             me,
+            shard,
             records_max: config.records_max,
             lease: config.lease,
             acknowledge: config.acknowledge,
@@ -208,9 +210,9 @@ impl Line {
         }
     }
 
-    /// Says something on a channel.
-    pub(crate) async fn say(&self, channel: &str, message: Vec<u8>) -> Result<(), StoreError> {
-        self.pool.publish(channel, message).await.map(drop)
+    /// Says something on a channel. Returns how many connections heard it.
+    pub(crate) async fn say(&self, channel: &str, message: Vec<u8>) -> Result<u64, StoreError> {
+        self.pool.publish(channel, message).await
     }
 }
 

@@ -11,6 +11,8 @@ use crate::journal::chance;
 use crate::journal::config::JournalConfig;
 use crate::journal::marker::{Subject, Tenant};
 use crate::journal::mirror::Mirror;
+use crate::journal::overseer::{Overseer, Sample};
+use crate::journal::probe::Asked;
 use crate::journal::record::Record;
 #[cfg(feature = "redis")]
 use crate::journal::scribe::Scribe;
@@ -30,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) parts: Box<[Part]>,
     pub(crate) clock: Clock,
     pub(crate) events: Events,
+    pub(crate) overseer: Arc<Overseer>,
 }
 
 /// One shard, and who writes to it.
@@ -102,15 +105,20 @@ impl Journal {
             #[cfg(feature = "redis")]
             line: None,
         };
-        Ok(Self::of(Box::new([part]), clock, events))
+        Ok(Self::of(Box::new([part]), (clock, events), Arc::default()))
     }
 
-    pub(crate) fn of(parts: Box<[Part]>, clock: Clock, events: Events) -> Self {
+    pub(crate) fn of(
+        parts: Box<[Part]>,
+        (clock, events): (Clock, Events),
+        overseer: Arc<Overseer>,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 parts,
                 clock,
                 events,
+                overseer,
             }),
         }
     }
@@ -174,7 +182,7 @@ impl Journal {
             return line.scribe.append(record);
         }
         let markers = record.markers().len();
-        let at = part.shard.change(move |mirror, now| {
+        let at = part.shard.change(|mirror, now| {
             mirror.append(&record, now);
             mirror.position()
         });
@@ -182,6 +190,18 @@ impl Journal {
             seq: at.seq,
             markers,
         });
+        self.shared
+            .overseer
+            .offer(self.shared.clock.now(), || Sample {
+                shard: 0,
+                asked: Asked {
+                    inc: at.inc,
+                    seq: at.seq,
+                    record: Arc::new(record),
+                },
+                #[cfg(feature = "redis")]
+                appended: None,
+            });
         Appending::ready(Ok(Receipt(at)))
     }
 
@@ -255,13 +275,7 @@ impl Journal {
     #[inline]
     pub(crate) fn part(&self, tenant: Option<Tenant>) -> &Part {
         let parts = &self.shared.parts;
-        match tenant {
-            Some(Tenant(hash)) if parts.len() > 1 => {
-                // No larger than the number of parts, so it fits.
-                &parts[(hash % parts.len() as u64) as usize]
-            }
-            _ => &parts[0],
-        }
+        &parts[tenant.map_or(0, |tenant| tenant.shard(parts.len()))]
     }
 }
 

@@ -64,6 +64,16 @@ impl Tenant {
         Self(name_hash(Kind::Tenant, name))
     }
 
+    /// In which of so many shards what it has is kept.
+    pub(crate) const fn shard(self, shards: usize) -> usize {
+        // No larger than the number of shards, so it fits.
+        if shards > 1 {
+            (self.0 % shards as u64) as usize
+        } else {
+            0
+        }
+    }
+
     /// The name of something that this tenant alone has.
     pub(crate) const fn own(self, name: u64) -> u64 {
         // Both are hashes already; what is left is to make one of two, whose order counts.

@@ -9,6 +9,11 @@ const BEGIN: u8 = b'N';
 /// An instance has carried out everything up to a number.
 const CONFIRM: u8 = b'C';
 
+/// What does an instance know, and what would it serve?
+pub(crate) const QUESTION: u8 = b'Q';
+/// It says so.
+pub(crate) const ANSWER: u8 = b'A';
+
 /// A message, read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Message<'a> {
@@ -26,6 +31,14 @@ pub(crate) enum Message<'a> {
         instance: u64,
         inc: u64,
         seq: u64,
+    },
+    Question {
+        asker: u64,
+        rest: &'a [u8],
+    },
+    Answer {
+        probe: u64,
+        rest: &'a [u8],
     },
 }
 
@@ -57,6 +70,8 @@ pub(crate) fn understand(bytes: &[u8]) -> Option<Message<'_>> {
                 seq: u64::from_le_bytes(*seq),
             })
         }
+        QUESTION => Some(Message::Question { asker: first, rest }),
+        ANSWER => Some(Message::Answer { probe: first, rest }),
         _ => None,
     }
 }

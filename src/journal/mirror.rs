@@ -11,6 +11,7 @@ use crate::journal::record::Record;
 use crate::journal::settling::Settling;
 use crate::journal::stamp::{Stamp, Verdict};
 use crate::journal::tables::Tables;
+use crate::journal::times::Times;
 
 /// What has been invalidated, as far as this process has heard.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ pub(crate) struct Mirror {
     waiting: Layer,
     sent: Layer,
     settling: Settling,
+    times: Times,
 }
 
 /// What becomes of a record that was heard.
@@ -111,6 +113,7 @@ impl Mirror {
             waiting: layer(),
             sent: layer(),
             settling: Settling::default(),
+            times: Times::default(),
         }
     }
 
@@ -233,6 +236,7 @@ impl Mirror {
         if inc != self.inc {
             (self.inc, self.last, self.ahead) = (inc, 0, None);
             self.recorded.clear();
+            self.times.clear();
         }
         self.lost = false;
         self.epoch += 1;
@@ -270,6 +274,30 @@ impl Mirror {
         }
     }
 
+    /// A moment before which the record `seq` of `inc` was not known here, for about a minute after it.
+    pub(crate) fn not_before(&self, inc: u64, seq: u64) -> Option<Moment> {
+        if inc == self.inc {
+            self.times.not_before(seq)
+        } else {
+            None
+        }
+    }
+
+    /// Passes over a record as if it had been entered. Wrong on purpose.
+    #[cfg(all(feature = "redis", feature = "fault-injection"))]
+    pub(crate) const fn overlook(&mut self, inc: u64, seq: u64) {
+        if inc == self.inc && seq == self.last + 1 {
+            self.last = seq;
+        }
+    }
+
+    /// Forgets without raising the floor. Wrong on purpose.
+    #[cfg(feature = "fault-injection")]
+    pub(crate) fn forget(&mut self) {
+        self.recorded.clear();
+        self.epoch += 1;
+    }
+
     /// How many names and patterns are remembered.
     pub(crate) fn len(&self) -> usize {
         self.recorded.len() + self.waiting.len() + self.sent.len()
@@ -283,6 +311,7 @@ impl Mirror {
     fn enter(&mut self, seq: u64, record: &Record, now: Moment) {
         self.recorded.enter(seq, record);
         self.settling.begin(record, now);
+        self.times.note(seq, now);
         self.epoch += 1;
     }
 

@@ -75,11 +75,16 @@ mod scribe;
 mod script;
 #[cfg(feature = "redis")]
 mod sink;
+#[cfg(feature = "redis")]
+mod witness;
+#[cfg(feature = "redis")]
+mod words;
 
 mod appending;
 mod chance;
 mod config;
 mod index;
+mod inquiry;
 mod log;
 mod marker;
 #[cfg_attr(
@@ -87,12 +92,16 @@ mod marker;
     expect(dead_code, reason = "a fleet needs more of it")
 )]
 mod mirror;
+mod overseer;
 mod pieces;
+mod probe;
 #[cfg_attr(
     not(feature = "redis"),
     expect(dead_code, reason = "a fleet needs more of it")
 )]
 mod record;
+#[cfg(feature = "fault-injection")]
+mod sabotage;
 mod settling;
 #[cfg_attr(
     not(feature = "redis"),
@@ -106,6 +115,9 @@ mod stamp;
 )]
 mod standing;
 mod tables;
+mod times;
+#[cfg(feature = "fault-injection")]
+mod wrecking;
 
 pub use appending::Appending;
 #[cfg(feature = "redis")]
@@ -113,8 +125,12 @@ pub use barrier::Barrier;
 pub use config::{Acknowledge, JournalConfig};
 #[cfg(feature = "redis")]
 pub use fleet::JournalParts;
+pub(crate) use inquiry::Inquiry;
 pub use log::{Journal, JournalFigures};
 pub use marker::{Marker, Subject};
+pub(crate) use overseer::Sample;
+pub(crate) use probe::{ASKED_MAX, Answer, Asked, Found};
+pub use probe::{Probed, Probing, Seen, Temperature, Tier, Wanted};
 pub use record::{Record, SETTLE_MAX};
 pub use stamp::{Checked, Pending, Receipt, Stamp, Verdict};
 pub use standing::{JournalStatus, Unverified};

@@ -13,6 +13,8 @@ use crate::journal::appending::Appending;
 use crate::journal::confirmations::Confirmations;
 use crate::journal::line::{Appended, Line};
 use crate::journal::marker::Marker;
+use crate::journal::overseer::{Overseer, Sample};
+use crate::journal::probe::Asked;
 use crate::journal::record::Record;
 use crate::journal::shard::Shard;
 use crate::journal::stamp::{Pending, Receipt, Stamp};
@@ -25,6 +27,7 @@ pub(crate) struct Scribe {
     pub(crate) line: Line,
     pub(crate) shard: Arc<Shard>,
     pub(crate) confirmations: Arc<Confirmations>,
+    overseer: Arc<Overseer>,
     queue: Mutex<VecDeque<Queued>>,
     queue_max: usize,
     news: Notify,
@@ -55,13 +58,14 @@ impl Scribe {
     pub(crate) fn new(
         line: Line,
         shard: Arc<Shard>,
-        confirmations: Arc<Confirmations>,
+        (confirmations, overseer): (Arc<Confirmations>, Arc<Overseer>),
         (queue_max, patience): (usize, Duration),
     ) -> Self {
         Self {
             line,
             shard,
             confirmations,
+            overseer,
             queue: Mutex::default(),
             queue_max,
             news: Notify::new(),
@@ -214,6 +218,15 @@ impl Scribe {
                     self.shard.events.emit(Event::Invalidated {
                         seq: appended.seq,
                         markers: record.markers().len(),
+                    });
+                    self.overseer.offer(answered, || Sample {
+                        shard: usize::from(self.line.shard),
+                        asked: Asked {
+                            inc: appended.inc,
+                            seq: appended.seq,
+                            record,
+                        },
+                        appended: Some((appended.clone(), answered)),
                     });
                     // Whoever does not wait any more need not be told.
                     let _ = told.map(|told| told.send(Ok((appended, answered))));

@@ -25,6 +25,8 @@ pub(crate) struct Shard {
     pub(crate) events: Events,
     /// For how long an unverified mirror is believed all the same.
     grace: Duration,
+    #[cfg(feature = "fault-injection")]
+    pub(crate) sabotage: crate::journal::sabotage::Sabotage,
 }
 
 impl Shard {
@@ -61,6 +63,8 @@ impl Shard {
             clock,
             events,
             grace,
+            #[cfg(feature = "fault-injection")]
+            sabotage: crate::journal::sabotage::Sabotage::default(),
         }
     }
 
@@ -187,6 +191,10 @@ impl Shard {
         }
         let at = self.position();
         at.inc == inc && at.seq >= seq
+    }
+
+    pub(crate) const fn grace(&self) -> Duration {
+        self.grace
     }
 
     pub(crate) fn standing(&self) -> MutexGuard<'_, Standing> {

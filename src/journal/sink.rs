@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::event::Event;
 use crate::journal::confirmations::{Confirmations, Owed};
 use crate::journal::line::understood;
 use crate::journal::marker::Marker;
 use crate::journal::message::{Message, understand};
+use crate::journal::overseer::Overseer;
 use crate::journal::record::Record;
 use crate::journal::shard::Shard;
 use crate::journal::standing::Unverified;
+use crate::journal::witness::Question;
+use crate::journal::words::answered;
 use crate::store::{Push, PushSink};
 
 /// Hears what is appended.
@@ -21,6 +24,8 @@ pub(crate) struct Sink {
     pub(crate) owed: Arc<Owed>,
     /// Wakes the keeper.
     pub(crate) wake: Arc<Notify>,
+    /// To whoever answers what others ask.
+    pub(crate) questions: mpsc::Sender<Question>,
 }
 
 impl PushSink for Sink {
@@ -53,8 +58,7 @@ impl Sink {
                 confirm,
                 record,
             }) => {
-                let record = read(&self.shard, record);
-                self.shard.hear(inc, seq, &record);
+                self.hear_record((inc, seq), record);
                 if confirm && writer != self.me {
                     self.owed.note(writer, inc, seq);
                 }
@@ -63,11 +67,27 @@ impl Sink {
                 self.shard.change(|mirror, _| mirror.lose());
                 self.shard.doubt(Unverified::Replaced);
             }
+            Some(Message::Question { asker, rest }) if asker != self.me => {
+                // Whoever asks too much is not answered.
+                let _ = self.questions.try_send((asker, rest.to_vec()));
+            }
             _ => {}
         }
         if !self.shard.is_complete() {
             self.wake.notify_one();
         }
+    }
+}
+
+impl Sink {
+    fn hear_record(&self, (inc, seq): (u64, u64), record: &[u8]) {
+        #[cfg(feature = "fault-injection")]
+        if self.shard.sabotage.takes_push() {
+            self.shard.change(|mirror, _| mirror.overlook(inc, seq));
+            return;
+        }
+        let record = read(&self.shard, record);
+        self.shard.hear(inc, seq, &record);
     }
 }
 
@@ -81,17 +101,25 @@ pub(crate) fn read(shard: &Shard, record: &[u8]) -> Record {
     })
 }
 
-/// Hears who has carried out what this instance has appended.
+/// Hears who has carried out what this instance has appended, and what others answer it.
 pub(crate) struct Ear {
     pub(crate) confirmations: Arc<Confirmations>,
+    pub(crate) overseer: Arc<Overseer>,
 }
 
 impl PushSink for Ear {
     fn push(&self, push: Push<'_>) {
-        if let Push::Message { payload, .. } = push
-            && let Some(Message::Confirm { instance, inc, seq }) = understand(payload)
-        {
-            self.confirmations.hear(instance, inc, seq);
+        let Push::Message { payload, .. } = push else {
+            return;
+        };
+        match understand(payload) {
+            Some(Message::Confirm { instance, inc, seq }) => {
+                self.confirmations.hear(instance, inc, seq);
+            }
+            Some(Message::Answer { probe, rest }) => {
+                self.overseer.hear(probe, || answered(rest));
+            }
+            _ => {}
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::config::KeepConfig;
 use crate::error::{ConfigError, Faults};
 use crate::event::Events;
 use crate::guard::Guard;
-use crate::invalidation::Invalidator;
+use crate::invalidation::{Coherency, Invalidator};
 use crate::journal::Journal;
 #[cfg(feature = "redis")]
 use crate::journal::JournalParts;
@@ -57,6 +57,7 @@ pub(crate) struct Engines {
     pub(crate) guard: Guard,
     pub(crate) limiter: RateLimiter,
     pub(crate) invalidator: Invalidator,
+    pub(crate) coherency: Coherency,
     pub(crate) cache: Cache,
     pub(crate) progress: ProgressHub,
     pub(crate) locks: Locks,
@@ -103,6 +104,8 @@ impl Engines {
         let locks = Locks::in_memory(clock());
         let (rules, journaled) = (&config.invalidation, journal.clone());
         let invalidator = Invalidator::new(rules, &config.routes, journaled, events());
+        let coherency = Coherency::new(&rules.coherency, journal.clone(), events());
+        let coherency = noted(coherency, faults);
         let rewritten = config.cache.rewrites_keys();
         let invalidator =
             noted(invalidator, faults).map(|invalidator| invalidator.for_rewritten_keys(rewritten));
@@ -121,6 +124,7 @@ impl Engines {
             guard: guard?,
             limiter: limiter?,
             invalidator: invalidator?,
+            coherency: coherency?,
             cache: cache?,
             progress: progress?,
             locks,

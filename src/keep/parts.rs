@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::config::KeepConfig;
 use crate::event::Events;
 use crate::guard::{Guard, Pressure};
-use crate::invalidation::Invalidator;
+use crate::invalidation::{CoherencyReport, Invalidator};
 use crate::journal::Journal;
 use crate::keep::engines::{Engines, Ground};
 use crate::lock::{Acquire, Locks};
@@ -93,6 +93,22 @@ impl Keep {
     #[must_use]
     pub fn journal(&self) -> &Journal {
         self.parts.engines.cache.journal()
+    }
+
+    pub(crate) fn start_coherency(&self) {
+        self.parts.engines.coherency.start(&self.spawner());
+    }
+
+    /// What following invalidations has shown so far: whether they were carried out everywhere. Asks nobody.
+    #[must_use]
+    pub fn coherency(&self) -> CoherencyReport {
+        self.parts.engines.coherency.report()
+    }
+
+    /// Asks every instance about the last invalidations that were followed, at once; see
+    /// [`Coherency::check`](crate::invalidation::Coherency::check).
+    pub async fn check_coherency(&self) -> CoherencyReport {
+        self.parts.engines.coherency.check().await
     }
 
     /// What is stored.

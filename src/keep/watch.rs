@@ -45,6 +45,7 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
         let progress = keep.progress().clone();
         spawner.every(SWEEP, move || progress.sweep());
     }
+    keep.start_coherency();
     register_gauges(keep)
 }
 

@@ -211,6 +211,12 @@ fn write_rest(text: &mut Exposition, figures: &Snapshot) {
     let help = "How often the journal's past was lost.";
     let replaced = figures.journal_replaced;
     total(text, "keep_journal_replaced_total", help, replaced);
+    let help = "Invalidations that were checked to be carried out everywhere, by how long after.";
+    let family = ("keep_coherency_checks_total", help);
+    by_word(text, family, "window", &figures.coherency_checks);
+    let help = "What checks of invalidations found broken.";
+    let family = ("keep_coherency_violations_total", help);
+    by_word(text, family, "invariant", &figures.coherency_violations);
     let help = "Database queries above the slow-query threshold.";
     total(
         text,

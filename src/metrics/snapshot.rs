@@ -39,6 +39,10 @@ pub struct Snapshot {
     pub journal_doubts: BTreeMap<Arc<str>, u64>,
     /// How often the journal's past was lost, so that everything stored before was old.
     pub journal_replaced: u64,
+    /// Invalidations that were checked to be carried out everywhere, by how long after: `10ms`, ..
+    pub coherency_checks: BTreeMap<Arc<str>, u64>,
+    /// What those checks found broken, by invariant: `served`, ..
+    pub coherency_violations: BTreeMap<Arc<str>, u64>,
     /// Database queries.
     pub queries: Quantiles,
     /// Those of them that took longer than the configured threshold.
@@ -197,6 +201,8 @@ impl Metrics {
             invalidations_pending: read(&totals.invalidations_pending),
             journal_doubts: words(&totals.journal_doubts),
             journal_replaced: read(&totals.journal_replaced),
+            coherency_checks: words(&totals.coherency_checks),
+            coherency_violations: words(&totals.coherency_violations),
             queries: Quantiles::of(totals.queries.snapshot()),
             queries_slow: read(&totals.queries_slow),
             remote_waits: read(&totals.remote_waits),
@@ -390,11 +396,11 @@ mod tests {
                 remote: "a.test",
                 waited: took,
             },
-            Event::RemoteQuotaRefused { remote: "a.test" },
             Event::ProgressPublished,
-            Event::RedisDown { reason: "gone" },
-            Event::Warning { text: "odd" },
-        ] {
+        ]
+        .into_iter()
+        .chain(OF_TROUBLE)
+        {
             metrics.record(&event);
         }
         let mut json = serde_json::to_value(metrics.snapshot()).unwrap();
@@ -406,6 +412,18 @@ mod tests {
         }
         assert_eq!(json, figures_of_every_event());
     }
+
+    const OF_TROUBLE: [Event<'static>; 5] = [
+        Event::RemoteQuotaRefused { remote: "a.test" },
+        Event::RedisDown { reason: "gone" },
+        Event::Warning { text: "odd" },
+        Event::CoherencyChecked { window: "10ms" },
+        Event::CoherencyViolation {
+            invariant: "served",
+            window: "10ms",
+            detail: "by 7",
+        },
+    ];
 
     fn figures_of_every_event() -> serde_json::Value {
         serde_json::json!({
@@ -428,6 +446,7 @@ mod tests {
             },
             "invalidations": 1, "invalidation_markers": 3, "invalidations_pending": 1,
             "journal_doubts": {"gap": 1}, "journal_replaced": 1,
+            "coherency_checks": {"10ms": 1}, "coherency_violations": {"served": 1},
             "queries": {"count": 2}, "queries_slow": 1,
             "remote_waits": 1, "remote_refusals": 1,
             "progress_events": 1, "redis_downs": 1, "warnings": 1, "peers_unknown": 1,

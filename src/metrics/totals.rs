@@ -36,6 +36,8 @@ pub(crate) struct Totals {
     pub(crate) invalidations_pending: AtomicU64,
     pub(crate) journal_doubts: Named<AtomicU64>,
     pub(crate) journal_replaced: AtomicU64,
+    pub(crate) coherency_checks: Named<AtomicU64>,
+    pub(crate) coherency_violations: Named<AtomicU64>,
     pub(crate) queries: Histogram,
     pub(crate) queries_slow: AtomicU64,
     pub(crate) remote_waits: AtomicU64,
@@ -75,6 +77,8 @@ impl Totals {
             invalidations_pending: AtomicU64::default(),
             journal_doubts: Named::new(WORDS_MAX),
             journal_replaced: AtomicU64::default(),
+            coherency_checks: Named::new(WORDS_MAX),
+            coherency_violations: Named::new(WORDS_MAX),
             queries: Histogram::new(),
             queries_slow: AtomicU64::default(),
             remote_waits: AtomicU64::default(),
@@ -121,6 +125,10 @@ impl Totals {
             // Of how long it took the gauge tells.
             Event::JournalVerified => {}
             Event::JournalReplaced => one_more(&self.journal_replaced),
+            Event::CoherencyChecked { window } => self.coherency_checks.with(window, one_more),
+            Event::CoherencyViolation { invariant, .. } => {
+                self.coherency_violations.with(invariant, one_more);
+            }
             Event::QueryFinished { took, slow, .. } => {
                 self.queries.record(took);
                 if slow {

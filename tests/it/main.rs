@@ -27,6 +27,7 @@ mod cache_room;
 mod cache_rules;
 mod cache_sockets;
 mod coherence;
+mod coherency;
 mod examples;
 mod guard;
 mod house;

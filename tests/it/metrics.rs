@@ -179,6 +179,12 @@ fn record_one_of_each(metrics: &Metrics) {
         Event::InvalidationPending { why: "queued" },
         Event::JournalUnverified { why: "gap" },
         Event::JournalReplaced,
+        Event::CoherencyChecked { window: "10ms" },
+        Event::CoherencyViolation {
+            invariant: "served",
+            window: "10ms",
+            detail: "by 7",
+        },
         Event::QueryFinished {
             name: "contacts",
             took,

@@ -138,7 +138,7 @@ impl Fleet {
 
     pub fn report(&self, lasted: Duration) -> Report {
         let living = self.workers.iter().map(Worker::said);
-        report(self, living.collect(), lasted)
+        report(self, &living.collect::<Vec<_>>(), lasted)
     }
 
     /// All are told to end, and what came of it is returned.
@@ -151,7 +151,7 @@ impl Fleet {
         let said = ending.into_iter().map(|one| one.join().expect("a worker"));
         let said: Vec<Said> = said.collect();
         assert!(said.iter().all(|said| said.ended), "a worker broke down");
-        report(&self, said, lasted)
+        report(&self, &said, lasted)
     }
 }
 
@@ -161,8 +161,8 @@ impl Drop for Fleet {
     }
 }
 
-fn report(fleet: &Fleet, living: Vec<Said>, lasted: Duration) -> Report {
-    let all = fleet.past.iter().chain(&living);
+fn report(fleet: &Fleet, living: &[Said], lasted: Duration) -> Report {
+    let all = fleet.past.iter().chain(living);
     let mut report = Report {
         seed: fleet.seed,
         lasted,

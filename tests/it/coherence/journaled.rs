@@ -157,14 +157,14 @@ impl Journaled {
         }));
     }
 
-    fn from_memory(&self, key: u32) -> Option<u32> {
+    fn in_memory(&self, key: u32) -> Option<u32> {
         let entry = self.hot(key).clone()?;
         let (subject, now) = (&self.keys[key as usize].subject, self.clock.now());
         let verdict = self.journal.judge(entry.born, &entry.checked, subject, now);
         (verdict == Verdict::Fresh).then_some(entry.version)
     }
 
-    async fn from_redis(&self, key: u32) -> Option<u32> {
+    async fn in_redis(&self, key: u32) -> Option<u32> {
         let known = &self.keys[key as usize];
         let read = Batch::new().command(Command::new("GET").key(&known.name));
         let (mut replies, barrier) = self.journal.read(read, None).await.ok()?;
@@ -200,12 +200,12 @@ impl Journaled {
 impl Cached for Journaled {
     async fn read(&self, key: u32, reading: Reading, database: &Database) -> Option<Served> {
         if reading == Reading::Near
-            && let Some(version) = self.from_memory(key)
+            && let Some(version) = self.in_memory(key)
         {
             let from = Tier::Hot;
             return Some(Served { version, from });
         }
-        if let Some(version) = self.from_redis(key).await {
+        if let Some(version) = self.in_redis(key).await {
             let from = Tier::Strict;
             return Some(Served { version, from });
         }

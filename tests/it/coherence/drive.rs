@@ -35,6 +35,9 @@ pub enum Kinds {
     All,
 }
 
+/// How long a writer rests when its invalidation was not acknowledged.
+const AFTER_PENDING: Duration = Duration::from_millis(200);
+
 /// Reads and writes until `stop` says so.
 pub async fn drive<C: Cached>(
     cache: &Arc<C>,
@@ -122,6 +125,11 @@ async fn write<C: Cached>(cache: &C, judge: &Judge, plan: &Plan, writer: u32, st
             }
         }
         judge.invalidated(outcome);
+        if outcome == Outcome::Pending {
+            // During an outage there would soon be more records that wait than a failover can lose, and the
+            // numbers of those that were lost would be given to records that nobody was promised.
+            tokio::time::sleep(AFTER_PENDING).await;
+        }
     }
 }
 

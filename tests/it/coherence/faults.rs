@@ -98,7 +98,7 @@ impl Fault {
                 // To nowhere, so that nothing of what follows reaches it.
                 let nowhere = ["REPLICAOF", "127.0.0.1", "1"];
                 fleet.servers.replica().raw().must(&nowhere);
-                pause(chance, 100..600);
+                pause(chance, 300..900);
                 primary.kill();
                 fleet.promote(old);
             }

@@ -69,7 +69,7 @@ pub struct Violation {
     pub key: u32,
     pub served: u32,
     pub acknowledged: u32,
-    /// How long before the read began the youngest acknowledgement lay, in ms: so long at least.
+    /// How long before it was served the youngest acknowledgement lay, in ms: so long at least.
     pub late: u32,
     /// When, in ms since the registers were made.
     pub at: u32,
@@ -115,7 +115,7 @@ impl Judge {
         let at = self.registers.now();
         let late = at.saturating_sub(begun.at);
         let strict = served.from != Tier::Hot;
-        if !strict && late <= self.bound {
+        if !strict && late < self.bound {
             return self.count(Count::Lagging);
         }
         self.count(if strict {

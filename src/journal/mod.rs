@@ -53,7 +53,8 @@
 //!
 //! Limits. An instance that is on the other side of a partition with a primary that still takes writes sees
 //! only that side: bound this by `min-replicas-to-write`. Clocks are used for leases only, and only their pace
-//! counts: an instance whose clock runs at half speed would keep its lease for twice as long. Always
+//! counts: an instance whose clock runs at half speed would keep its lease for twice as long, and a server whose
+//! time of day is put forward ends leases early. Always
 //! invalidate after the change is committed; and where reads go to replicas of the database, let the record
 //! [settle](Record::settle).
 

@@ -20,3 +20,5 @@ pub(crate) mod stamp;
 pub(crate) mod standing;
 #[path = "../../../src/journal/tables.rs"]
 pub(crate) mod tables;
+#[path = "../../../src/journal/times.rs"]
+pub(crate) mod times;

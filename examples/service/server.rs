@@ -111,7 +111,8 @@ Six things to try, and what to look for in the answers:
    for n in 1 2; do curl -so /dev/null -w '%{{time_total}} s\n' {site}/reports/sales/7; done
 
 6. Redis: start this with REDIS_URL=redis://127.0.0.1:6379, look, stop redis-server, look again. Health says
-   degraded and why, visits are counted by this instance, and all of the above goes on; then start it again.
+   degraded and why, visits are counted by this instance, and pages are made anew,
+   since nobody would hear what another instance changes; then start it again.
    curl -s {site}/health; echo; curl -s {site}/visits; echo
 
 Keys for other quotas: -H 'X-Api-Key: basic-key' (premium-key, admin-key). See {site}/metrics too.

@@ -54,6 +54,7 @@ pub mod clock;
 pub mod config;
 pub mod config_time;
 pub mod database;
+mod encoding;
 pub mod env;
 pub mod error;
 pub mod event;
@@ -78,6 +79,7 @@ pub mod store;
 mod sync;
 pub mod target;
 pub mod task;
+pub mod tiers;
 
 pub use keep::{Keep, KeepBuilder, KeepLayer, KeepService};
 pub use profile::Profile;

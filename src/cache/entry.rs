@@ -12,11 +12,11 @@ use crate::cache::part::Part;
 use crate::cache::range::{Wanted, wanted};
 use crate::cache::say::CacheTags;
 use crate::cache::terms::Terms;
-use crate::cache::uses::Uses;
 use crate::cache::vary::Selector;
 use crate::clock::Moment;
 use crate::journal::{Checked, Journal, Stamp, Subject, Verdict};
 use crate::response::decimal;
+use crate::tiers::uses::Uses;
 
 /// A stored answer with everything that decides whether it may be served.
 ///

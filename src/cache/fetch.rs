@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::cache::entry::Entry;
-use crate::cache::flight::Pilot;
 use crate::cache::found::Wishes;
 use crate::cache::key::CacheKey;
+use crate::cache::landing::Pilot;
 use crate::cache::plan::RoutePlan;
 use crate::cache::status::FwdReason;
 

@@ -12,7 +12,7 @@ use crate::cache::entry::{Entry, Head};
 use crate::cache::errand::Errand;
 use crate::cache::fetch::Inquiry;
 use crate::cache::fields::{head_matches, may_update, updated_fields};
-use crate::cache::flight::Landing;
+use crate::cache::landing::Landing;
 use crate::cache::list::listed_names;
 use crate::cache::policy::{Answer, control_of, terms};
 use crate::cache::say::{CacheFor, CacheTags, NoStore};

@@ -13,9 +13,9 @@ use crate::cache::content::Content;
 use crate::cache::entry::Entry;
 use crate::cache::key::{CacheKey, KeyView};
 use crate::cache::part::{are_of_two, joined, same_whole};
-use crate::cache::shelf::{Shelf, Shelved};
-use crate::cache::uses::Uses;
 use crate::clock::Moment;
+use crate::tiers::shelf::{Shelf, Shelved};
+use crate::tiers::uses::Uses;
 
 /// Everything stored under one key. Nearly always that is one answer, which is found by one step then.
 #[derive(Clone, Debug)]

@@ -74,7 +74,6 @@
 //! ```
 
 mod asked;
-mod bets;
 mod body;
 mod change;
 mod conditional;
@@ -87,14 +86,13 @@ mod entry;
 mod errand;
 mod fetch;
 mod fields;
-mod flight;
 mod found;
 mod freshen;
 mod future;
-mod hashed;
 mod hot;
 mod inspect;
 mod key;
+mod landing;
 mod layer;
 mod lifetime;
 mod list;
@@ -110,12 +108,10 @@ mod recording;
 mod rule;
 mod say;
 mod service;
-mod shelf;
 mod status;
 mod tags;
 mod targeted;
 mod terms;
-mod uses;
 mod vary;
 mod well_known;
 

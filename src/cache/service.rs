@@ -13,14 +13,15 @@ use crate::cache::change::Change;
 use crate::cache::deliver::{nothing_stored, pass_through, serve};
 use crate::cache::engine::Cache;
 use crate::cache::errand::Errand;
-use crate::cache::flight::{Landing, Passenger};
 use crate::cache::freshen::Asking;
 use crate::cache::future::{CacheFuture, Then};
 use crate::cache::key::CacheKey;
+use crate::cache::landing::{Landing, Passenger};
 use crate::cache::look::{Company, Stop, look, look_again};
 use crate::cache::recording::UNATTENDED_MAX;
 use crate::cache::status::{FwdReason, Service};
 use crate::event::Event;
+use crate::tiers::flight::Waited;
 
 /// Caches the answers of `S`. See the [module](crate::cache).
 #[derive(Clone, Debug)]
@@ -176,14 +177,17 @@ where
             }
             Awaited::Journal(key) => {
                 cache.journal().reverified(key.part(), WORD_MAX).await;
-                Landing::Gone
+                Waited::Gone
             }
         };
-        let failed = matches!(landing, Landing::Failed);
+        let failed = matches!(landing, Waited::Landed(Landing::Failed));
         let (company, brought) = match landing {
-            Landing::Stored(entry, key) => (Company::Shared, Some(entry).zip(key)),
-            Landing::Gone => (Company::Shared, None),
-            Landing::Unusable | Landing::Failed => (Company::Alone, None),
+            Waited::Landed(Landing::Stored(entry, key)) => (Company::Shared, Some(entry).zip(key)),
+            Waited::Gone => (Company::Shared, None),
+            // Nobody waits for longer than this, whoever leads.
+            Waited::TooLong | Waited::Landed(Landing::Unusable | Landing::Failed) => {
+                (Company::Alone, None)
+            }
         };
         match look_again(&cache, &request, company, brought) {
             Stop::Wait(passenger, why) => awaited = Awaited::Flight(passenger, why),

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::encoding::Place;
 use crate::invalidation::target::Target;
-use crate::invalidation::value::{Place, Value};
+use crate::invalidation::value::Value;
 use crate::pattern::{PATTERN_BYTES_MAX, Part, Pattern, Template, escape};
 
 /// What kind of thing a template names.

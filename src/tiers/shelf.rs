@@ -15,9 +15,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use quick_cache::sync::Cache;
 use quick_cache::{Equivalent, Lifecycle, OptionsBuilder, Weighter};
 
-use crate::cache::bets::{Bet, Bets, Side};
-use crate::cache::hashed::{BuildHashed, ByHash, HashedKey};
-use crate::cache::uses::{Sketch, Uses};
+use crate::tiers::bets::{Bet, Bets, Side};
+use crate::tiers::hashed::{BuildHashed, ByHash, HashedKey};
+use crate::tiers::uses::{Sketch, Uses};
 
 /// What can be stored. Clones share the counter.
 pub(crate) trait Shelved: Clone {

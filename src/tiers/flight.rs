@@ -1,4 +1,4 @@
-//! Single flight: one request asks the origin, the others for the same key wait for its answer.
+//! Single flight: one asks the origin, the others for the same key wait for its answer.
 //!
 //! The first to [`board`](Flights::board) leads and holds a [`Pilot`]. Dropping it, for whatever reason
 //! (the client left, the handler panicked, the body broke off), wakes the followers, of which the
@@ -11,68 +11,63 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::cache::entry::Entry;
-use crate::cache::hashed::BuildHashed;
-use crate::cache::key::CacheKey;
 use crate::clock::Moment;
+use crate::tiers::hashed::BuildHashed;
 
-/// All flights under way.
+/// All flights under way, which land with an `L`.
 #[derive(Debug)]
-pub(crate) struct Flights {
-    shards: [Mutex<Shard>; SHARDS],
+pub(crate) struct Flights<L> {
+    shards: [Mutex<Shard<L>>; SHARDS],
 }
 
 /// By the hash of what is fetched: a key, and for which of its variants (as far as it is known to have
 /// any). The hash is seeded at random. Two keys that share one would only wait for each other, and look
 /// for themselves then.
-type Shard = HashMap<u64, Arc<Flight>, BuildHashed>;
+type Shard<L> = HashMap<u64, Arc<Flight<L>>, BuildHashed>;
 
 #[derive(Debug)]
-struct Flight {
-    landing: OnceLock<Landing>,
+struct Flight<L> {
+    landing: OnceLock<Option<L>>,
     landed: Notify,
     began: Moment,
 }
 
-/// How a flight ended.
-#[derive(Clone, Debug)]
-pub(crate) enum Landing {
-    /// With this answer to whoever asked for the same key, which need not be stored any more when a follower
-    /// looks for it. Without a key nobody was there to be brought it.
-    Stored(Arc<Entry>, Option<CacheKey>),
-    /// The service fails: whoever may be sent what is stale is better off with that.
-    Failed,
-    /// The answer cannot be stored: everybody for themselves.
-    Unusable,
+/// What waiting came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited<L> {
+    /// The flight has landed with this.
+    Landed(L),
     /// The leader is gone without an answer: board again.
     Gone,
+    /// It has been under way for as long as anybody waits.
+    TooLong,
 }
 
 /// What boarding came to.
 #[derive(Debug)]
-pub(crate) enum Boarding {
-    Lead(Pilot),
-    Follow(Passenger),
+pub(crate) enum Boarding<L> {
+    Lead(Pilot<L>),
+    Follow(Passenger<L>),
 }
 
 /// The leader's part; dropping it frees the key and wakes the followers.
 #[derive(Debug)]
-pub(crate) struct Pilot {
-    flights: Arc<Flights>,
-    flight: Arc<Flight>,
+pub(crate) struct Pilot<L> {
+    flights: Arc<Flights<L>>,
+    flight: Arc<Flight<L>>,
     hash: u64,
-    landing: Landing,
+    landing: Option<L>,
 }
 
 /// A follower's part.
 #[derive(Debug)]
-pub(crate) struct Passenger {
-    flight: Arc<Flight>,
+pub(crate) struct Passenger<L> {
+    flight: Arc<Flight<L>>,
     /// For how long the leader had been away already when this one boarded.
     missed: Duration,
 }
 
-impl Flights {
+impl<L> Flights<L> {
     pub(crate) fn new() -> Arc<Self> {
         let shards = std::array::from_fn(|_| Mutex::default());
         Arc::new(Self { shards })
@@ -81,7 +76,7 @@ impl Flights {
     /// Joins the flight for what has this hash, or starts it. One that has been under way for longer than
     /// anybody waits is given up on, and another one starts in its place: a leader that never comes back,
     /// such as a client that reads a byte a second, must not leave all others to fetch for themselves.
-    pub(crate) fn board(self: &Arc<Self>, hash: u64, now: Moment, wait: Duration) -> Boarding {
+    pub(crate) fn board(self: &Arc<Self>, hash: u64, now: Moment, wait: Duration) -> Boarding<L> {
         match self.shard(hash).entry(hash) {
             hash_map::Entry::Occupied(mut under_way) => {
                 let missed = now.since(under_way.get().began);
@@ -101,12 +96,12 @@ impl Flights {
         }
     }
 
-    fn pilot(self: &Arc<Self>, flight: Arc<Flight>, hash: u64) -> Pilot {
+    fn pilot(self: &Arc<Self>, flight: Arc<Flight<L>>, hash: u64) -> Pilot<L> {
         Pilot {
             flights: Arc::clone(self),
             flight,
             hash,
-            landing: Landing::Gone,
+            landing: None,
         }
     }
 
@@ -116,18 +111,18 @@ impl Flights {
         shards.map(|shard| lock(shard).len()).sum()
     }
 
-    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard<L>> {
         // The upper bits: the table within the shard takes the lower ones.
         lock(&self.shards[(hash >> 60) as usize % SHARDS])
     }
 }
 
 /// Nothing that can panic runs under the lock, so poison is ignored.
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+fn lock<L>(shard: &Mutex<Shard<L>>) -> MutexGuard<'_, Shard<L>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Flight {
+impl<L> Flight<L> {
     fn new(now: Moment) -> Arc<Self> {
         Arc::new(Self {
             landing: OnceLock::new(),
@@ -137,19 +132,19 @@ impl Flight {
     }
 }
 
-impl Pilot {
+impl<L> Pilot<L> {
     /// Whether anybody is on board beside the pilot: the board and it hold one each.
     pub(crate) fn has_passengers(&self) -> bool {
         Arc::strong_count(&self.flight) > 2
     }
 
     /// Ends the flight.
-    pub(crate) fn land(mut self, landing: Landing) {
-        self.landing = landing;
+    pub(crate) fn land(mut self, landing: L) {
+        self.landing = Some(landing);
     }
 }
 
-impl Drop for Pilot {
+impl<L> Drop for Pilot<L> {
     fn drop(&mut self) {
         // First off the board, so that nobody boards what has landed.
         let mut shard = self.flights.shard(self.hash);
@@ -159,18 +154,17 @@ impl Drop for Pilot {
             under_way.remove();
         }
         drop(shard);
-        let landing = std::mem::replace(&mut self.landing, Landing::Gone);
         // Nobody else sets it.
-        let _ = self.flight.landing.set(landing);
+        let _ = self.flight.landing.set(self.landing.take());
         self.flight.landed.notify_waiters();
     }
 }
 
-impl Passenger {
-    /// Waits until the flight has landed, at most until it has been under way for `wait`; then it
-    /// counts as unusable. A leader that dawdles, be it a client that reads a byte a second, thus costs
-    /// nobody more than `wait`, and latecomers nothing. Safe to drop at any time.
-    pub(crate) async fn wait(self, wait: Duration) -> Landing {
+impl<L: Clone> Passenger<L> {
+    /// Waits until the flight has landed, at most until it has been under way for `wait`. A leader that
+    /// dawdles, be it a client that reads a byte a second, thus costs nobody more than `wait`, and
+    /// latecomers nothing. Safe to drop at any time.
+    pub(crate) async fn wait(self, wait: Duration) -> Waited<L> {
         let wait = wait.saturating_sub(self.missed);
         let landed = async {
             let mut landed = std::pin::pin!(self.flight.landed.notified());
@@ -179,10 +173,13 @@ impl Passenger {
             if self.flight.landing.get().is_none() {
                 landed.await;
             }
-            self.flight.landing.get().cloned().unwrap_or(Landing::Gone)
+            match self.flight.landing.get() {
+                Some(Some(landing)) => Waited::Landed(landing.clone()),
+                _ => Waited::Gone,
+            }
         };
         let landed = tokio::time::timeout(wait, landed).await;
-        landed.unwrap_or(Landing::Unusable)
+        landed.unwrap_or(Waited::TooLong)
     }
 }
 
@@ -195,14 +192,14 @@ mod tests {
     const KEY: u64 = 7;
     const WAIT: Duration = Duration::from_secs(5);
 
-    fn follower(flights: &Arc<Flights>) -> Passenger {
+    fn follower(flights: &Arc<Flights<u8>>) -> Passenger<u8> {
         match flights.board(KEY, Moment::default(), WAIT) {
             Boarding::Follow(passenger) => passenger,
             Boarding::Lead(_) => panic!("somebody leads already"),
         }
     }
 
-    fn leader(flights: &Arc<Flights>) -> Pilot {
+    fn leader(flights: &Arc<Flights<u8>>) -> Pilot<u8> {
         match flights.board(KEY, Moment::default(), WAIT) {
             Boarding::Lead(pilot) => pilot,
             Boarding::Follow(_) => panic!("nobody leads yet"),
@@ -214,10 +211,10 @@ mod tests {
         let flights = Flights::new();
         let pilot = leader(&flights);
         let passengers: Vec<_> = (0..100).map(|_| follower(&flights)).collect();
-        pilot.land(Landing::Unusable);
+        pilot.land(7);
         for passenger in passengers {
             let landing = passenger.wait(Duration::from_secs(1)).await;
-            assert!(matches!(landing, Landing::Unusable));
+            assert_eq!(landing, Waited::Landed(7));
         }
     }
 
@@ -228,8 +225,8 @@ mod tests {
         let passenger = follower(&flights);
         drop(pilot);
         let landing = passenger.wait(Duration::from_secs(1)).await;
-        assert!(matches!(landing, Landing::Gone));
-        leader(&flights).land(Landing::Unusable);
+        assert_eq!(landing, Waited::Gone);
+        leader(&flights).land(7);
     }
 
     /// A client that reads its answer a byte at a time leads for hours.
@@ -247,9 +244,9 @@ mod tests {
         // The end of the first is not the end of the second.
         drop(dawdler);
         assert_eq!(flights.len(), 1);
-        pilot.land(Landing::Unusable);
+        pilot.land(7);
         let landing = passenger.wait(WAIT).await;
-        assert!(matches!(landing, Landing::Unusable));
+        assert_eq!(landing, Waited::Landed(7));
         assert_eq!(flights.len(), 0);
     }
 
@@ -267,6 +264,6 @@ mod tests {
         let _pilot = leader(&flights);
         let passenger = follower(&flights);
         let landing = passenger.wait(Duration::from_secs(1)).await;
-        assert!(matches!(landing, Landing::Unusable));
+        assert_eq!(landing, Waited::TooLong);
     }
 }

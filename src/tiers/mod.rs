@@ -2,6 +2,16 @@
 
 mod bets;
 pub(crate) mod flight;
+#[cfg_attr(not(test), expect(dead_code, reason = "the engine comes next"))]
+mod frame;
 pub(crate) mod hashed;
+#[cfg_attr(not(test), expect(dead_code, reason = "the engine comes next"))]
+mod seal;
+#[cfg(feature = "encryption")]
+mod seal_keys;
 pub(crate) mod shelf;
+mod squeeze;
 pub(crate) mod uses;
+
+#[cfg(feature = "encryption")]
+pub use seal_keys::SealKeys;

@@ -2,16 +2,29 @@
 
 mod bets;
 pub(crate) mod flight;
-#[cfg_attr(not(test), expect(dead_code, reason = "the engine comes next"))]
+#[cfg_attr(
+    not(any(test, feature = "fault-injection")),
+    expect(dead_code, reason = "the engine comes next")
+)]
 mod frame;
 pub(crate) mod hashed;
-#[cfg_attr(not(test), expect(dead_code, reason = "the engine comes next"))]
+#[cfg_attr(
+    all(feature = "encryption", not(any(test, feature = "fault-injection"))),
+    expect(dead_code, reason = "the engine comes next")
+)]
 mod seal;
 #[cfg(feature = "encryption")]
 mod seal_keys;
 pub(crate) mod shelf;
 mod squeeze;
+#[cfg(any(test, feature = "fault-injection"))]
+mod trial;
+#[expect(dead_code, reason = "the engine comes next")]
+mod unreadable;
 pub(crate) mod uses;
 
 #[cfg(feature = "encryption")]
 pub use seal_keys::SealKeys;
+#[cfg(feature = "fault-injection")]
+#[doc(hidden)]
+pub use trial::frame_holds;

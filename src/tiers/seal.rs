@@ -119,3 +119,89 @@ impl Seals {
         match *self {}
     }
 }
+
+#[cfg(all(test, feature = "encryption"))]
+mod tests {
+    use super::*;
+
+    fn seals(keys: SealKeys) -> Seals {
+        Seals::of(&keys).unwrap()
+    }
+
+    fn sealed(seals: &Seals, bound: &[u8], plain: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0; BEFORE];
+        frame.extend_from_slice(plain);
+        seals.seal(bound.to_vec(), &mut frame, 0).unwrap();
+        assert_eq!(frame.len(), BEFORE + plain.len() + BEHIND);
+        frame
+    }
+
+    #[test]
+    fn the_first_key_seals_and_every_one_opens() {
+        let old = seals(SealKeys::new(1, [1; 32]));
+        let both = SealKeys::new(2, [2; 32]).also_opening(1, [1; 32]).unwrap();
+        let both = seals(both);
+        let before = sealed(&old, b"k", b"secret");
+        let after = sealed(&both, b"k", b"secret");
+        assert_eq!((before[0], after[0]), (1, 2));
+        assert_eq!(
+            both.open(b"k".to_vec(), &before).as_deref(),
+            Some(&b"secret"[..])
+        );
+        assert_eq!(
+            both.open(b"k".to_vec(), &after).as_deref(),
+            Some(&b"secret"[..])
+        );
+        assert_eq!(old.open(b"k".to_vec(), &after), None, "an id it has not");
+        let other = seals(SealKeys::new(1, [3; 32]));
+        assert_eq!(other.open(b"k".to_vec(), &before), None, "another key's id");
+    }
+
+    #[test]
+    fn two_seals_of_the_same_are_not_the_same_and_show_nothing() {
+        let seals = seals(SealKeys::new(1, [1; 32]));
+        let secret = [b's'; 64];
+        let (one, two) = (sealed(&seals, b"", &secret), sealed(&seals, b"", &secret));
+        assert_ne!(one[4..BEFORE], two[4..BEFORE]);
+        assert_ne!(one[BEFORE..], two[BEFORE..]);
+        assert!(!one.windows(4).any(|part| part == b"ssss"));
+    }
+
+    #[test]
+    fn nothing_opens_that_was_changed_cut_or_bound_to_something_else() {
+        // Two ids of one key, so that the id's own bits are under guard as well.
+        let keys = SealKeys::new(1, [1; 32]).also_opening(0, [1; 32]).unwrap();
+        let seals = seals(keys);
+        let whole = sealed(&seals, b"key", b"secret");
+        assert!(seals.open(b"key".to_vec(), &whole).is_some());
+        assert_eq!(seals.open(b"kex".to_vec(), &whole), None);
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(seals.open(b"key".to_vec(), &flipped), None, "bit {bit}");
+        }
+        for len in 0..whole.len() {
+            assert_eq!(seals.open(b"key".to_vec(), &whole[..len]), None);
+        }
+    }
+
+    /// draft-irtf-cfrg-xchacha-03 A.3.1: the cipher is the one that other programs know by this name.
+    #[test]
+    fn the_cipher_is_the_one_of_the_draft() {
+        let key: [u8; 32] = std::array::from_fn(|at| 0x80 + at as u8);
+        let nonce: [u8; 24] = std::array::from_fn(|at| 0x40 + at as u8);
+        let bound = [
+            0x50, 0x51, 0x52, 0x53, 0xC0, 0xC1, 0xC2, 0xC3, 0xC4, 0xC5, 0xC6, 0xC7,
+        ];
+        let mut text =
+            b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip \
+            for the future, sunscreen would be it."
+                .to_vec();
+        let cipher = XChaCha20Poly1305::new((&key).into());
+        let nonce: &XNonce = (&nonce).into();
+        let tag = cipher.encrypt_inout_detached(nonce, &bound, text.as_mut_slice().into());
+        let tag = tag.unwrap();
+        assert_eq!(text[..4], [0xBD, 0x6D, 0x17, 0x9D]);
+        assert_eq!(tag[..4], [0xC0, 0x87, 0x59, 0x24]);
+    }
+}

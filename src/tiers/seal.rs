@@ -120,12 +120,13 @@ impl Seals {
     }
 }
 
-#[cfg(all(test, feature = "encryption"))]
+#[cfg(test)]
+#[cfg(feature = "encryption")]
 mod tests {
     use super::*;
 
-    fn seals(keys: SealKeys) -> Seals {
-        Seals::of(&keys).unwrap()
+    fn seals(keys: &SealKeys) -> Seals {
+        Seals::of(keys).unwrap()
     }
 
     fn sealed(seals: &Seals, bound: &[u8], plain: &[u8]) -> Vec<u8> {
@@ -138,9 +139,9 @@ mod tests {
 
     #[test]
     fn the_first_key_seals_and_every_one_opens() {
-        let old = seals(SealKeys::new(1, [1; 32]));
+        let old = seals(&SealKeys::new(1, [1; 32]));
         let both = SealKeys::new(2, [2; 32]).also_opening(1, [1; 32]).unwrap();
-        let both = seals(both);
+        let both = seals(&both);
         let before = sealed(&old, b"k", b"secret");
         let after = sealed(&both, b"k", b"secret");
         assert_eq!((before[0], after[0]), (1, 2));
@@ -153,13 +154,13 @@ mod tests {
             Some(&b"secret"[..])
         );
         assert_eq!(old.open(b"k".to_vec(), &after), None, "an id it has not");
-        let other = seals(SealKeys::new(1, [3; 32]));
+        let other = seals(&SealKeys::new(1, [3; 32]));
         assert_eq!(other.open(b"k".to_vec(), &before), None, "another key's id");
     }
 
     #[test]
     fn two_seals_of_the_same_are_not_the_same_and_show_nothing() {
-        let seals = seals(SealKeys::new(1, [1; 32]));
+        let seals = seals(&SealKeys::new(1, [1; 32]));
         let secret = [b's'; 64];
         let (one, two) = (sealed(&seals, b"", &secret), sealed(&seals, b"", &secret));
         assert_ne!(one[4..BEFORE], two[4..BEFORE]);
@@ -171,7 +172,7 @@ mod tests {
     fn nothing_opens_that_was_changed_cut_or_bound_to_something_else() {
         // Two ids of one key, so that the id's own bits are under guard as well.
         let keys = SealKeys::new(1, [1; 32]).also_opening(0, [1; 32]).unwrap();
-        let seals = seals(keys);
+        let seals = seals(&keys);
         let whole = sealed(&seals, b"key", b"secret");
         assert!(seals.open(b"key".to_vec(), &whole).is_some());
         assert_eq!(seals.open(b"kex".to_vec(), &whole), None);

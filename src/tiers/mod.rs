@@ -1,6 +1,7 @@
 //! What is stored, and where: in this process, in Redis, and on a medium that outlives it.
 
 mod bets;
+mod cold;
 pub(crate) mod flight;
 #[cfg_attr(
     not(any(test, feature = "fault-injection")),
@@ -28,3 +29,5 @@ pub use seal_keys::SealKeys;
 #[cfg(feature = "fault-injection")]
 #[doc(hidden)]
 pub use trial::frame_holds;
+pub use cold::{BATCH_BYTES_MAX, BATCH_MAX, ENTRY_WEIGHT, KEY_BYTES_MAX};
+pub use cold::{ColdEntry, ColdError, ColdFuture, ColdStore, MemoryCold, is_storable};

@@ -20,10 +20,20 @@
 //! # fn main() {}
 //! ```
 
+mod cold;
 mod database;
 #[cfg(feature = "sqlx-postgres")]
 mod postgres;
+#[cfg(feature = "sqlx-postgres")]
+mod postgres_cold;
 #[cfg(feature = "sqlx-sqlite")]
 mod sqlite;
+#[cfg(feature = "sqlx-sqlite")]
+mod sqlite_cold;
 
+pub use cold::TableName;
 pub use database::Database;
+#[cfg(feature = "sqlx-postgres")]
+pub use postgres_cold::PostgresCold;
+#[cfg(feature = "sqlx-sqlite")]
+pub use sqlite_cold::SqliteCold;

@@ -1,5 +1,7 @@
 //! What is stored, and where: in this process, in Redis, and on a medium that outlives it.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "the engine comes next"))]
+pub(crate) mod behind;
 mod bets;
 mod cold;
 pub(crate) mod flight;
@@ -16,6 +18,7 @@ pub(crate) mod hashed;
 mod seal;
 #[cfg(feature = "encryption")]
 mod seal_keys;
+mod queue;
 pub(crate) mod shelf;
 mod squeeze;
 #[cfg(any(test, feature = "fault-injection"))]

@@ -222,9 +222,11 @@ impl ColdStore for MemoryCold {
 impl Kept {
     /// Puts an entry in whose key is not there.
     fn put(&mut self, entry: &ColdEntry) {
+        // Databases count in signed numbers, and so does their twin.
+        let until_ms = entry.until_ms.min(i64::MAX as u64);
         self.weight += weight(&entry.key, &entry.bytes);
-        self.ends.insert((entry.until_ms, Arc::clone(&entry.key)));
-        let value = (entry.bytes.clone(), entry.until_ms);
+        self.ends.insert((until_ms, Arc::clone(&entry.key)));
+        let value = (entry.bytes.clone(), until_ms);
         self.entries.insert(Arc::clone(&entry.key), value);
     }
 
@@ -258,4 +260,68 @@ pub const ENTRY_WEIGHT: u64 = 128;
 
 fn weight(key: &str, bytes: &Bytes) -> u64 {
     ENTRY_WEIGHT + key.len() as u64 + bytes.len() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(key: &str, len: usize, until_ms: u64) -> ColdEntry {
+        ColdEntry {
+            key: key.into(),
+            bytes: Bytes::from(vec![7; len]),
+            until_ms,
+        }
+    }
+
+    async fn found(store: &MemoryCold, keys: &[&str]) -> Vec<bool> {
+        let keys: Vec<Arc<str>> = keys.iter().map(|key| Arc::from(*key)).collect();
+        let found = store.load(&keys, 0).await.unwrap();
+        found.iter().map(Option::is_some).collect()
+    }
+
+    #[tokio::test]
+    async fn what_runs_out_first_makes_room_in_memory() {
+        let store = MemoryCold::new(3 * (ENTRY_WEIGHT + 11));
+        let entries = [entry("a", 10, 30), entry("b", 10, 10), entry("c", 10, 20)];
+        store.store(&entries).await.unwrap();
+        assert_eq!(found(&store, &["a", "b", "c"]).await, [true, true, true]);
+        store.store(&[entry("d", 10, 40)]).await.unwrap();
+        assert_eq!(found(&store, &["a", "b", "c"]).await, [true, false, true]);
+        store.store(&[entry("d", 11, 40)]).await.unwrap();
+        assert_eq!(found(&store, &["a", "c", "d"]).await, [true, false, true]);
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_for_the_memory_pushes_out_only_what_it_replaces() {
+        let store = MemoryCold::new(1_000);
+        store
+            .store(&[entry("a", 10, 1), entry("b", 10, 2)])
+            .await
+            .unwrap();
+        store.store(&[entry("b", 1_000, 3)]).await.unwrap();
+        assert_eq!(found(&store, &["a", "b"]).await, [true, false]);
+        assert_eq!(store.lock().weight, ENTRY_WEIGHT + 11);
+    }
+
+    #[test]
+    fn a_key_is_storable_by_its_length_and_without_nul() {
+        let longest = "k".repeat(KEY_BYTES_MAX);
+        for key in ["a", "\u{1}\n\u{7f}", "ключ", &longest] {
+            assert!(is_storable(key), "{key:?}");
+        }
+        let longer = "k".repeat(KEY_BYTES_MAX + 1);
+        for key in ["", "\0", "a\0b", &longer] {
+            assert!(!is_storable(key), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn an_entry_is_shown_without_its_frame_and_an_error_with_its_reason() {
+        let shown = format!("{:?}", entry("a", 3, 9));
+        assert_eq!(shown, "ColdEntry { key: \"a\", bytes: 3, until_ms: 9 }");
+        let error = ColdError::new("the disk is full");
+        assert_eq!(error.to_string(), "the cold store failed: the disk is full");
+        assert!(error.source().is_some());
+    }
 }

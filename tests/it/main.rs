@@ -28,6 +28,7 @@ mod cache_rules;
 mod cache_sockets;
 mod coherence;
 mod coherency;
+mod cold;
 mod examples;
 mod guard;
 mod house;
@@ -39,6 +40,8 @@ mod lock;
 mod metrics;
 mod outbound;
 mod outbound_fleet;
+#[cfg(feature = "sqlx-postgres")]
+mod postgres;
 mod progress;
 mod prometheus_text;
 mod rate_limit;

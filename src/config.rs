@@ -35,6 +35,7 @@ use crate::progress::ProgressConfig;
 use crate::rate_limit::RateLimitConfig;
 use crate::route::Route;
 use crate::store::RedisConfig;
+use crate::tiers::TiersConfig;
 
 /// The settings of every room.
 ///
@@ -63,6 +64,8 @@ pub struct KeepConfig {
     pub invalidation: InvalidationConfig,
     /// What is stored.
     pub cache: CacheConfig,
+    /// Values of typed caches, and what is kept behind memory.
+    pub tiers: TiersConfig,
     /// Streams that tell of long work.
     pub progress: ProgressConfig,
     /// Database pools and slow queries.
@@ -114,6 +117,7 @@ impl KeepConfig {
             named("invalidation"),
         );
         keep(&mut new.cache, &self.cache, named("cache"));
+        keep(&mut new.tiers, &self.tiers, named("tiers"));
         keep(&mut new.progress, &self.progress, named("progress"));
         keep(&mut new.database, &self.database, named("database"));
         Ok(new)
@@ -169,6 +173,7 @@ impl KeepConfig {
         self.journal.check("journal", faults);
         self.invalidation.check("invalidation", faults);
         self.cache.check("cache", faults);
+        self.tiers.check("tiers", faults);
         self.progress.check("progress", faults);
         self.database.check("database", faults);
         if let Some(budget) = self.guard.memory_budget_bytes

@@ -28,6 +28,25 @@ pub enum Event<'a> {
         /// Bytes it takes up, fields and overhead included.
         bytes: usize,
     },
+    /// A value or an answer was found behind memory. (What is found in memory is counted without an event.)
+    TierHit {
+        /// `warm` or `cold`.
+        tier: &'static str,
+    },
+    /// A typed cache had a value computed.
+    ValueComputed {
+        /// How long it took.
+        took: Duration,
+        /// Whether there is none.
+        failed: bool,
+    },
+    /// What is stored behind memory could not be read, and counts as a miss.
+    EntryUnreadable {
+        /// `warm` or `cold`.
+        tier: &'static str,
+        /// Why: `foreign`, `truncated`, `corrupt`, `newer`, `other_key`, `sealed`, `codec`, `value`, ..
+        why: &'static str,
+    },
     /// A rate limit rule let a request through.
     RateLimitAllowed {
         /// The rule's name.

@@ -17,6 +17,7 @@ use crate::metrics::MetricsConfig;
 use crate::progress::ProgressConfig;
 use crate::rate_limit::RateLimitConfig;
 use crate::store::RedisConfig;
+use crate::tiers::TiersConfig;
 
 /// A named set of settings to begin with.
 #[derive(Clone, Debug)]
@@ -41,6 +42,8 @@ impl Profile {
         // A seventh of the 450 MB that a B1 leaves free after the platform has taken its share.
         config.cache.capacity_bytes = 64 << 20;
         config.cache.body_bytes_max = 1 << 20;
+        config.tiers.capacity_bytes = 16 << 20;
+        config.tiers.tenant_bytes_max = 8 << 20;
         // 5 requests a second from one caller are a twentieth of what one core serves at 10 ms each.
         config.rate_limit.requests_max = 300;
         config.rate_limit.window = MINUTE;
@@ -111,6 +114,7 @@ impl Profile {
         config.guard.slots = 200;
         config.guard.queue = 512;
         config.cache.capacity_bytes = 256 << 20;
+        config.tiers.capacity_bytes = 128 << 20;
         // 1,000 a minute is what a busy page needs from one signed-in user.
         config.rate_limit.requests_max = 1_000;
         config.rate_limit.window = MINUTE;
@@ -234,6 +238,7 @@ fn base() -> KeepConfig {
         journal: JournalConfig::default(),
         invalidation: InvalidationConfig::default(),
         cache: CacheConfig::default(),
+        tiers: TiersConfig::default(),
         progress: ProgressConfig::default(),
         database: DatabaseConfig::default(),
     }

@@ -112,6 +112,12 @@ impl Spawner {
         true
     }
 
+    /// Whether tasks still start.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.shared.lock().is_some()
+    }
+
     /// Resolves when the owner begins to shut down. Safe to drop at any await.
     pub async fn stopped(&self) {
         let mut stop = self.shared.stop.subscribe();

@@ -16,7 +16,7 @@ use crate::cache::vary::Selector;
 use crate::clock::Moment;
 use crate::journal::{Checked, Journal, Stamp, Subject, Verdict};
 use crate::response::decimal;
-use crate::tiers::uses::Uses;
+use crate::tiers::Uses;
 
 /// A stored answer with everything that decides whether it may be served.
 ///

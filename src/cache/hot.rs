@@ -14,8 +14,8 @@ use crate::cache::entry::Entry;
 use crate::cache::key::{CacheKey, KeyView};
 use crate::cache::part::{are_of_two, joined, same_whole};
 use crate::clock::Moment;
-use crate::tiers::shelf::{Shelf, Shelved};
-use crate::tiers::uses::Uses;
+use crate::tiers::Uses;
+use crate::tiers::{Shelf, Shelved};
 
 /// Everything stored under one key. Nearly always that is one answer, which is found by one step then.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use quick_cache::Equivalent;
 use crate::cache::asked::Asked;
 use crate::cache::query::QueryRules;
 use crate::identity::RequestView;
-use crate::tiers::hashed::HashedKey;
+use crate::tiers::HashedKey;
 
 /// Whatever else than host and target tells answers apart, and an answer's tenant or namespace: the
 /// closure's text is a part of the key. `None` sends the request past the cache.

@@ -1,4 +1,4 @@
-//! How the flight for an answer ended: see [`flight`](crate::tiers::flight).
+//! How the flight for an answer ended: see [`Flights`](crate::tiers::Flights).
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ pub(crate) enum Landing {
 }
 
 /// All flights under way.
-pub(crate) type Flights = crate::tiers::flight::Flights<Landing>;
+pub(crate) type Flights = crate::tiers::Flights<Landing>;
 /// What boarding came to.
-pub(crate) type Boarding = crate::tiers::flight::Boarding<Landing>;
+pub(crate) type Boarding = crate::tiers::Boarding<Landing>;
 /// The leader's part.
-pub(crate) type Pilot = crate::tiers::flight::Pilot<Landing>;
+pub(crate) type Pilot = crate::tiers::Pilot<Landing>;
 /// A follower's part.
-pub(crate) type Passenger = crate::tiers::flight::Passenger<Landing>;
+pub(crate) type Passenger = crate::tiers::Passenger<Landing>;

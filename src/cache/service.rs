@@ -21,7 +21,7 @@ use crate::cache::look::{Company, Stop, look, look_again};
 use crate::cache::recording::UNATTENDED_MAX;
 use crate::cache::status::{FwdReason, Service};
 use crate::event::Event;
-use crate::tiers::flight::Waited;
+use crate::tiers::Waited;
 
 /// Caches the answers of `S`. See the [module](crate::cache).
 #[derive(Clone, Debug)]

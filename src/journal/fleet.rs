@@ -15,7 +15,6 @@ use crate::journal::confirmations::{Confirmations, Owed};
 use crate::journal::keeper::Keeper;
 use crate::journal::line;
 use crate::journal::log::{Journal, Line, Part, checked};
-use crate::journal::marker::Tenant;
 use crate::journal::mirror::Mirror;
 use crate::journal::overseer::Overseer;
 use crate::journal::scribe::Scribe;
@@ -80,7 +79,16 @@ impl Journal {
         batch: Batch,
         tenant: Option<&str>,
     ) -> Result<(Replies, Barrier), StoreError> {
-        let part = self.part(tenant.map(Tenant::of));
+        self.read_of(batch, self.shard_of(tenant)).await
+    }
+
+    /// The same for owners of one shard.
+    pub(crate) async fn read_of(
+        &self,
+        batch: Batch,
+        shard: usize,
+    ) -> Result<(Replies, Barrier), StoreError> {
+        let part = &self.shared.parts[shard];
         let Some(line) = &part.line else {
             return RedisPool::disabled().run_all(&batch).await.map(|replies| {
                 (

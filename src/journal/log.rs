@@ -272,6 +272,18 @@ impl Journal {
         figures
     }
 
+    /// How many shards there are.
+    #[cfg(feature = "redis")]
+    pub(crate) fn shards(&self) -> usize {
+        self.shared.parts.len()
+    }
+
+    /// In which of them what belongs to `tenant` is.
+    #[cfg(feature = "redis")]
+    pub(crate) fn shard_of(&self, tenant: Option<&str>) -> usize {
+        tenant.map_or(0, |tenant| Tenant::of(tenant).shard(self.shards()))
+    }
+
     #[inline]
     pub(crate) fn part(&self, tenant: Option<Tenant>) -> &Part {
         let parts = &self.shared.parts;

@@ -29,6 +29,9 @@ use crate::rate_limit::{RateLimitConfig, RateLimiter, RefusalWriter};
 use crate::store::RedisConfig;
 #[cfg(feature = "redis")]
 use crate::store::{CredentialsProvider, Script};
+#[cfg(feature = "encryption")]
+use crate::tiers::SealKeys;
+use crate::tiers::{ColdStore, TiersConfig};
 
 /// Puts a [`Keep`] together. Begin with [`Keep::builder`]; later calls win over earlier ones.
 ///
@@ -43,6 +46,9 @@ pub struct KeepBuilder {
     cache_key: Option<KeyPart>,
     invalidation_variables: Option<Supplier>,
     recorders: Vec<Arc<dyn Recorder>>,
+    cold: Option<Arc<dyn ColdStore>>,
+    #[cfg(feature = "encryption")]
+    seal_keys: Option<SealKeys>,
     clock: Option<Clock>,
     #[cfg(feature = "redis")]
     redis_credentials: Option<Arc<dyn CredentialsProvider>>,
@@ -75,6 +81,9 @@ impl Keep {
             cache_key: None,
             invalidation_variables: None,
             recorders,
+            cold: None,
+            #[cfg(feature = "encryption")]
+            seal_keys: None,
             clock: None,
             #[cfg(feature = "redis")]
             redis_credentials: None,
@@ -209,6 +218,26 @@ impl KeepBuilder {
         self
     }
 
+    /// Changes the settings of typed caches, and of what is kept behind memory.
+    pub fn tiers(mut self, change: impl FnOnce(&mut TiersConfig)) -> Self {
+        change(&mut self.config.tiers);
+        self
+    }
+
+    /// A store that outlives Redis, for entries of typed caches and of the HTTP cache: see
+    /// [`ColdStore`](crate::tiers::ColdStore).
+    pub fn cold_store(mut self, store: Arc<dyn ColdStore>) -> Self {
+        self.cold = Some(store);
+        self
+    }
+
+    /// Keys for caches that are [`sealed`](crate::tiers::TypedCache::sealed).
+    #[cfg(feature = "encryption")]
+    pub fn seal_keys(mut self, keys: SealKeys) -> Self {
+        self.seal_keys = Some(keys);
+        self
+    }
+
     /// Changes the settings of progress streams.
     pub fn progress(mut self, change: impl FnOnce(&mut ProgressConfig)) -> Self {
         change(&mut self.config.progress);
@@ -305,6 +334,9 @@ impl KeepBuilder {
             cache_key,
             invalidation_variables,
             mut recorders,
+            cold,
+            #[cfg(feature = "encryption")]
+            seal_keys,
             clock,
             #[cfg(feature = "redis")]
             redis_credentials,
@@ -325,6 +357,9 @@ impl KeepBuilder {
             config,
             clock,
             events,
+            cold,
+            #[cfg(feature = "encryption")]
+            seal_keys,
             #[cfg(feature = "redis")]
             credentials: redis_credentials,
             #[cfg(feature = "redis")]

@@ -1,7 +1,6 @@
 //! The engines of a stack, built from one configuration.
 
 use std::fmt;
-#[cfg(feature = "redis")]
 use std::sync::Arc;
 
 use crate::cache::{Cache, CacheParts};
@@ -28,12 +27,18 @@ use crate::sqlx::Database;
 #[cfg(feature = "redis")]
 use crate::store::{CredentialsProvider, RedisPool, Script, StoreParts};
 use crate::task::{NoRuntime, Tasks};
+#[cfg(feature = "encryption")]
+use crate::tiers::SealKeys;
+use crate::tiers::{ColdStore, Tiers, TiersParts};
 
 /// What every engine stands on.
 pub(crate) struct Ground {
     pub(crate) config: KeepConfig,
     pub(crate) clock: Clock,
     pub(crate) events: Events,
+    pub(crate) cold: Option<Arc<dyn ColdStore>>,
+    #[cfg(feature = "encryption")]
+    pub(crate) seal_keys: Option<SealKeys>,
     #[cfg(feature = "redis")]
     pub(crate) credentials: Option<Arc<dyn CredentialsProvider>>,
     #[cfg(feature = "redis")]
@@ -59,6 +64,7 @@ pub(crate) struct Engines {
     pub(crate) invalidator: Invalidator,
     pub(crate) coherency: Coherency,
     pub(crate) cache: Cache,
+    pub(crate) tiers: Tiers,
     pub(crate) progress: ProgressHub,
     pub(crate) locks: Locks,
     #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
@@ -110,6 +116,11 @@ impl Engines {
         let invalidator =
             noted(invalidator, faults).map(|invalidator| invalidator.for_rewritten_keys(rewritten));
         let spawner = tasks.as_ref().map(Tasks::spawner);
+        #[cfg(feature = "redis")]
+        let tiers = tiers(ground, (&journal, tasks.as_ref()?), redis.as_ref());
+        #[cfg(not(feature = "redis"))]
+        let tiers = tiers(ground, (&journal, tasks.as_ref()?));
+        let tiers = noted(tiers, faults);
         let parts = CacheParts {
             journal,
             clock: clock(),
@@ -126,6 +137,7 @@ impl Engines {
             invalidator: invalidator?,
             coherency: coherency?,
             cache: cache?,
+            tiers: tiers?,
             progress: progress?,
             locks,
             #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
@@ -148,6 +160,7 @@ fn connected(ground: &Ground, tasks: &Tasks, faults: &mut Faults) -> Option<Redi
             RemoteQuota::scripts(),
             Journal::scripts(),
             Locks::scripts(),
+            Tiers::scripts(),
         ]
         .concat(),
         credentials: ground.credentials.clone(),
@@ -187,6 +200,27 @@ fn journal(
         spawner: tasks.spawner(),
     };
     Journal::shared(&ground.config.journal, parts)
+}
+
+/// The tiers, which instances share where there is a pool.
+fn tiers(
+    ground: &Ground,
+    (journal, tasks): (&Journal, &Tasks),
+    #[cfg(feature = "redis")] redis: Option<&RedisPool>,
+) -> Result<Tiers, ConfigError> {
+    let parts = TiersParts {
+        journal: journal.clone(),
+        clock: ground.clock.clone(),
+        events: ground.events.clone(),
+        spawner: tasks.spawner(),
+        // One that could not be built is a fault already.
+        #[cfg(feature = "redis")]
+        redis: redis.cloned().unwrap_or_else(RedisPool::disabled),
+        cold: ground.cold.clone(),
+        #[cfg(feature = "encryption")]
+        seal_keys: ground.seal_keys.clone(),
+    };
+    Tiers::new(&ground.config.tiers, parts)
 }
 
 /// The locks, which shut out other instances as well where there is a pool.

@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::KeepConfig;
@@ -21,6 +24,7 @@ use crate::sqlx::Database;
 #[cfg(feature = "redis")]
 use crate::store::RedisPool;
 use crate::task::Spawner;
+use crate::tiers::{CacheStats, Tiers, TypedCache};
 
 /// The stack: its engines, its layers, its background work. Cheap to clone; all clones are one stack.
 ///
@@ -111,9 +115,47 @@ impl Keep {
         self.parts.engines.coherency.check().await
     }
 
-    /// What is stored.
+    /// The cache of this name for values that serde can write and read, in memory, in Redis and in the cold
+    /// store: `keep.cache::<Report>("report").get_or_compute(id, &options, || async { .. })`.
+    ///
+    /// ```
+    /// # use tower_keep::{Keep, Profile};
+    /// # use tower_keep::tiers::{CacheError, EntryOptions};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let keep = Keep::builder(Profile::development()).build()?;
+    /// let totals = keep.cache::<u64>("total");
+    /// let five_minutes = EntryOptions::query_result();
+    /// let total = totals
+    ///     .get_or_compute(("acme", 2026), &five_minutes, || async { Ok::<_, CacheError>(42) })
+    ///     .await?;
+    /// assert_eq!(*total, 42);
+    /// keep.invalidator().purge("total:acme:2026").await?;
+    /// assert!(totals.get(("acme", 2026)).await.is_none());
+    /// # Ok(()) }
+    /// ```
     #[must_use]
-    pub fn cache(&self) -> &Cache {
+    pub fn cache<T>(&self, name: &str) -> TypedCache<T>
+    where
+        T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        self.tiers().cache(name)
+    }
+
+    /// What typed caches share.
+    #[must_use]
+    pub fn tiers(&self) -> &Tiers {
+        &self.parts.engines.tiers
+    }
+
+    /// What all typed caches have done so far. Walks through what is in memory: for people, not for requests.
+    #[must_use]
+    pub fn cache_stats(&self) -> CacheStats {
+        self.tiers().stats()
+    }
+
+    /// Stored answers.
+    #[must_use]
+    pub fn http_cache(&self) -> &Cache {
         &self.parts.engines.cache
     }
 

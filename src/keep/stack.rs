@@ -68,7 +68,7 @@ impl Keep {
     /// The cache's layer alone.
     #[must_use]
     pub fn cache_layer(&self) -> CacheLayer {
-        CacheLayer::new(self.cache().clone())
+        CacheLayer::new(self.http_cache().clone())
     }
 }
 

@@ -26,13 +26,14 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
     crate::keep::redis::start(keep)?;
     crate::keep::journal::start(keep)?;
     let budget = keep.guard().memory().budget_bytes;
-    if keep.config().cache.enabled && budget > 0 && keep.cache().capacity_bytes() > budget / 2 {
+    if keep.config().cache.enabled && budget > 0 && keep.http_cache().capacity_bytes() > budget / 2
+    {
         keep.events().emit(Event::Warning {
             text: CACHE_TOO_LARGE,
         });
     }
     if keep.config().guard.enabled {
-        let cache = keep.cache().clone();
+        let cache = keep.http_cache().clone();
         keep.guard()
             .on_pressure(move |pressure| relieve(&cache, pressure));
         let guard = keep.guard().clone();
@@ -64,7 +65,7 @@ fn relieve(cache: &Cache, pressure: Pressure) {
 }
 
 fn register_gauges(keep: &Keep) -> Result<(), ConfigError> {
-    let (metrics, cache, guard) = (keep.metrics(), keep.cache(), keep.guard());
+    let (metrics, cache, guard) = (keep.metrics(), keep.http_cache(), keep.guard());
     let stored = cache.clone();
     metrics.gauge(
         "keep_cache_bytes",

@@ -81,5 +81,5 @@ pub use layer::MetricsLayer;
 pub use service::{MetricsFuture, MetricsService};
 pub use snapshot::{
     CacheTotals, GuardTotals, HttpTotals, Quantiles, RouteFigures, RuleFigures, Snapshot,
-    StatusCounts,
+    StatusCounts, TierTotals,
 };

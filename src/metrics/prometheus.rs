@@ -7,7 +7,9 @@ use crate::error::ConfigError;
 use crate::metrics::engine::Metrics;
 use crate::metrics::exposition::{Exposition, Kind};
 use crate::metrics::gauges::Gauge;
-use crate::metrics::snapshot::{CacheTotals, GuardTotals, RouteFigures, RuleFigures, Snapshot};
+use crate::metrics::snapshot::{
+    CacheTotals, GuardTotals, RouteFigures, RuleFigures, Snapshot, TierTotals,
+};
 
 /// The gauge of this room's own, and its histograms: nobody else's gauge may take their names. Its
 /// counters end in what no gauge may end in.
@@ -30,6 +32,7 @@ impl Metrics {
         let mut text = Exposition::default();
         write_http(&mut text, &snapshot.routes);
         write_cache(&mut text, &snapshot.cache);
+        write_tiers(&mut text, &snapshot.tiers);
         write_rate_limit(&mut text, &snapshot.rate_limit);
         write_guard(&mut text, &snapshot.guard);
         write_rest(&mut text, &snapshot);
@@ -139,6 +142,19 @@ fn write_cache(text: &mut Exposition, cache: &CacheTotals) {
         help,
         cache.stored_bytes,
     );
+}
+
+fn write_tiers(text: &mut Exposition, tiers: &TierTotals) {
+    let help = "Values and answers that were found behind memory, by tier.";
+    by_word(text, ("keep_tier_hits_total", help), "tier", &tiers.hits);
+    let name = "keep_value_computing_seconds";
+    text.family(name, "What computing values took.", Kind::Histogram);
+    text.histogram(name, &[], &tiers.computed.histogram);
+    let help = "Computations that came to nothing.";
+    total(text, "keep_values_failed_total", help, tiers.failed);
+    let help = "Stored entries that could not be read, by reason.";
+    let family = ("keep_entries_unreadable_total", help);
+    by_word(text, family, "why", &tiers.unreadable);
 }
 
 fn write_rate_limit(text: &mut Exposition, rules: &BTreeMap<Arc<str>, RuleFigures>) {

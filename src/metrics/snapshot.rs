@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub routes: Vec<RouteFigures>,
     /// What the cache tells.
     pub cache: CacheTotals,
+    /// What typed caches tell, and the tiers behind memory.
+    pub tiers: TierTotals,
     /// What the rate limiter tells, by rule.
     pub rate_limit: BTreeMap<Arc<str>, RuleFigures>,
     /// What the guard tells.
@@ -150,6 +152,19 @@ pub struct CacheTotals {
     pub stored_bytes: u64,
 }
 
+/// What typed caches tell, and the tiers that they share with the cache of answers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TierTotals {
+    /// What was found behind memory, by tier: `warm`, `cold`.
+    pub hits: BTreeMap<Arc<str>, u64>,
+    /// Values that were computed, and what that took.
+    pub computed: Quantiles,
+    /// How many of them came to nothing.
+    pub failed: u64,
+    /// Stored bytes that could not be read, by reason.
+    pub unreadable: BTreeMap<Arc<str>, u64>,
+}
+
 /// What one rule of the rate limiter tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RuleFigures {
@@ -194,6 +209,7 @@ impl Metrics {
             http,
             routes,
             cache: CacheTotals::of(totals),
+            tiers: TierTotals::of(totals),
             rate_limit: rules(totals),
             guard: GuardTotals::of(totals),
             invalidations: read(&totals.invalidations),
@@ -290,6 +306,17 @@ impl CacheTotals {
     }
 }
 
+impl TierTotals {
+    fn of(totals: &Totals) -> Self {
+        Self {
+            hits: words(&totals.tier_hits),
+            computed: Quantiles::of(totals.values.snapshot()),
+            failed: read(&totals.values_failed),
+            unreadable: words(&totals.unreadable),
+        }
+    }
+}
+
 impl GuardTotals {
     fn of(totals: &Totals) -> Self {
         Self {
@@ -351,6 +378,15 @@ mod tests {
             Event::CacheForwarded { reason: "uri-miss" },
             Event::CacheCollapsed,
             Event::CacheStored { bytes: 42 },
+            Event::TierHit { tier: "warm" },
+            Event::ValueComputed {
+                took: Duration::from_millis(3),
+                failed: true,
+            },
+            Event::EntryUnreadable {
+                tier: "warm",
+                why: "corrupt",
+            },
             Event::RateLimitAllowed { rule: "login" },
             Event::RateLimitDenied {
                 rule: "login",
@@ -435,6 +471,9 @@ mod tests {
             "cache": {
                 "hits": 1, "stale_hits": 1, "forwards": {"uri-miss": 2, "bypass": 1},
                 "collapsed": 1, "stored": 1, "stored_bytes": 42
+            },
+            "tiers": {
+                "hits": {"warm": 1}, "computed": {"count": 1}, "failed": 1, "unreadable": {"corrupt": 1}
             },
             "rate_limit": {
                 "all": {"allowed": 0, "denied": 0, "shadow_denied": 1},

@@ -23,6 +23,11 @@ pub(crate) struct Totals {
     pub(crate) collapsed: AtomicU64,
     pub(crate) stored: AtomicU64,
     pub(crate) stored_bytes: AtomicU64,
+    pub(crate) tier_hits: Named<AtomicU64>,
+    /// What computing values took.
+    pub(crate) values: Histogram,
+    pub(crate) values_failed: AtomicU64,
+    pub(crate) unreadable: Named<AtomicU64>,
     pub(crate) rules: Named<RuleTotals>,
     pub(crate) bans: AtomicU64,
     pub(crate) shut_out: Named<AtomicU64>,
@@ -65,6 +70,10 @@ impl Totals {
             collapsed: AtomicU64::default(),
             stored: AtomicU64::default(),
             stored_bytes: AtomicU64::default(),
+            tier_hits: Named::new(WORDS_MAX),
+            values: Histogram::new(),
+            values_failed: AtomicU64::default(),
+            unreadable: Named::new(WORDS_MAX),
             rules: Named::new(RULES_MAX),
             bans: AtomicU64::default(),
             shut_out: Named::new(WORDS_MAX),
@@ -100,6 +109,14 @@ impl Totals {
                 one_more(&self.stored);
                 more(&self.stored_bytes, bytes);
             }
+            Event::TierHit { tier } => self.tier_hits.with(tier, one_more),
+            Event::ValueComputed { took, failed } => {
+                self.values.record(took);
+                if failed {
+                    one_more(&self.values_failed);
+                }
+            }
+            Event::EntryUnreadable { why, .. } => self.unreadable.with(why, one_more),
             Event::RateLimitAllowed { rule } => {
                 self.rules.with(rule, |rule| one_more(&rule.allowed));
             }

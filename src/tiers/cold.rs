@@ -99,7 +99,7 @@ impl ColdError {
 
 /// The longest key that a store takes, in bytes. PostgreSQL's index takes no more than 2,704 a row; who has
 /// longer keys stores under a hash of them.
-pub const KEY_BYTES_MAX: usize = 2_048;
+pub const COLD_KEY_BYTES_MAX: usize = 2_048;
 
 /// The most keys or entries of one call.
 pub const BATCH_MAX: usize = 1_000;
@@ -108,11 +108,11 @@ pub const BATCH_MAX: usize = 1_000;
 /// host has none to spare for a message that holds it all once more.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Whether a cold store takes this key: 1 to [`KEY_BYTES_MAX`] bytes, and no NUL among them, which text in
+/// Whether a cold store takes this key: 1 to [`COLD_KEY_BYTES_MAX`] bytes, and no NUL among them, which text in
 /// PostgreSQL cannot have.
 #[must_use]
 pub fn is_storable(key: &str) -> bool {
-    (1..=KEY_BYTES_MAX).contains(&key.len()) && !key.as_bytes().contains(&0)
+    (1..=COLD_KEY_BYTES_MAX).contains(&key.len()) && !key.as_bytes().contains(&0)
 }
 
 /// A cold store in memory, for tests and for trying things out: it outlives nothing.
@@ -306,11 +306,11 @@ mod tests {
 
     #[test]
     fn a_key_is_storable_by_its_length_and_without_nul() {
-        let longest = "k".repeat(KEY_BYTES_MAX);
+        let longest = "k".repeat(COLD_KEY_BYTES_MAX);
         for key in ["a", "\u{1}\n\u{7f}", "ключ", &longest] {
             assert!(is_storable(key), "{key:?}");
         }
-        let longer = "k".repeat(KEY_BYTES_MAX + 1);
+        let longer = "k".repeat(COLD_KEY_BYTES_MAX + 1);
         for key in ["", "\0", "a\0b", &longer] {
             assert!(!is_storable(key), "{key:?}");
         }

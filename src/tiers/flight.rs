@@ -142,10 +142,23 @@ impl<L> Pilot<L> {
     pub(crate) fn land(mut self, landing: L) {
         self.landing = Some(landing);
     }
-}
 
-impl<L> Drop for Pilot<L> {
-    fn drop(&mut self) {
+    /// Ends the flight for those on board, while the pilot has more to do.
+    pub(crate) fn hand_over(&mut self, landing: L) {
+        self.landing = Some(landing);
+        self.end();
+    }
+
+    /// Somebody who waits from the beginning.
+    pub(crate) fn passenger(&self) -> Passenger<L> {
+        Passenger {
+            flight: Arc::clone(&self.flight),
+            missed: Duration::ZERO,
+        }
+    }
+
+    /// Does nothing the second time.
+    fn end(&mut self) {
         // First off the board, so that nobody boards what has landed.
         let mut shard = self.flights.shard(self.hash);
         if let hash_map::Entry::Occupied(under_way) = shard.entry(self.hash)
@@ -160,7 +173,13 @@ impl<L> Drop for Pilot<L> {
     }
 }
 
-impl<L: Clone> Passenger<L> {
+impl<L> Drop for Pilot<L> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl<L: Clone + Send + Sync> Passenger<L> {
     /// Waits until the flight has landed, at most until it has been under way for `wait`. A leader that
     /// dawdles, be it a client that reads a byte a second, thus costs nobody more than `wait`, and
     /// latecomers nothing. Safe to drop at any time.

@@ -1,36 +1,68 @@
 //! What is stored, and where: in this process, in Redis, and on a medium that outlives it.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the engine comes next"))]
-pub(crate) mod behind;
+#[cfg(not(feature = "redis"))]
+mod absent;
+mod behind;
 mod bets;
+mod codec;
 mod cold;
-pub(crate) mod flight;
-#[cfg_attr(
-    not(any(test, feature = "fault-injection")),
-    expect(dead_code, reason = "the engine comes next")
-)]
+mod computed;
+mod config;
+mod engine;
+mod fault;
+mod flight;
+mod flying;
 mod frame;
-pub(crate) mod hashed;
-#[cfg_attr(
-    all(feature = "encryption", not(any(test, feature = "fault-injection"))),
-    expect(dead_code, reason = "the engine comes next")
-)]
+mod getting;
+mod hashed;
+mod held;
+mod key;
+mod looking;
+mod luck;
+mod options;
+mod path;
+mod queue;
+mod reading;
+#[cfg(feature = "redis")]
+mod script;
 mod seal;
 #[cfg(feature = "encryption")]
 mod seal_keys;
-mod queue;
-pub(crate) mod shelf;
+mod shares;
+mod shelf;
+mod spaces;
 mod squeeze;
+mod storing;
+mod tally;
+mod terms;
 #[cfg(any(test, feature = "fault-injection"))]
 mod trial;
-#[expect(dead_code, reason = "the engine comes next")]
+mod typed;
 mod unreadable;
-pub(crate) mod uses;
+mod uses;
+#[cfg(feature = "redis")]
+mod warm;
 
+pub use codec::{Codec, CodecError, Json, MessagePack};
+pub use cold::{BATCH_BYTES_MAX, BATCH_MAX, COLD_KEY_BYTES_MAX, ENTRY_WEIGHT};
+pub use cold::{ColdEntry, ColdError, ColdFuture, ColdStore, MemoryCold, is_storable};
+pub use computed::Computed;
+pub use config::TiersConfig;
+pub use engine::{Tiers, TiersParts};
+pub use fault::{CacheError, KEY_BYTES_MAX};
+pub use getting::Getting;
+pub use held::Cached;
+pub use key::{EntryKey, KeyText};
+pub use options::{ENTRY_TAGS_MAX, EntryOptions};
 #[cfg(feature = "encryption")]
 pub use seal_keys::SealKeys;
+pub use tally::CacheStats;
 #[cfg(feature = "fault-injection")]
 #[doc(hidden)]
 pub use trial::frame_holds;
-pub use cold::{BATCH_BYTES_MAX, BATCH_MAX, ENTRY_WEIGHT, KEY_BYTES_MAX};
-pub use cold::{ColdEntry, ColdError, ColdFuture, ColdStore, MemoryCold, is_storable};
+pub use typed::TypedCache;
+
+pub(crate) use flight::{Boarding, Flights, Passenger, Pilot, Waited};
+pub(crate) use hashed::HashedKey;
+pub(crate) use shelf::{Shelf, Shelved};
+pub(crate) use uses::Uses;

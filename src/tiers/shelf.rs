@@ -10,6 +10,7 @@
 
 use std::cmp::Reverse;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use quick_cache::sync::Cache;
@@ -32,6 +33,7 @@ pub(crate) struct Shelf<K, V, W> {
     weigher: W,
     /// One for each shard of the engine.
     doors: Box<[Mutex<Door>]>,
+    evictions: AtomicU64,
 }
 
 /// The right to change what is stored in one shard, and what is remembered of it. Nobody else has it
@@ -70,6 +72,7 @@ where
             doors: doors.collect(),
             weigher,
             items,
+            evictions: AtomicU64::new(0),
         }
     }
 
@@ -125,12 +128,34 @@ where
 
     /// Changes the capacity; what no longer fits goes at once.
     pub(crate) fn set_capacity(&self, weight: u64) {
+        let before = self.items.len();
         self.items.set_capacity(weight);
+        // The engine does not say what went. Whoever stores or removes meanwhile makes this a bit wrong.
+        self.count_evictions(before.saturating_sub(self.items.len()));
+    }
+
+    /// How many items had to go for others or for a smaller capacity.
+    pub(crate) fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
+    }
+
+    /// What an item would weigh here.
+    pub(crate) fn weigh(&self, key: &K, value: &V) -> u64 {
+        self.weigher.weight(key, value)
+    }
+
+    /// In how many parts it is.
+    pub(crate) fn shards(&self) -> usize {
+        self.doors.len()
     }
 
     /// The most that one shard may hold.
     pub(crate) fn shard_capacity(&self) -> u64 {
         self.items.shard_capacity()
+    }
+
+    fn count_evictions(&self, items: usize) {
+        self.evictions.fetch_add(items as u64, Ordering::Relaxed);
     }
 
     fn uses_of(&self, hash: u64) -> Option<u8> {
@@ -261,6 +286,7 @@ where
 
     /// Remembers what went.
     fn part(&mut self, victims: &[(K, V)]) {
+        self.shelf.count_evictions(victims.len());
         for (key, victim) in victims {
             if let Some(uses) = victim.uses() {
                 self.door.sketch.raise(key.hash_value(), uses.so_far());

@@ -103,7 +103,7 @@ impl Site {
         };
         let fleet = [(); N].map(|()| Self::of(with_redis(), &source));
         for site in &fleet {
-            let journal = site.keep.cache().journal().clone();
+            let journal = site.keep.http_cache().journal().clone();
             let verified = move || journal.status() == JournalStatus::Verified;
             until("the journal is verified", verified).await;
         }
@@ -151,7 +151,7 @@ async fn a_push_that_one_instance_overlooks_is_found() {
     let server = TestRedis::start();
     let [a, b] = Site::fleet(&server.url()).await;
     let old = b.get(7).await;
-    b.keep.cache().journal().lose_next_push();
+    b.keep.http_cache().journal().lose_next_push();
     a.change(7).await;
     assert_eq!(b.get(7).await, old, "the fault does what it says");
     a.finds(Invariant::Served).await;
@@ -168,7 +168,7 @@ async fn markers_that_are_forgotten_without_raising_the_floor_are_found() {
     let [a, b] = Site::fleet(&server.url()).await;
     let old = b.get(7).await;
     a.change(7).await;
-    b.keep.cache().journal().forget_markers();
+    b.keep.http_cache().journal().forget_markers();
     a.finds(Invariant::Served).await;
     assert_eq!(b.get(7).await, old, "the fault does what it says");
 }
@@ -177,7 +177,7 @@ async fn markers_that_are_forgotten_without_raising_the_floor_are_found() {
 async fn an_entry_that_is_stamped_when_it_is_stored_is_found() {
     let server = TestRedis::start();
     let [a, b] = Site::fleet(&server.url()).await;
-    b.keep.cache().journal().stamp_late(true);
+    b.keep.http_cache().journal().stamp_late(true);
     b.source.holds.store(true, Ordering::SeqCst);
     let asking = tokio::spawn({
         let b = b.clone();
@@ -299,7 +299,7 @@ async fn a_process_alone_finds_its_own_faults() {
     let site = Site::of(builder(), &Arc::default());
     let old = site.get(7).await;
     site.change(7).await;
-    site.keep.cache().journal().forget_markers();
+    site.keep.http_cache().journal().forget_markers();
     assert_eq!(site.get(7).await, old, "the fault does what it says");
     site.finds(Invariant::Served).await;
 }

@@ -15,7 +15,7 @@ use tower_keep::clock::Clock;
 use tower_keep::database::DatabaseConfig;
 use tower_keep::event::Events;
 use tower_keep::sqlx::{Database, SqliteCold, TableName};
-use tower_keep::tiers::{BATCH_MAX, ColdEntry, ColdStore, KEY_BYTES_MAX, MemoryCold};
+use tower_keep::tiers::{BATCH_MAX, COLD_KEY_BYTES_MAX, ColdEntry, ColdStore, MemoryCold};
 
 /// A store that is empty, and what it stands on, which goes with it.
 struct Place {
@@ -218,9 +218,9 @@ async fn frames_come_back_as_they_were(store: &dyn ColdStore) {
 }
 
 async fn keys_are_compared_byte_by_byte_whatever_is_in_them(store: &dyn ColdStore) {
-    let longest = "k".repeat(KEY_BYTES_MAX);
+    let longest = "k".repeat(COLD_KEY_BYTES_MAX);
     // Without a repetition that an index could compress.
-    let motley: String = (0..KEY_BYTES_MAX as u32)
+    let motley: String = (0..COLD_KEY_BYTES_MAX as u32)
         .map(|at| char::from(33 + (at.wrapping_mul(2_654_435_761) >> 16) as u8 % 90))
         .collect();
     let strange = [
@@ -301,7 +301,7 @@ async fn keys_are_compared_byte_by_byte_whatever_is_in_them(store: &dyn ColdStor
 }
 
 async fn a_key_that_cannot_be_stored_spoils_nothing_for_the_others(store: &dyn ColdStore) {
-    let longer = "k".repeat(KEY_BYTES_MAX + 1);
+    let longer = "k".repeat(COLD_KEY_BYTES_MAX + 1);
     let bad = ["", "\0", "a\0b", &longer];
     let mut entries: Vec<ColdEntry> = bad.iter().map(|key| entry(key, "bad", 9)).collect();
     store.store(&entries).await.unwrap();

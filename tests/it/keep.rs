@@ -565,7 +565,7 @@ async fn memory_pressure_shrinks_the_cache_and_spares_the_critical_routes() {
         .unwrap();
     let address = serve(&keep, Register::default()).await;
     let client = client();
-    assert_eq!(keep.cache().capacity_bytes(), (8 << 20) / 16);
+    assert_eq!(keep.http_cache().capacity_bytes(), (8 << 20) / 16);
     let refused = send(&client, "GET", format!("http://{address}/registers/a")).await;
     assert_eq!(refused.status(), 503);
     assert!(refused.headers().contains_key("retry-after"));
@@ -641,7 +641,7 @@ async fn dropping_the_stack_frees_it_and_lifts_what_nobody_watches_any_more() {
         service.clone().oneshot(request).await.unwrap().status()
     };
     assert_eq!(ask().await, 503, "the budget is spent");
-    let cache = keep.cache().clone();
+    let cache = keep.http_cache().clone();
     drop(keep);
     assert_eq!(
         ask().await,

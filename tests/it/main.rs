@@ -55,3 +55,5 @@ mod redis_helper;
 mod store;
 mod store_faults;
 mod store_shapes;
+mod tiers;
+mod tiers_room;

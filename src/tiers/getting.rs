@@ -1,0 +1,342 @@
+//! Asking for a value: answered from memory at once, or a flight for it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::tiers::computed::Computed;
+use crate::tiers::engine::Landing;
+use crate::tiers::fault::{CacheError, KEY_BYTES_MAX};
+use crate::tiers::flight::{Boarding, Passenger, Pilot, Waited};
+use crate::tiers::flying::Flying;
+use crate::tiers::held::Cached;
+use crate::tiers::key::{EntryKey, with_text};
+use crate::tiers::looking::{Look, Quest};
+use crate::tiers::options::EntryOptions;
+use crate::tiers::path::Path;
+use crate::tiers::typed::{Inner, TypedCache};
+
+/// The future of [`get_or_compute`](TypedCache::get_or_compute). Ready at once where memory has the value.
+/// Dropping it leaves the computation running, for whoever asks next.
+#[must_use = "nothing is looked up behind memory, and nothing computed, before it is awaited"]
+pub struct Getting<T> {
+    state: Step<T>,
+}
+
+enum Step<T> {
+    Ready(Option<Result<Cached<T>, CacheError>>),
+    Slow(Pin<Box<dyn Future<Output = Result<Cached<T>, CacheError>> + Send>>),
+}
+
+impl<T: Send + Sync + 'static> TypedCache<T> {
+    /// The value of `key`: from memory, from Redis, from the cold store, or computed. Of all who ask at one
+    /// time, in all instances, one computes, and the others wait for it.
+    ///
+    /// The computation runs in a task of its own and goes on when its caller leaves, so it owns what it needs.
+    /// It returns a `T`, or a [`Computed`] that says more, or an error. It may be run although something
+    /// stored is returned: where that is stale, or near its end.
+    ///
+    /// A value that was there costs a lookup and no allocation (a key of several parts: none as a rule).
+    ///
+    /// ```
+    /// # use tower_keep::{Keep, Profile};
+    /// # use tower_keep::tiers::{CacheError, EntryOptions};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let keep = Keep::builder(Profile::development()).build()?;
+    /// let names = keep.cache::<String>("name").options(EntryOptions::query_result());
+    /// let name = names
+    ///     .get_or_compute(7, &EntryOptions::new(), || async { Ok::<_, CacheError>("Ada".to_owned()) })
+    ///     .await?;
+    /// assert_eq!(*name, "Ada");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError`]: what the computation returned; that it panicked, took too long, or asked for its own key;
+    /// that computations of others take too long; or that the key is too long. Where
+    /// [`stale_if_error`](EntryOptions::stale_if_error) allows, what is stale is returned instead.
+    pub fn get_or_compute<F, Fut, V, E>(
+        &self,
+        key: impl EntryKey,
+        options: &EntryOptions,
+        compute: F,
+    ) -> Getting<T>
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        V: Into<Computed<T>> + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        let inner = &self.inner;
+        let text = match with_text(&key, |text| inner.at_once(text)) {
+            Ok(value) => return Getting::ready(Ok(value)),
+            Err(text) => text,
+        };
+        if text.len() > KEY_BYTES_MAX {
+            return Getting::ready(Err(CacheError::key_too_long(text.len())));
+        }
+        let quest = inner.quest(text, inner.terms(options));
+        let asking = ask(Arc::clone(inner), quest, compute);
+        Getting {
+            state: Step::Slow(Box::pin(asking)),
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Inner<T> {
+    /// A fresh value from memory, or the key's text for those who look further.
+    #[inline]
+    fn at_once(&self, text: &str) -> Result<Cached<T>, Arc<str>> {
+        if let Some(kept) = self.space.get(&self.view(text))
+            && kept.meta().is_plain(&self.journal, self.clock.now())
+            && let Some(value) = kept.typed::<T>()
+        {
+            value.meta().count_hit();
+            return Ok(value);
+        }
+        Err(text.into())
+    }
+}
+
+impl<T> Getting<T> {
+    const fn ready(outcome: Result<Cached<T>, CacheError>) -> Self {
+        Self {
+            state: Step::Ready(Some(outcome)),
+        }
+    }
+}
+
+impl<T> Future for Getting<T> {
+    type Output = Result<Cached<T>, CacheError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.state {
+            Step::Ready(outcome) => match outcome.take() {
+                Some(outcome) => Poll::Ready(outcome),
+                // Polled after it was done; the contract of `Future` leaves that open.
+                None => Poll::Pending,
+            },
+            Step::Slow(asking) => asking.as_mut().poll(cx),
+        }
+    }
+}
+
+/// Nothing in it is pinned.
+impl<T> Unpin for Getting<T> {}
+
+impl<T> std::fmt::Debug for Getting<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Getting").finish_non_exhaustive()
+    }
+}
+
+/// One caller, until there is a value.
+struct Asking<T, F> {
+    inner: Arc<Inner<T>>,
+    quest: Quest,
+    path: Path,
+    /// Taken when it leads.
+    compute: Option<F>,
+}
+
+/// Where a caller stands.
+enum Stand<T> {
+    Done(Result<Cached<T>, CacheError>),
+    /// There is nothing, or something stale that may stand in later.
+    Without(Option<Cached<T>>),
+}
+
+/// Asks until there is a value.
+async fn ask<T, F, Fut, V, E>(
+    inner: Arc<Inner<T>>,
+    quest: Quest,
+    compute: F,
+) -> Result<Cached<T>, CacheError>
+where
+    T: Send + Sync + 'static,
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = Result<V, E>> + Send + 'static,
+    V: Into<Computed<T>> + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+{
+    let path = Path::here();
+    if path.leads_through(&quest.identity) {
+        return Err(CacheError::nested(quest.identity));
+    }
+    let mut asking = Asking {
+        inner,
+        quest,
+        path,
+        compute: Some(compute),
+    };
+    for _ in 0..ROUNDS_MAX {
+        let stale = match asking.look().await {
+            Stand::Done(outcome) => return outcome,
+            Stand::Without(stale) => stale,
+        };
+        let Some(boarded) = asking.board(stale.as_ref()).await else {
+            break;
+        };
+        let (inner, quest) = (Arc::clone(&asking.inner), asking.quest.clone());
+        if let Some(outcome) = inner.wait(&quest, boarded, stale).await {
+            return outcome;
+        }
+    }
+    Err(CacheError::busy())
+}
+
+impl<T, F, Fut, V, E> Asking<T, F>
+where
+    T: Send + Sync + 'static,
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = Result<V, E>> + Send + 'static,
+    V: Into<Computed<T>> + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+{
+    /// Looks in memory.
+    async fn look(&mut self) -> Stand<T> {
+        let inner = Arc::clone(&self.inner);
+        let mut look = inner.look(&self.quest.text);
+        if matches!(look, Look::Unverified) {
+            // Usually it is known in a moment.
+            inner
+                .journal
+                .reverified(inner.tenant.as_deref(), WORD_MAX)
+                .await;
+            look = inner.look(&self.quest.text);
+        }
+        match look {
+            Look::Fresh(value) => Stand::Done(Ok(value)),
+            Look::Early(value) => {
+                if self.refresh(&value) {
+                    inner.tally.early.one();
+                }
+                Stand::Done(Ok(value))
+            }
+            Look::Failed(error) => Stand::Done(Err(error)),
+            Look::Unverified | Look::Nothing => Stand::Without(None),
+            Look::Stale {
+                value,
+                revalidate: true,
+                ..
+            } if self.quest.terms.soft_timeout.is_none() => {
+                self.refresh(&value);
+                inner.tally.stale.one();
+                Stand::Done(Ok(value))
+            }
+            Look::Stale { value, .. } => Stand::Without(Some(value)),
+        }
+    }
+
+    /// Computes behind the caller's back what is there already, unless somebody does. Says whether it does.
+    fn refresh(&mut self, value: &Cached<T>) -> bool {
+        match (board(&self.inner, &self.quest), self.compute.take()) {
+            (Boarding::Lead(pilot), Some(compute)) => {
+                let flight = self.flight(pilot, Some(value), compute);
+                self.inner.tiers.spawner().spawn(flight)
+            }
+            _ => false,
+        }
+    }
+
+    /// Boards a flight, or begins one. Says whether it leads; `None` if it has led once, and nothing came of it.
+    async fn board(&mut self, stale: Option<&Cached<T>>) -> Option<(Passenger<Landing>, bool)> {
+        match board(&self.inner, &self.quest) {
+            Boarding::Follow(passenger) => {
+                self.inner.tally.collapsed.one();
+                Some((passenger, false))
+            }
+            Boarding::Lead(pilot) => {
+                let compute = self.compute.take()?;
+                self.inner.tally.misses.one();
+                let passenger = pilot.passenger();
+                let flight = self.flight(pilot, stale, compute);
+                let spawner = self.inner.tiers.spawner();
+                // Once the stack is shut down no task begins; requests that are under way are answered.
+                if spawner.is_open() {
+                    spawner.spawn(flight);
+                } else {
+                    flight.await;
+                }
+                Some((passenger, true))
+            }
+        }
+    }
+
+    /// A flight that is ready to begin, to `replace` what is there.
+    fn flight(
+        &self,
+        pilot: Pilot<Landing>,
+        replace: Option<&Cached<T>>,
+        compute: F,
+    ) -> impl Future<Output = ()> + Send + use<T, F, Fut, V, E> {
+        let flying = Flying {
+            inner: Arc::clone(&self.inner),
+            quest: self.quest.clone(),
+            pilot,
+            replaces: replace.map(|value| value.meta().life.fresh_until),
+        };
+        let identity = Arc::clone(&self.quest.identity);
+        self.path.clone().through(identity, flying.fly(compute))
+    }
+}
+
+fn board<T>(inner: &Inner<T>, quest: &Quest) -> Boarding<Landing> {
+    let hash = inner.view(&quest.text).hash;
+    let wait = inner.tiers.config().flight_wait;
+    inner.tiers.flights().board(hash, inner.clock.now(), wait)
+}
+
+impl<T: Send + Sync + 'static> Inner<T> {
+    /// Waits for a flight. `None` says that it was in vain.
+    async fn wait(
+        &self,
+        quest: &Quest,
+        (passenger, leads): (Passenger<Landing>, bool),
+        stale: Option<Cached<T>>,
+    ) -> Option<Result<Cached<T>, CacheError>> {
+        let patience = match quest.terms.soft_timeout {
+            Some(soft) if stale.is_some() => soft,
+            // Its own computation takes as long as it takes, or as its hard timeout says.
+            _ if leads => Duration::MAX,
+            _ => self.tiers.config().flight_wait,
+        };
+        match passenger.wait(patience).await {
+            // Whoever led asked before anything that was invalidated meanwhile.
+            Waited::Landed(Ok(kept)) if leads => kept.typed().map(Ok),
+            Waited::Landed(Ok(kept)) => self.landed(kept, &quest.identity).map(Ok),
+            Waited::Landed(Err(error)) => Some(self.instead(quest, error)),
+            Waited::TooLong => {
+                let value = stale?;
+                self.tally.stale.one();
+                Some(Ok(value))
+            }
+            Waited::Gone => None,
+        }
+    }
+
+    /// What may stand in for a computation that failed.
+    fn instead(&self, quest: &Quest, failed: CacheError) -> Result<Cached<T>, CacheError> {
+        // The flight may have found something on its way.
+        match self.look(&quest.text) {
+            Look::Fresh(value) | Look::Early(value) => Ok(value),
+            Look::Stale {
+                value, error: true, ..
+            } => {
+                self.tally.stale.one();
+                Ok(value)
+            }
+            _ => Err(failed),
+        }
+    }
+}
+
+/// How long a caller waits for the journal's word; longer than Redis takes to answer.
+const WORD_MAX: Duration = Duration::from_millis(50);
+
+/// How often a caller waits for somebody else. Each time it was in vain.
+const ROUNDS_MAX: u32 = 3;

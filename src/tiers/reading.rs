@@ -1,0 +1,205 @@
+//! Values that are there, without computing: one, many, and putting one there.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::journal::{Marker, Pending, Receipt, Record, Subject, Temperature};
+use crate::tiers::computed::Computed;
+use crate::tiers::held::Cached;
+use crate::tiers::key::{EntryKey, with_text};
+use crate::tiers::looking::{Found, Look, Quest};
+use crate::tiers::options::EntryOptions;
+use crate::tiers::typed::{Inner, TypedCache};
+
+impl<T: Send + Sync + 'static> TypedCache<T> {
+    /// A fresh value from memory, Redis or the cold store; nothing is computed, and nobody waits for those who
+    /// compute. Dropping the future does no harm.
+    pub fn get<K: EntryKey>(
+        &self,
+        key: K,
+    ) -> impl Future<Output = Option<Cached<T>>> + Send + use<T, K> {
+        let inner = Arc::clone(&self.inner);
+        let text: Arc<str> = with_text(&key, |text| text.into());
+        async move {
+            if let Some(value) = inner.in_memory(&text).await {
+                return Some(value);
+            }
+            let terms = inner.terms(&EntryOptions::new());
+            let quest = inner.quest(text, terms);
+            let found = inner.find_warm(&quest).await;
+            if let Ok((Found::Fresh(value), _)) = found {
+                return Some(value);
+            }
+            match inner.find_cold(&quest).await {
+                Found::Fresh(value) => Some(value),
+                Found::Stale { .. } | Found::Nothing => None,
+            }
+        }
+    }
+
+    /// The same for many keys, in their order: what is not in memory is asked for with one question (of 128
+    /// keys; more of them in turn), and what Redis has not with one to the cold store.
+    pub fn get_many<I>(
+        &self,
+        keys: I,
+    ) -> impl Future<Output = Vec<Option<Cached<T>>>> + Send + use<T, I>
+    where
+        I: IntoIterator<Item: EntryKey>,
+    {
+        let texts = keys
+            .into_iter()
+            .map(|key| with_text(&key, |text| text.into()));
+        let texts: Vec<Arc<str>> = texts.collect();
+        let inner = Arc::clone(&self.inner);
+        many(inner, texts)
+    }
+
+    /// Puts a value there, for whoever has just written it elsewhere: what was there before is purged, in all
+    /// instances, and this takes its place. The result is as that of [`purge`](Self::purge).
+    ///
+    /// Of two who do so at one time it is not certain whose value stays, and a value that was read *before*
+    /// somebody else changed it would be stored as if it was newer. Where that may be, purge, and have
+    /// [`get_or_compute`](Self::get_or_compute) compute.
+    ///
+    /// # Errors
+    ///
+    /// [`Pending`] where it could not be confirmed in time that all instances know; the value is there.
+    ///
+    /// # Cancellation
+    ///
+    /// What was there may be purged, and nothing put in its place.
+    pub fn set<K: EntryKey, V: Into<Computed<T>>>(
+        &self,
+        key: K,
+        value: V,
+        options: &EntryOptions,
+    ) -> impl Future<Output = Result<Receipt, Pending>> + Send + use<T, K, V> {
+        let inner = Arc::clone(&self.inner);
+        let text: Arc<str> = with_text(&key, |text| text.into());
+        let quest = inner.quest(text, inner.terms(options));
+        put(inner, quest, value.into())
+    }
+}
+
+/// Purges what was there, and puts this in its place.
+async fn put<T: Send + Sync + 'static>(
+    inner: Arc<Inner<T>>,
+    quest: Quest,
+    value: Computed<T>,
+) -> Result<Receipt, Pending> {
+    let mut record = Record::of([Marker::key(&inner.journal_key(&quest.text))]);
+    if let Some(tenant) = &inner.tenant {
+        record = record.of_tenant(tenant);
+    }
+    let outcome = inner.journal.append(record).await;
+    let begun = inner.begin();
+    let shares = quest.terms.warm > Duration::ZERO;
+    let arrived = inner.arrived(&quest, value, (begun, Duration::ZERO), shares);
+    if let Some(entry) = arrived.entry {
+        inner.write(&quest, entry, (None, shares)).await;
+    }
+    outcome
+}
+
+async fn many<T: Send + Sync + 'static>(
+    inner: Arc<Inner<T>>,
+    texts: Vec<Arc<str>>,
+) -> Vec<Option<Cached<T>>> {
+    let terms = inner.terms(&EntryOptions::new());
+    let mut values: Vec<Option<Cached<T>>> = Vec::with_capacity(texts.len());
+    let mut missing: Vec<(usize, Quest)> = Vec::new();
+    for (at, text) in texts.into_iter().enumerate() {
+        let value = inner.in_memory(&text).await;
+        if value.is_none() {
+            missing.push((at, inner.quest(text, terms.clone())));
+        }
+        values.push(value);
+    }
+    inner.fetch_warm(&mut missing, &mut values).await;
+    inner.fetch_cold(&mut missing, &mut values).await;
+    values
+}
+
+impl<T: Send + Sync + 'static> Inner<T> {
+    /// A fresh value from memory; waits a moment where it is not known yet whether it holds.
+    async fn in_memory(&self, text: &str) -> Option<Cached<T>> {
+        let mut look = self.look(text);
+        if matches!(look, Look::Unverified) {
+            self.journal
+                .reverified(self.tenant.as_deref(), WORD_MAX)
+                .await;
+            look = self.look(text);
+        }
+        match look {
+            Look::Fresh(value) | Look::Early(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Takes what Redis has of what is missing.
+    async fn fetch_warm(
+        &self,
+        missing: &mut Vec<(usize, Quest)>,
+        values: &mut [Option<Cached<T>>],
+    ) {
+        let Some(warm) = self.tiers.warm().filter(|_| !missing.is_empty()) else {
+            return;
+        };
+        let keys: Vec<Arc<str>> = places(missing);
+        let Ok(found) = warm.read_many(&keys, self.tenant.as_deref()).await else {
+            return;
+        };
+        let now = self.tiers.now();
+        let mut found = found.into_iter();
+        missing.retain(|(at, quest)| {
+            let Some(read) = found.next() else {
+                return true;
+            };
+            let Some(bytes) = &read.bytes else {
+                return true;
+            };
+            let judge = |stamp, subject: &Subject| read.verdict(stamp, subject);
+            match self.open(quest, (bytes, Temperature::Warm), judge, now) {
+                Found::Fresh(value) => values[*at] = Some(value),
+                Found::Stale { .. } | Found::Nothing => return true,
+            }
+            false
+        });
+    }
+
+    /// Takes what the cold store has of what is still missing.
+    async fn fetch_cold(
+        &self,
+        missing: &mut Vec<(usize, Quest)>,
+        values: &mut [Option<Cached<T>>],
+    ) {
+        let Some(cold) = self.tiers.cold().filter(|_| !missing.is_empty()) else {
+            return;
+        };
+        let (keys, now) = (places(missing), self.tiers.now());
+        let loading = cold.store.load(&keys, now.wall_ms);
+        let loaded = tokio::time::timeout(self.tiers.config().cold_timeout, loading).await;
+        let loaded: Vec<Option<Bytes>> = loaded.ok().and_then(Result::ok).unwrap_or_default();
+        let mut loaded = loaded.into_iter();
+        for (at, quest) in std::mem::take(missing) {
+            let loaded = loaded.next().flatten();
+            let Some(bytes) = cold.behind.waiting(&quest.place).or(loaded) else {
+                continue;
+            };
+            if let Found::Fresh(value) = self.judge_here(&quest, &bytes, now) {
+                values[at] = Some(value);
+            }
+        }
+    }
+}
+
+fn places(missing: &[(usize, Quest)]) -> Vec<Arc<str>> {
+    let place = |(_, quest): &(usize, Quest)| Arc::clone(&quest.place);
+    missing.iter().map(place).collect()
+}
+
+/// How long a caller waits for the journal's word; longer than Redis takes to answer.
+const WORD_MAX: Duration = Duration::from_millis(50);

@@ -1,0 +1,95 @@
+//! What is done to warm entries inside of Redis, in one step each.
+//!
+//! An entry is a string under its key; beside it, while somebody computes it, lies the lease: a string of the
+//! holder's name that ends by itself. Both share a hash tag, so that a cluster keeps them together. A holder
+//! that works for long puts the end off; one that is gone does not, so the next one need not wait for longer
+//! than the lease lasts, however long the work.
+//!
+//! **Stamps fence.** A lease says who should compute, not who may write: a holder that was stopped for an hour
+//! still writes. So what is written must not be older, by its stamp, than what is there, and must be younger
+//! if the lease is not the writer's any more. Readers judge by the stamp in any case.
+
+use crate::store::Script;
+
+/// What the pool has to be built with.
+pub(crate) static SCRIPTS: [&Script; 4] = [&CLAIM, &EXTEND, &FILL, &RELEASE];
+
+/// Asks who computes an entry that was not found, or was not fit for use. Who repeats it does no harm.
+///
+/// keys: the entry, its lease. args: the asker, for how many milliseconds, the beginning of the unfit entry or
+/// nothing. Returns 2: an entry has come meanwhile; 1: the asker does; 0 and for how many milliseconds
+/// somebody else's lease lasts.
+pub(crate) static CLAIM: Script = Script::new(
+    "tiers_claim",
+    r"
+local entry = redis.call('GET', keys[1])
+if entry and (#args[3] == 0 or string.sub(entry, 1, #args[3]) ~= args[3]) then
+    return { 2, '' }
+end
+local holder = redis.call('GET', keys[2])
+if holder and holder ~= args[1] then
+    return { 0, string.format('%.0f', math.max(0, redis.call('PTTL', keys[2]))) }
+end
+redis.call('SET', keys[2], args[1], 'PX', args[2])
+return { 1, '' }
+",
+);
+
+/// Puts the end of a lease off. keys: the lease. args: the holder, for how many milliseconds. Returns whether it
+/// is still the holder's.
+pub(crate) static EXTEND: Script = Script::new(
+    "tiers_extend",
+    r"
+if redis.call('GET', keys[1]) ~= args[1] then
+    return 0
+end
+redis.call('PEXPIRE', keys[1], args[2])
+return 1
+",
+);
+
+/// Writes an entry, unless what is there is younger, and gives the lease back.
+///
+/// keys: the entry, its lease. args: the holder, or nothing for who has none; the entry; for how many
+/// milliseconds. Returns whether it was written.
+pub(crate) static FILL: Script = Script::new(
+    "tiers_fill",
+    r"
+local function seq(stamp)
+    local sum = 0
+    for at = 16, 9, -1 do
+        sum = sum * 256 + string.byte(stamp, at)
+    end
+    return sum
+end
+local mine = #args[1] > 0 and redis.call('GET', keys[2]) == args[1]
+local new, old = string.sub(args[2], 9, 24), redis.call('GETRANGE', keys[1], 8, 23)
+local writes = true
+if #old == 16 then
+    if string.sub(old, 1, 8) == string.sub(new, 1, 8) then
+        writes = seq(new) > seq(old) or (mine and seq(new) == seq(old))
+    else
+        -- Of another journal: which one is over, only the holder of the lease has just seen.
+        writes = mine
+    end
+end
+if writes then
+    redis.call('SET', keys[1], args[2], 'PX', args[3])
+end
+if mine then
+    redis.call('DEL', keys[2])
+end
+return writes and 1 or 0
+",
+);
+
+/// Gives a lease back. keys: the lease. args: the holder.
+pub(crate) static RELEASE: Script = Script::new(
+    "tiers_release",
+    r"
+if redis.call('GET', keys[1]) == args[1] then
+    redis.call('DEL', keys[1])
+end
+return 1
+",
+);

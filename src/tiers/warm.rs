@@ -1,0 +1,327 @@
+//! The warm tier: entries in Redis, where all instances find them.
+//!
+//! Reads of one moment travel together, in one question for all of them that ends with where the journal
+//! stands: so each is judged as strictly as if it had asked alone, and costs a fraction.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::journal::{Barrier, Journal, Stamp, Subject, Verdict};
+use crate::store::{Batch, Call, Command, RedisPool, Reply, Script, StoreError};
+use crate::task::Spawner;
+use crate::tiers::script::{CLAIM, EXTEND, FILL, RELEASE, SCRIPTS};
+
+/// The way to the entries in Redis. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Warm {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    pool: RedisPool,
+    journal: Journal,
+    spawner: Spawner,
+    lease: Duration,
+    /// Reads that wait for the next question, for each shard of the journal.
+    waiting: Box<[Mutex<Vec<Asked>>]>,
+}
+
+/// Somebody who waits for an entry.
+#[derive(Debug)]
+struct Asked {
+    key: Arc<str>,
+    answer: oneshot::Sender<Result<Read, StoreError>>,
+}
+
+/// What was found under a key, and how to judge it.
+#[derive(Clone, Debug)]
+pub(crate) struct Read {
+    pub(crate) bytes: Option<Bytes>,
+    barrier: Arc<Barrier>,
+}
+
+impl Read {
+    /// What is to be said of an entry that was found.
+    pub(crate) fn verdict(&self, born: Stamp, subject: &Subject) -> Verdict {
+        self.barrier.judge(born, subject)
+    }
+}
+
+/// Who computes an entry.
+#[derive(Debug)]
+pub(crate) enum Claimed {
+    /// Whoever asked.
+    Granted(Lease),
+    /// Somebody else, whose lease ends in so long at the latest if nothing is heard of it.
+    Held(Duration),
+    /// Nobody has to any more.
+    Filled,
+}
+
+/// The right to compute an entry. Dropping it gives it back in the background; so does writing the entry.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    warm: Warm,
+    key: Arc<str>,
+    holder: Arc<str>,
+    given_back: bool,
+}
+
+impl Warm {
+    /// Entries in the Redis of `pool`, which knows the [scripts](Self::scripts). Leases last for `lease`.
+    pub(crate) fn new(
+        pool: RedisPool,
+        journal: Journal,
+        spawner: Spawner,
+        lease: Duration,
+    ) -> Self {
+        let waiting = (0..journal.shards()).map(|_| Mutex::default());
+        Self {
+            shared: Arc::new(Shared {
+                waiting: waiting.collect(),
+                pool,
+                journal,
+                spawner,
+                lease,
+            }),
+        }
+    }
+
+    pub(crate) const fn scripts() -> &'static [&'static Script] {
+        &SCRIPTS
+    }
+
+    /// Whether Redis is there.
+    pub(crate) fn is_up(&self) -> bool {
+        self.shared.pool.status().is_up()
+    }
+
+    /// What is stored under `key`, which belongs to `tenant`. Dropping it does no harm.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub(crate) async fn read(
+        &self,
+        key: Arc<str>,
+        tenant: Option<&str>,
+    ) -> Result<Read, StoreError> {
+        let shard = self.shared.journal.shard_of(tenant);
+        let (answer, answered) = oneshot::channel();
+        if self.join(shard, Asked { key, answer }) {
+            let warm = self.clone();
+            let spawned = self.shared.spawner.spawn(async move {
+                // Whoever runs in this moment joins.
+                tokio::task::yield_now().await;
+                warm.ask(shard).await;
+            });
+            if !spawned {
+                self.ask(shard).await;
+            }
+        }
+        answered
+            .await
+            .unwrap_or(Err(StoreError::Unfit("the stack was shut down")))
+    }
+
+    /// Says whether this is the first one to wait.
+    fn join(&self, shard: usize, asked: Asked) -> bool {
+        let mut waiting = self.waiting(shard);
+        waiting.push(asked);
+        waiting.len() == 1
+    }
+
+    fn waiting(&self, shard: usize) -> MutexGuard<'_, Vec<Asked>> {
+        // A list is whole between two calls, so poison is ignored.
+        let waiting = &self.shared.waiting[shard];
+        waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn ask(&self, shard: usize) {
+        let mut all = std::mem::take(&mut *self.waiting(shard));
+        while !all.is_empty() {
+            let rest = all.split_off(all.len().min(TOGETHER_MAX));
+            let keys: Vec<Arc<str>> = all.iter().map(|asked| Arc::clone(&asked.key)).collect();
+            match self.read_of(&keys, shard).await {
+                Ok(found) => {
+                    for (asked, read) in all.into_iter().zip(found) {
+                        // Whoever has left needs no answer.
+                        let _ = asked.answer.send(Ok(read));
+                    }
+                }
+                Err(error) => {
+                    for asked in all {
+                        let _ = asked.answer.send(Err(error.clone()));
+                    }
+                }
+            }
+            all = rest;
+        }
+    }
+
+    /// What is stored under each of `keys`, which belong to one tenant, in their order.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub(crate) async fn read_many(
+        &self,
+        keys: &[Arc<str>],
+        tenant: Option<&str>,
+    ) -> Result<Vec<Read>, StoreError> {
+        let shard = self.shared.journal.shard_of(tenant);
+        let mut found = Vec::with_capacity(keys.len());
+        for some in keys.chunks(TOGETHER_MAX) {
+            found.extend(self.read_of(some, shard).await?);
+        }
+        Ok(found)
+    }
+
+    async fn read_of(&self, keys: &[Arc<str>], shard: usize) -> Result<Vec<Read>, StoreError> {
+        let pool = &self.shared.pool;
+        // In a cluster each key is on a node of its own.
+        let one_by_one = pool.is_cluster() || keys.len() == 1;
+        let batch = if one_by_one {
+            let get = |key: &Arc<str>| Command::new("GET").key(&**key);
+            keys.iter()
+                .fold(Batch::new(), |batch, key| batch.command(get(key)))
+        } else {
+            let all = Command::new("MGET");
+            Batch::new().command(keys.iter().fold(all, |all, key| all.key(&**key)))
+        };
+        let (mut replies, barrier) = self.shared.journal.read_of(batch, shard).await?;
+        let barrier = Arc::new(barrier);
+        let read = |bytes: Option<Bytes>| Read {
+            bytes,
+            barrier: Arc::clone(&barrier),
+        };
+        if one_by_one {
+            let each = keys.iter().map(|_| replies.read().map(read));
+            // What is no string is not ours, and nothing to tell of.
+            return Ok(each
+                .map(|each| each.unwrap_or_else(|_| read(None)))
+                .collect());
+        }
+        let all: Vec<Reply> = replies.read()?;
+        let bytes = all.into_iter().map(|one| one.read().unwrap_or(None));
+        Ok(bytes.map(read).collect())
+    }
+
+    /// Asks who computes what is not there, or is `unfit`: the beginning of it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    ///
+    /// # Cancellation
+    ///
+    /// The lease may be granted to nobody then, and ends by itself.
+    pub(crate) async fn claim(
+        &self,
+        key: &Arc<str>,
+        holder: &Arc<str>,
+        unfit: &[u8],
+    ) -> Result<Claimed, StoreError> {
+        let call = Call::new(&CLAIM)
+            .key(&**key)
+            .key(lease_key(key))
+            .arg(&**holder)
+            .arg(millis(self.shared.lease))
+            .arg(unfit);
+        let (outcome, said): (u64, Bytes) = self.shared.pool.call(&call).await?;
+        Ok(match outcome {
+            1 => Claimed::Granted(Lease {
+                warm: self.clone(),
+                key: Arc::clone(key),
+                holder: Arc::clone(holder),
+                given_back: false,
+            }),
+            2 => Claimed::Filled,
+            _ => {
+                let millis = std::str::from_utf8(&said)
+                    .ok()
+                    .and_then(|said| said.parse().ok());
+                Claimed::Held(Duration::from_millis(millis.unwrap_or(0)))
+            }
+        })
+    }
+
+    /// Writes an entry for `lasts`. Returns whether nothing younger was there. Dropping it does not call it back.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub(crate) async fn fill(
+        &self,
+        key: &Arc<str>,
+        lease: Option<Lease>,
+        (entry, lasts): (&[u8], Duration),
+    ) -> Result<bool, StoreError> {
+        let holder = lease.as_ref().map_or("", |lease| &lease.holder);
+        let call = Call::new(&FILL)
+            .key(&**key)
+            .key(lease_key(key))
+            .arg(holder)
+            .arg(entry)
+            .arg(millis(lasts).max(1));
+        let written: Result<u64, StoreError> = self.shared.pool.call(&call).await;
+        if let Some(mut lease) = lease {
+            // Where it failed the lease may still be there, and dropping it gives it back.
+            lease.given_back = written.is_ok();
+        }
+        Ok(written? == 1)
+    }
+}
+
+impl Lease {
+    /// For how long it is held if its end is not put off.
+    pub(crate) fn lasts(&self) -> Duration {
+        self.warm.shared.lease
+    }
+
+    /// Puts its end off. Returns whether it is still held.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub(crate) async fn extend(&self) -> Result<bool, StoreError> {
+        let shared = &self.warm.shared;
+        let call = Call::new(&EXTEND)
+            .key(lease_key(&self.key))
+            .arg(&*self.holder)
+            .arg(millis(shared.lease));
+        let held: u64 = shared.pool.call(&call).await?;
+        Ok(held == 1)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.given_back || !self.warm.is_up() {
+            return;
+        }
+        let (key, holder) = (Arc::clone(&self.key), Arc::clone(&self.holder));
+        let warm = self.warm.clone();
+        self.warm.shared.spawner.spawn(async move {
+            let call = Call::new(&RELEASE).key(lease_key(&key)).arg(&*holder);
+            // It ends by itself where this comes to nothing.
+            let _: Result<u64, StoreError> = warm.shared.pool.call(&call).await;
+        });
+    }
+}
+
+/// The key of an entry's lease. The entry's own key is all within its hash tag.
+fn lease_key(key: &str) -> String {
+    format!("{key}:lease")
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How many entries are read with one question. More of them would keep the replies of others waiting.
+const TOGETHER_MAX: usize = 128;

@@ -1,0 +1,291 @@
+//! The typed cache over memory, over Redis, and over Redis with a cold store: one suite for all of them, and
+//! what only some of them can do.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tower_keep::tiers::{CacheError, Computed, EntryOptions, MemoryCold, TypedCache};
+
+use crate::redis::TestRedis;
+use crate::tiers_room::{Instance, Plan};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Report {
+    id: u64,
+    text: String,
+}
+
+impl Report {
+    fn new(id: u64, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { id, text }
+    }
+}
+
+const NONE: EntryOptions = EntryOptions::new();
+
+/// Counts how often it is computed.
+#[derive(Clone, Default)]
+struct Origin(Arc<AtomicU64>);
+
+impl Origin {
+    fn asked(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// A computation whose value says which one it is.
+    fn report(
+        &self,
+        id: u64,
+    ) -> impl FnOnce() -> std::future::Ready<Result<Report, CacheError>> + Send + 'static {
+        let origin = self.clone();
+        move || {
+            let nth = origin.0.fetch_add(1, Ordering::SeqCst) + 1;
+            std::future::ready(Ok(Report::new(id, format!("computed {nth}"))))
+        }
+    }
+}
+
+/// Two instances that share what they can.
+struct Pair {
+    one: Instance,
+    two: Instance,
+    shared: bool,
+    _server: Option<TestRedis>,
+}
+
+impl Pair {
+    fn caches(&self) -> (TypedCache<Report>, TypedCache<Report>) {
+        (
+            self.one.tiers.cache("report"),
+            self.two.tiers.cache("report"),
+        )
+    }
+}
+
+/// Says the same of memory, of Redis, and of Redis with a cold store.
+async fn of_all<F: Future<Output = ()>>(says: impl Fn(Pair) -> F) {
+    let plan = Plan::default();
+    says(Pair {
+        one: plan.start().await,
+        two: plan.start().await,
+        shared: false,
+        _server: None,
+    })
+    .await;
+    for cold in [false, true] {
+        let server = TestRedis::start();
+        let mut plan = Plan::redis(&server.url());
+        if cold {
+            plan.cold = Some(Arc::new(MemoryCold::new(1 << 20)));
+        }
+        says(Pair {
+            one: plan.start().await,
+            two: plan.start().await,
+            shared: true,
+            _server: Some(server),
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_value_is_computed_once_and_found_afterwards() {
+    of_all(async |pair| {
+        let (one, two) = pair.caches();
+        let origin = Origin::default();
+        for _ in 0..3 {
+            let report = one
+                .get_or_compute((7, "weekly"), &NONE, origin.report(7))
+                .await
+                .unwrap();
+            assert_eq!(*report, Report::new(7, "computed 1"));
+        }
+        assert_eq!(one.peek((7, "weekly")).unwrap().text, "computed 1");
+        assert_eq!(one.stats().hits_hot, 2);
+        if pair.shared {
+            let report = loop {
+                if let Some(report) = two.get((7, "weekly")).await {
+                    break report;
+                }
+                tokio::task::yield_now().await;
+            };
+            assert_eq!(report.text, "computed 1");
+            assert_eq!(two.stats().hits_warm, 1);
+        }
+        assert_eq!(origin.asked(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_purged_is_computed_anew_everywhere() {
+    of_all(async |pair| {
+        let (one, two) = pair.caches();
+        let origin = Origin::default();
+        let options = EntryOptions::new().tag("reports");
+        let nth = async |cache: &TypedCache<Report>| {
+            let report = cache
+                .get_or_compute(7, &options, origin.report(7))
+                .await
+                .unwrap();
+            report.text.clone()
+        };
+        nth(&one).await;
+        let before = nth(&two).await;
+        for purge in 0..4 {
+            match purge {
+                0 => one.purge(7).await.unwrap(),
+                1 => one.purge_tag("reports").await.unwrap(),
+                2 => one.purge_all().await.unwrap(),
+                _ => two.purge(7).await.unwrap(),
+            };
+            let asked = origin.asked();
+            let (mine, its) = (nth(&one).await, nth(&two).await);
+            assert_ne!(mine, before, "purge {purge}");
+            let new = origin.asked() - asked;
+            if pair.shared {
+                assert_eq!((new, its), (1, mine), "purge {purge}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_value_that_was_invalidated_while_it_was_computed_is_not_stored() {
+    of_all(async |pair| {
+        let (one, _) = pair.caches();
+        let cache = one.clone();
+        let old = one.get_or_compute(7, &NONE, move || async move {
+            cache.purge(7).await.unwrap();
+            Ok::<_, CacheError>(Report::new(7, "old"))
+        });
+        assert_eq!(old.await.unwrap().text, "old", "for who asked before");
+        assert!(one.get(7).await.is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tags_that_the_computation_finds_out_count() {
+    of_all(async |pair| {
+        let (one, two) = pair.caches();
+        let compute = || async {
+            let report = Computed::new(Report::new(7, "x")).tag("author:3");
+            Ok::<_, CacheError>(report)
+        };
+        one.get_or_compute(7, &NONE, compute).await.unwrap();
+        two.get_or_compute(7, &NONE, compute).await.unwrap();
+        one.purge_tag("author:3").await.unwrap();
+        assert!(one.get(7).await.is_none());
+        if pair.shared {
+            assert!(two.get(7).await.is_none());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_callers_are_answered_by_one_computation() {
+    of_all(async |pair| {
+        let (one, two) = pair.caches();
+        let origin = Origin::default();
+        let mut callers = tokio::task::JoinSet::new();
+        for n in 0..500 {
+            let cache = if n % 2 == 0 || !pair.shared {
+                one.clone()
+            } else {
+                two.clone()
+            };
+            let origin = origin.clone();
+            callers.spawn(async move {
+                let slow = move || async move {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    origin.report(7)().await
+                };
+                cache
+                    .get_or_compute(7, &NONE, slow)
+                    .await
+                    .unwrap()
+                    .text
+                    .clone()
+            });
+        }
+        for text in callers.join_all().await {
+            assert_eq!(text, "computed 1");
+        }
+        assert_eq!(origin.asked(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_a_panic_and_a_limit_reach_everybody_who_waits() {
+    of_all(async |pair| {
+        let (one, _) = pair.caches();
+        let limit = EntryOptions::new().hard_timeout(Duration::from_millis(20));
+        type Test = fn(&CacheError) -> bool;
+        let kinds: [(&str, Test); 3] = [
+            ("error", CacheError::is_failed),
+            ("panic", CacheError::is_panicked),
+            ("slow", CacheError::is_timed_out),
+        ];
+        for (kind, is) in kinds {
+            let callers = (0..10).map(|_| {
+                one.get_or_compute(kind, &limit, move || async move {
+                    tokio::task::yield_now().await;
+                    match kind {
+                        "error" => Err(std::io::Error::other("no")),
+                        "panic" => panic!("on purpose"),
+                        _ => std::future::pending::<Result<Report, _>>().await,
+                    }
+                })
+            });
+            for outcome in futures_util::future::join_all(callers).await {
+                let error = outcome.unwrap_err();
+                assert!(is(&error), "{kind}: {error}");
+                assert_eq!(
+                    error.downcast_ref::<std::io::Error>().is_some(),
+                    kind == "error"
+                );
+            }
+            // And nothing is left behind.
+            let origin = Origin::default();
+            one.get_or_compute(kind, &NONE, origin.report(1))
+                .await
+                .unwrap();
+            assert_eq!(origin.asked(), 1);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_computation_that_asks_for_itself_is_told_so() {
+    of_all(async |pair| {
+        let (one, _) = pair.caches();
+        let (inner, again) = (one.clone(), one.clone());
+        let outer = one.get_or_compute(1, &NONE, move || async move {
+            let middle = inner.get_or_compute(2, &NONE, move || async move {
+                let report = again.get_or_compute(1, &NONE, || async {
+                    Ok::<_, CacheError>(Report::new(1, "never"))
+                });
+                report.await.map(|report| (*report).clone())
+            });
+            middle.await.map(|report| (*report).clone())
+        });
+        let error = outer.await.unwrap_err();
+        let mut words = error.to_string();
+        let mut source: Option<&dyn std::error::Error> = std::error::Error::source(&error);
+        while let Some(error) = source {
+            words = error.to_string();
+            source = error.source();
+        }
+        assert!(words.contains("`report:1`"), "{words}");
+    })
+    .await;
+}

@@ -153,6 +153,7 @@ fn cache(capacity_bytes: u64, tasks: Option<&Tasks>) -> CacheLayer {
         clock: Clock::system(),
         events: Events::none(),
         spawner: tasks.map(Tasks::spawner),
+        tiers: None,
     };
     CacheLayer::new(Cache::new(&config, parts).expect("a valid configuration"))
 }

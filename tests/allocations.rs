@@ -36,6 +36,7 @@ fn cache() -> Cache {
         clock: Clock::system(),
         events: Events::none(),
         spawner: None,
+        tiers: None,
     };
     Cache::new(&CacheConfig::default(), parts).unwrap()
 }

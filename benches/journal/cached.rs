@@ -40,6 +40,7 @@ impl Cached {
             clock: Clock::system(),
             events: Events::none(),
             spawner: None,
+            tiers: None,
         };
         let layer = CacheLayer::new(Cache::new(&config, parts).expect("settings"));
         let forwarded = Arc::new(AtomicU64::new(0));

@@ -160,7 +160,7 @@ impl Change {
                 .and_then(|route| route.browser(StatusCode::OK))
                 .cloned(),
         };
-        let recording = Recording::new(cache.clone(), post.key, (head, None), None);
+        let recording = Recording::new(cache.clone(), post.key, (head, None), (None, None));
         let mut response = response.map(|body| CacheBody::recorded(body, Box::new(recording)));
         say_forwarded(
             cache,

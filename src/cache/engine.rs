@@ -24,6 +24,7 @@ use crate::event::{Event, Events};
 use crate::identity::RequestView;
 use crate::journal::{Journal, Probing, Stamp, Temperature, Tier, Verdict, Wanted};
 use crate::task::Spawner;
+use crate::tiers::Tiers;
 
 /// A shared HTTP cache in this process' memory. Cheap to clone; all clones share what is stored.
 #[derive(Clone, Debug)]
@@ -47,6 +48,7 @@ struct Shared {
     clock: Clock,
     events: Events,
     spawner: Option<Spawner>,
+    tiers: Option<Tiers>,
     /// Bytes of answers that are being recorded.
     recorded_bytes: AtomicU64,
     /// How many answers are read to their end although their clients have left.
@@ -64,6 +66,8 @@ pub struct CacheParts {
     pub events: Events,
     /// Starts background refreshes. Without one, `stale-while-revalidate` is not offered.
     pub spawner: Option<Spawner>,
+    /// Where answers are kept behind memory, if they are.
+    pub tiers: Option<Tiers>,
 }
 
 impl Tier for Shared {
@@ -97,7 +101,9 @@ impl Cache {
             clock,
             events,
             spawner,
+            tiers,
         } = parts;
+        let tiers = tiers.filter(|tiers| tiers.config().http && !tiers.is_alone());
         let shared = Shared {
             config: config.clone(),
             rules: config.policy(),
@@ -116,6 +122,7 @@ impl Cache {
             clock,
             events,
             spawner,
+            tiers,
             recorded_bytes: AtomicU64::new(0),
             finishing: AtomicUsize::new(0),
         };
@@ -256,6 +263,11 @@ impl Cache {
         self.shared.spawner.as_ref()
     }
 
+    /// What is behind memory, if something is.
+    pub(crate) fn tiers(&self) -> Option<&Tiers> {
+        self.shared.tiers.as_ref()
+    }
+
     pub(crate) fn emit(&self, event: Event<'_>) {
         self.shared.events.emit(event);
     }
@@ -359,6 +371,7 @@ mod tests {
             clock: Clock::system(),
             events: Events::none(),
             spawner: None,
+            tiers: None,
         };
         let cache = Cache::new(&config, parts).unwrap();
         let capacity = cache.capacity_bytes();

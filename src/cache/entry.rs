@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, ETAG, LAST_MODIFIED};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::cache::content::Content;
@@ -192,6 +192,12 @@ impl Entry {
             }
             _ => Some(wanted),
         }
+    }
+
+    /// Whether the origin can be asked whether it still holds (RFC 9110 §8.8).
+    pub(crate) fn validates(&self) -> Option<()> {
+        let has = |name| self.headers.contains_key(name);
+        (has(ETAG) || has(LAST_MODIFIED)).then_some(())
     }
 
     #[inline]

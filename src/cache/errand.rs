@@ -27,6 +27,7 @@ use crate::cache::vary::Selector;
 use crate::clock::Moment;
 use crate::event::Event;
 use crate::journal::{Stamp, Subject};
+use crate::tiers::Tiers;
 
 /// What is remembered while the service works on a request whose answer may be stored.
 #[derive(Debug)]
@@ -52,6 +53,14 @@ impl Errand {
             born: Stamp::default(),
             sent: Moment::default(),
         })
+    }
+
+    /// Where to look before the service is asked, if others wait for the answer and there is such a place.
+    pub(crate) fn looks_behind(&self) -> Option<&Tiers> {
+        let leads = self.fetch.pilot.is_some() && !self.fetch.credentials;
+        self.cache
+            .tiers()
+            .filter(|_| leads && self.fetch.writing.is_none())
     }
 
     /// Prepares `request` for the way: the client's own conditions come off, and where something
@@ -251,7 +260,12 @@ impl Errand {
         if let Some(browser) = &head.browser {
             for_browsers(response.headers_mut(), browser);
         }
-        let recording = Recording::new(cache.clone(), fetch.key, (head, part), fetch.pilot);
+        let recording = Recording::new(
+            cache.clone(),
+            fetch.key,
+            (head, part),
+            (fetch.pilot, fetch.writing),
+        );
         let mut response = response.map(|body| CacheBody::recorded(body, Box::new(recording)));
         say_forwarded(&cache, response.headers_mut(), fetch.reason, Fate::Stored);
         response

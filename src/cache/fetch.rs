@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::cache::behind::Writing;
 use crate::cache::entry::Entry;
 use crate::cache::found::Wishes;
 use crate::cache::key::CacheKey;
@@ -24,6 +25,8 @@ pub(crate) struct Fetch {
     pub(crate) credentials: bool,
     pub(crate) wishes: Wishes,
     pub(crate) route: Option<Arc<RoutePlan>>,
+    /// How its answer is written behind memory; `None` until that was looked at.
+    pub(crate) writing: Option<Writing>,
 }
 
 /// A HEAD on its way to the service, and what is stored for it.

@@ -93,6 +93,9 @@ impl Errand {
         };
         if stores {
             let key = self.fetch.key.clone();
+            if let Some(writing) = self.fetch.writing.take() {
+                self.cache.write_behind(&key, &entry, writing);
+            }
             self.cache.replace(key, stale, entry);
         }
         self.land(landing);

@@ -370,6 +370,7 @@ impl Looking<'_> {
             credentials: self.credentials,
             wishes: self.wishes,
             route: self.cache.route(self.path).cloned(),
+            writing: None,
         };
         Errand::begin(self.cache, fetch)
     }

@@ -54,8 +54,9 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let journal = Journal::new(&JournalConfig::default(), Events::none())?;
-//! let parts =
-//!     CacheParts { journal, clock: Clock::system(), events: Events::none(), spawner: None };
+//! let parts = CacheParts {
+//!     journal, clock: Clock::system(), events: Events::none(), spawner: None, tiers: None,
+//! };
 //! let cache = Cache::new(&CacheConfig::default(), parts)?;
 //! let slow = tower::service_fn(|_: Request<()>| async {
 //!     let mut answer = Response::new(Full::from("computed once"));
@@ -74,6 +75,7 @@
 //! ```
 
 mod asked;
+mod behind;
 mod body;
 mod change;
 mod conditional;
@@ -98,6 +100,7 @@ mod lifetime;
 mod list;
 mod look;
 mod multipart;
+mod packed;
 mod part;
 mod plan;
 mod policy;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE};
 use http::{HeaderMap, StatusCode};
 
+use crate::cache::behind::Writing;
 use crate::cache::content::Content;
 use crate::cache::engine::Cache;
 use crate::cache::entry::Head;
@@ -24,6 +25,8 @@ pub(crate) struct Recording {
     head: Head,
     part: Option<Part>,
     pilot: Option<Pilot>,
+    /// How it is written behind memory, if it is.
+    writing: Option<Writing>,
     /// Copied piece by piece: a frame may be a small slice of a large buffer, and there may be many.
     content: Vec<u8>,
     held: Held,
@@ -81,7 +84,7 @@ impl Recording {
         cache: Cache,
         key: CacheKey,
         (head, part): (Head, Option<Part>),
-        pilot: Option<Pilot>,
+        (pilot, writing): (Option<Pilot>, Option<Writing>),
     ) -> Self {
         let announced =
             part.map_or_else(|| announced(&head.headers), |part| Some(part.span.bytes()));
@@ -97,6 +100,7 @@ impl Recording {
             head,
             part,
             pilot,
+            writing,
             content: Vec::new(),
             len: 0,
             announced,
@@ -168,6 +172,7 @@ impl Recording {
             mut head,
             part,
             pilot,
+            writing,
             content,
             len,
             ..
@@ -193,7 +198,14 @@ impl Recording {
         }
         let for_whom = pilot.as_ref().filter(|pilot| pilot.has_passengers());
         let for_whom = for_whom.map(|_| key.clone());
-        let entry = cache.put(key, head.with_content(content, part));
+        let entry = match writing {
+            None => cache.put(key, head.with_content(content, part)),
+            Some(writing) => {
+                let entry = cache.put(key.clone(), head.with_content(content, part));
+                cache.write_behind(&key, &entry, writing);
+                entry
+            }
+        };
         if let Some(pilot) = pilot {
             pilot.land(Landing::Stored(entry, for_whom));
         }

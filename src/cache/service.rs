@@ -1,5 +1,6 @@
 //! The Tower service: looks, and serves, waits or fetches.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service as TowerService;
 
+use crate::cache::behind::{Behind, Writing};
 use crate::cache::body::CacheBody;
 use crate::cache::change::Change;
 use crate::cache::deliver::{nothing_stored, pass_through, serve};
@@ -82,6 +84,10 @@ where
                 let change = Change::new(cache, &request);
                 CacheFuture::forward(self.inner.call(request), Then::Change(Box::new(change)))
             }
+            Stop::Fetch(errand) if errand.looks_behind().is_some() => {
+                let (cache, ready) = (cache.clone(), self.take_ready());
+                CacheFuture::slow(fetch(cache, ready, request, (errand, false)))
+            }
             Stop::Fetch(errand) => {
                 let errand = errand.prepare(&mut request);
                 CacheFuture::forward(self.inner.call(request), Then::Errand(errand))
@@ -113,32 +119,141 @@ impl<S: Clone> CacheService<S> {
 
     /// Fetches an answer anew in the background, with the request of the client that was served the
     /// stale one.
-    fn refresh<ReqBody, ResBody>(&mut self, errand: Box<Errand>, mut request: Request<ReqBody>)
+    fn refresh<ReqBody, ResBody>(&mut self, errand: Box<Errand>, request: Request<ReqBody>)
     where
         S: TowerService<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
         S::Future: Send + 'static,
         ReqBody: Send + 'static,
         ResBody: Body<Data = Bytes> + Send + 'static,
     {
-        let Some(spawner) = self.cache.spawner().cloned() else {
-            return;
-        };
-        let errand = errand.prepare(&mut request);
-        let mut ready = self.take_ready();
-        let refreshed = async move {
-            // Should the service fail, dropping the errand hands the flight on.
-            let Ok(response) = ready.call(request).await else {
-                return;
-            };
-            let mut body = std::pin::pin!(errand.arrive(response).into_body());
-            // The recording commits itself at the end.
-            while let Some(Ok(_)) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {}
-        };
-        spawner.spawn(async move {
-            // Nobody waits for it, so nobody would give it up.
-            let _ = tokio::time::timeout(UNATTENDED_MAX, refreshed).await;
-        });
+        let ready = self.take_ready();
+        refresh(&self.cache, ready, request, errand);
     }
+}
+
+/// Fetches an answer anew in the background, with the request of the client that was served the stale one.
+fn refresh<S, ReqBody, ResBody>(
+    cache: &Cache,
+    ready: S,
+    request: Request<ReqBody>,
+    errand: Box<Errand>,
+) where
+    S: TowerService<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
+    S::Future: Send + 'static,
+    ReqBody: Send + 'static,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+{
+    let (Some(spawner), cache) = (cache.spawner().cloned(), cache.clone()) else {
+        return;
+    };
+    spawner.spawn(async move {
+        // Nobody waits for it, so nobody would give it up.
+        let refreshed = refreshed(&cache, ready, request, errand);
+        let _ = tokio::time::timeout(UNATTENDED_MAX, refreshed).await;
+    });
+}
+
+async fn refreshed<S, ReqBody, ResBody>(
+    cache: &Cache,
+    mut ready: S,
+    mut request: Request<ReqBody>,
+    mut errand: Box<Errand>,
+) where
+    S: TowerService<Request<ReqBody>, Response = Response<ResBody>>,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+{
+    if let Some(tiers) = errand.looks_behind().cloned() {
+        let (key, stale) = (&errand.fetch.key, errand.fetch.stale.as_deref());
+        match cache
+            .look_behind(&tiers, key, request.headers(), stale)
+            .await
+        {
+            // Another instance has just done so.
+            Behind::Found(entry) => {
+                let key = Some(errand.fetch.key.clone());
+                return errand.land(Landing::Stored(entry, key));
+            }
+            Behind::Ask(writing, _) => errand.fetch.writing = Some(writing),
+        }
+    }
+    let errand = errand.prepare(&mut request);
+    // Should the service fail, dropping the errand hands the flight on.
+    let Ok(response) = ready.call(request).await else {
+        return;
+    };
+    let mut body = std::pin::pin!(errand.arrive(response).into_body());
+    // The recording commits itself at the end.
+    while let Some(Ok(_)) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {}
+}
+
+/// Fetches an answer: from behind memory, or from the service. Others may have just found out that that one
+/// `failed`. Dropping the future hands the flight on.
+async fn fetch<S, ReqBody, ResBody>(
+    cache: Cache,
+    mut ready: S,
+    mut request: Request<ReqBody>,
+    (mut errand, failed): (Box<Errand>, bool),
+) -> Result<Response<CacheBody<ResBody>>, S::Error>
+where
+    S: TowerService<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
+    S::Future: Send + 'static,
+    ReqBody: Send + 'static,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+{
+    if let Some(tiers) = errand.looks_behind().cloned() {
+        let (key, stale) = (&errand.fetch.key, errand.fetch.stale.as_deref());
+        match cache
+            .look_behind(&tiers, key, request.headers(), stale)
+            .await
+        {
+            Behind::Found(entry) => {
+                let key = errand.fetch.key.clone();
+                errand.land(Landing::Stored(Arc::clone(&entry), Some(key.clone())));
+                match look_again(&cache, &request, Company::Shared, Some((entry, key))) {
+                    Stop::Serve(found) => return Ok(serve(&cache, &found, request.headers())),
+                    Stop::ServeAndFetch(found, errand) => {
+                        let response = serve(&cache, &found, request.headers());
+                        refresh(&cache, ready, request, errand);
+                        return Ok(response);
+                    }
+                    // It has wishes of its own, or what was found is gone again.
+                    Stop::Fetch(next) => errand = next,
+                    _ => return pass(&cache, ready, request, errand.fetch.reason).await,
+                }
+                errand.fetch.writing = Some(Writing::beside_others());
+            }
+            Behind::Ask(writing, old) => {
+                errand.fetch.writing = Some(writing);
+                errand.fetch.stale = old.or(errand.fetch.stale.take());
+            }
+        }
+    }
+    let mut errand = errand.prepare(&mut request);
+    if failed && let Some(instead) = errand.spare_the_service() {
+        return Ok(instead);
+    }
+    match ready.call(request).await {
+        Ok(response) => Ok(errand.arrive(response)),
+        Err(error) => errand.stand_in().ok_or(error),
+    }
+}
+
+/// Sends a request to the service, whose answer is not stored.
+async fn pass<S, ReqBody, ResBody>(
+    cache: &Cache,
+    mut ready: S,
+    request: Request<ReqBody>,
+    reason: FwdReason,
+) -> Result<Response<CacheBody<ResBody>>, S::Error>
+where
+    S: TowerService<Request<ReqBody>, Response = Response<ResBody>>,
+    ResBody: Body<Data = Bytes> + Send + 'static,
+{
+    cache.emit(Event::CacheForwarded {
+        reason: reason.as_str(),
+    });
+    let response = ready.call(request).await?;
+    Ok(pass_through(cache, response, reason))
 }
 
 /// What a request waits for before it is decided about.
@@ -157,11 +272,13 @@ const WORD_MAX: Duration = Duration::from_millis(50);
 async fn follow<S, ReqBody, ResBody>(
     cache: Cache,
     mut ready: S,
-    mut request: Request<ReqBody>,
+    request: Request<ReqBody>,
     mut awaited: Awaited,
 ) -> Result<Response<CacheBody<ResBody>>, S::Error>
 where
-    S: TowerService<Request<ReqBody>, Response = Response<ResBody>>,
+    S: TowerService<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
+    S::Future: Send + 'static,
+    ReqBody: Send + 'static,
     ResBody: Body<Data = Bytes> + Send + 'static,
 {
     let began = cache.clock().now();
@@ -203,29 +320,14 @@ where
         }
         // Whoever waited for a fresh answer and finds one that is stale already is served that.
         Stop::ServeAndFetch(found, _) => Ok(serve(&cache, &found, request.headers())),
-        Stop::Fetch(errand) => {
-            let mut errand = errand.prepare(&mut request);
-            // Others have just found out that the service fails.
-            if failed && let Some(instead) = errand.spare_the_service() {
-                return Ok(instead);
-            }
-            match ready.call(request).await {
-                Ok(response) => Ok(errand.arrive(response)),
-                Err(error) => errand.stand_in().ok_or(error),
-            }
-        }
+        // Others may have just found out that the service fails.
+        Stop::Fetch(errand) => fetch(cache, ready, request, (errand, failed)).await,
         Stop::Refuse => Ok(nothing_stored(&cache)),
         // A request that once waited is a GET that takes part; these cannot come.
         Stop::Unsafe | Stop::Wait(..) | Stop::Inquire(_) | Stop::Verify(_) => {
             let response = ready.call(request).await?;
             Ok(pass_through(&cache, response, FwdReason::Bypass))
         }
-        Stop::Pass(reason) => {
-            cache.emit(Event::CacheForwarded {
-                reason: reason.as_str(),
-            });
-            let response = ready.call(request).await?;
-            Ok(pass_through(&cache, response, reason))
-        }
+        Stop::Pass(reason) => pass(&cache, ready, request, reason).await,
     }
 }

@@ -114,6 +114,12 @@ impl Terms {
         !self.always_validate && staleness < window
     }
 
+    /// How long past its life it is of any use without the origin's word.
+    pub(crate) fn grace(&self) -> Duration {
+        let failing = self.stale_if_error.max(self.stale_if_disconnected);
+        self.stale_while_revalidate.max(failing)
+    }
+
     /// Until which age it is fresh for whoever has no wishes: zero for what always needs the origin's word.
     pub(crate) fn fresh_until(&self) -> Duration {
         if self.always_validate {

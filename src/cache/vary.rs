@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hash, Hasher};
 
+use bytes::Bytes;
 use foldhash::fast::FixedState;
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE, HOST, ORIGIN, RANGE, REFERER,
@@ -163,6 +164,64 @@ impl Selector {
         Self {
             fields: fields.collect(),
         }
+    }
+
+    /// What a request is asked for by answers that depend on these fields.
+    pub(crate) fn asked(names: Vec<HeaderName>, request: &HeaderMap, rules: VaryRules) -> Self {
+        let fields = in_order(names.into_iter()).into_iter().map(|name| {
+            let manner = rules.manner(&name);
+            Selecting::of(request, name, manner)
+        });
+        Self {
+            fields: fields.collect(),
+        }
+    }
+
+    /// The fields, and the values of the request that selected the answer.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (&HeaderName, Option<&[u8]>)> {
+        self.fields.iter().map(|field| {
+            let sent = field.value.as_ref().map(|value| &*value.sent);
+            (&field.name, sent)
+        })
+    }
+
+    /// A selector of these parts.
+    pub(crate) fn from_parts(
+        parts: impl Iterator<Item = (HeaderName, Option<Bytes>)>,
+        rules: VaryRules,
+    ) -> Self {
+        let fields = parts.map(|(name, value)| {
+            let manner = rules.manner(&name);
+            let value = value.map(|sent| Selected {
+                normal: manner.normal(&sent),
+                sent: sent.to_vec().into(),
+            });
+            Selecting {
+                name,
+                manner,
+                value,
+            }
+        });
+        Self {
+            fields: fields.collect(),
+        }
+    }
+
+    /// A text that is the same for the same fields with the same values, and hardly ever for others.
+    pub(crate) fn fingerprint(&self) -> String {
+        let mut state = FixedState::with_seed(0x76_6172_7900).build_hasher();
+        self.hash(&mut state);
+        let mut text = format!("{:016x}", state.finish());
+        for (name, _) in self.parts() {
+            text.push(' ');
+            text.push_str(name.as_str());
+        }
+        text
+    }
+
+    /// Whether any request will do.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.fields.is_empty()
     }
 
     /// Whether the answer selected by these fields fits `request`: "if all of the presented header

@@ -126,6 +126,7 @@ impl Engines {
             clock: clock(),
             events: events(),
             spawner,
+            tiers: tiers.clone(),
         };
         let cache = noted(Cache::new(&config.cache, parts), faults);
         Some(Self {

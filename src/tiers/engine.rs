@@ -297,24 +297,24 @@ impl Tiers {
         (cache, text): (&str, &str),
         secret: bool,
     ) -> Arc<str> {
-        let prefix = &self.shared.prefix;
         // Neither a brace nor a slash comes through the encoding, nor does a `#`.
         let cache = encoded(cache, Place::Name);
-        let mut place = format!("{prefix}:v:{{");
         let plain = match tenant {
             Some(tenant) => format!("{}/{cache}:{text}", encoded(tenant, Place::Name)),
             None => format!("{cache}:{text}"),
         };
-        if plain.len() <= PLACE_MAX && !secret {
-            place.push_str(&plain);
-        } else {
-            let hash = Sha256::digest(plain.as_bytes());
-            place.push_str(&cache);
-            place.push_str(":#");
-            for byte in hash.iter().take(16) {
-                // Writing to a String does not fail.
-                let _ = write!(place, "{byte:02x}");
-            }
+        if plain.len() > PLACE_MAX || secret {
+            return self.hashed_place(&cache, &plain);
+        }
+        format!("{}:v:{{{plain}}}", self.shared.prefix).into()
+    }
+
+    /// The key of an entry whose identity may be anything.
+    pub(crate) fn hashed_place(&self, cache: &str, identity: &str) -> Arc<str> {
+        let mut place = format!("{}:v:{{{cache}:#", self.shared.prefix);
+        for byte in Sha256::digest(identity.as_bytes()).iter().take(16) {
+            // Writing to a String does not fail.
+            let _ = write!(place, "{byte:02x}");
         }
         place.push('}');
         place.into()

@@ -14,7 +14,8 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::event::Event;
 #[cfg(not(feature = "redis"))]
-use crate::tiers::absent::{Claimed, Lease};
+use crate::tiers::absent::Lease;
+use crate::tiers::claiming::{Claiming, Turn};
 use crate::tiers::computed::Computed;
 use crate::tiers::engine::Landing;
 use crate::tiers::fault::CacheError;
@@ -24,7 +25,7 @@ use crate::tiers::looking::{Away, Found, Look, Quest};
 use crate::tiers::storing::Begun;
 use crate::tiers::typed::Inner;
 #[cfg(feature = "redis")]
-use crate::tiers::warm::{Claimed, Lease};
+use crate::tiers::warm::Lease;
 
 /// A flight, before it has begun.
 pub(crate) struct Flying<T> {
@@ -156,23 +157,16 @@ impl<T: Send + Sync + 'static> Flying<T> {
     /// Redis and of no use.
     async fn lease(&mut self, mut unfit: Vec<u8>) -> Ready {
         let inner = Arc::clone(&self.inner);
-        let Some(warm) = inner.tiers.warm() else {
-            return ALONE;
-        };
-        let (began, patience) = (inner.clock.now(), inner.tiers.config().lease_wait);
-        let mut pause = PAUSE_LEAST;
+        let mut claiming = Claiming::begin(&inner.tiers, &self.quest.place);
         loop {
-            match warm
-                .claim(&self.quest.place, inner.tiers.me(), &unfit)
-                .await
-            {
-                Ok(Claimed::Granted(lease)) => {
+            match claiming.next(&unfit).await {
+                Turn::Compute(lease) => {
                     return Ready::Compute {
                         lease: Some(lease),
                         shares: true,
                     };
                 }
-                Ok(Claimed::Filled) => match inner.find_warm(&self.quest).await {
+                Turn::Look => match inner.find_warm(&self.quest).await {
                     Ok((Found::Fresh(value), _)) => {
                         inner.tally.collapsed.one();
                         return self.land(&value);
@@ -181,15 +175,7 @@ impl<T: Send + Sync + 'static> Flying<T> {
                     Ok((_, beginning)) => unfit = beginning,
                     Err(Away) => return ALONE,
                 },
-                // Not long after the end of a lease that nobody puts off.
-                Ok(Claimed::Held(left)) => {
-                    tokio::time::sleep(pause.min(left + PAUSE_LEAST)).await;
-                    pause = (pause * 2).min(PAUSE_MOST);
-                }
-                Err(_) => return ALONE,
-            }
-            if inner.clock.now().since(began) >= patience {
-                return ALONE;
+                Turn::Alone => return ALONE,
             }
         }
     }
@@ -270,7 +256,3 @@ async fn under<R>(lease: Option<&Lease>, work: impl Future<Output = R>) -> R {
         }
     }
 }
-
-/// How often an instance asks whether another one has computed: first after this, then twice as long each time.
-const PAUSE_LEAST: Duration = Duration::from_millis(2);
-const PAUSE_MOST: Duration = Duration::from_millis(50);

@@ -293,4 +293,4 @@ pub(crate) fn saving(written: usize) -> u64 {
 const ROUND_TRIP_NS: u64 = 100_000;
 
 /// So much of an entry tells it from one that was written later: its stamp and its times.
-const TELLING: usize = 56;
+pub(crate) const TELLING: usize = 56;

@@ -4,6 +4,7 @@
 mod absent;
 mod behind;
 mod bets;
+mod claiming;
 mod codec;
 mod cold;
 mod computed;
@@ -22,6 +23,7 @@ mod luck;
 mod options;
 mod path;
 mod queue;
+mod raw;
 mod reading;
 #[cfg(feature = "redis")]
 mod script;
@@ -62,7 +64,14 @@ pub use tally::CacheStats;
 pub use trial::frame_holds;
 pub use typed::TypedCache;
 
+#[cfg(not(feature = "redis"))]
+pub(crate) use absent::Lease;
+pub(crate) use claiming::{Claiming, Turn};
 pub(crate) use flight::{Boarding, Flights, Passenger, Pilot, Waited};
+pub(crate) use frame::Header;
 pub(crate) use hashed::HashedKey;
+pub(crate) use raw::{Spot, Stored};
 pub(crate) use shelf::{Shelf, Shelved};
 pub(crate) use uses::Uses;
+#[cfg(feature = "redis")]
+pub(crate) use warm::Lease;

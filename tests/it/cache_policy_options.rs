@@ -649,6 +649,7 @@ fn a_setting_that_is_wrong_is_refused_by_its_name_and_value() {
             clock: Clock::system(),
             events: Events::none(),
             spawner: None,
+            tiers: None,
         };
         let refused = Cache::new(&config, parts).map(drop);
         let faults = refused.map_err(|error| error.faults().to_vec());

@@ -120,6 +120,7 @@ pub fn room_heard_by(events: Events, change: impl FnOnce(&mut CacheConfig)) -> R
         clock,
         events,
         spawner: Some(tasks.spawner()),
+        tiers: None,
     };
     let cache = Cache::new(&config, parts).unwrap();
     Room { cache, hand, tasks }

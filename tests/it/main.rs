@@ -26,6 +26,7 @@ mod cache_range;
 mod cache_room;
 mod cache_rules;
 mod cache_sockets;
+mod cache_tiers;
 mod coherence;
 mod coherency;
 mod cold;

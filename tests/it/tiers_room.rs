@@ -18,6 +18,7 @@ pub struct Instance {
     pub journal: Journal,
     pub pool: RedisPool,
     pub tasks: Tasks,
+    pub clock: Clock,
 }
 
 /// What an instance is made of.
@@ -73,7 +74,7 @@ impl Plan {
         let journal = Journal::shared(&self.journal, parts).unwrap();
         let parts = TiersParts {
             journal: journal.clone(),
-            clock,
+            clock: clock.clone(),
             events: Events::none(),
             spawner: tasks.spawner(),
             redis: pool.clone(),
@@ -85,6 +86,7 @@ impl Plan {
             journal,
             pool,
             tasks,
+            clock,
         }
     }
 

@@ -269,6 +269,7 @@ fn tower_keep(room: Room) -> Result<CacheLayer, Failure> {
         clock: Clock::system(),
         events: Events::none(),
         spawner: None,
+        tiers: None,
     };
     Ok(CacheLayer::new(Cache::new(&config, parts)?))
 }

@@ -18,6 +18,7 @@ NEEDS='
 cc|gcc libc6-dev|the SQLite inside sqlx is C
 redis-server|redis-server|the tests of the store start their own
 openssl|openssl|the tests of TLS make their own certificates
+/usr/lib/postgresql/*/bin/postgres|postgresql|the tests of the cold tier start their own
 '
 
 export CARGO_TERM_COLOR=never # the steps' output is read below

@@ -149,3 +149,25 @@ impl ColdStore for SqliteCold {
 fn json(value: &impl serde::Serialize) -> Result<String, ColdError> {
     serde_json::to_string(value).map_err(ColdError::new)
 }
+
+#[cfg(test)]
+mod tests {
+    use ::sqlx::sqlite::SqlitePoolOptions;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_call_reads_the_whole_table() {
+        let pool = SqlitePoolOptions::new().max_connections(1);
+        let pool = pool.connect("sqlite::memory:").await.unwrap();
+        let store = SqliteCold::new(pool.clone()).await.unwrap();
+        for sql in [&store.load, &store.store, &store.remove, &store.sweep] {
+            let explain = format!("EXPLAIN QUERY PLAN {sql}");
+            let plan = ::sqlx::query_as(AssertSqlSafe(explain)).fetch_all(&pool);
+            let plan: Vec<(i64, i64, i64, String)> = plan.await.unwrap();
+            let steps: Vec<String> = plan.into_iter().map(|(.., step)| step).collect();
+            let scans = steps.iter().any(|step| step == "SCAN keep_cold");
+            assert!(!scans && !steps.is_empty(), "{sql}: {steps:#?}");
+        }
+    }
+}

@@ -466,7 +466,10 @@ mod tests {
     impl House {
         /// As `until`, with time passing in between.
         async fn until_written(&mut self, entries: u64) -> Figures {
-            while self.behind.figures().written < entries {
+            for _ in 0..1_000 {
+                if self.behind.figures().written >= entries {
+                    break;
+                }
                 let _ = self.asked.recv().await.unwrap();
                 tokio::task::yield_now().await;
             }
@@ -480,10 +483,11 @@ mod tests {
         for key in ["a", "b", "bad", "c", "d", "e"] {
             assert!(house.offer(key, "1"));
         }
-        house.until_written(5).await;
+        assert_eq!(house.until_written(5).await.written, 5);
+        // It is tried once more, since the others may have failed for its sake or it for theirs.
         while house.behind.figures().dropped == 0 {
-            assert!(house.next().await.contains("bad"));
-            house.until(|figures| figures.failures > 0).await;
+            let asked = house.next().await;
+            assert!(asked == "bad" || asked.starts_with("sweep"), "{asked}");
             tokio::task::yield_now().await;
         }
         assert_eq!(house.behind.figures().waiting_entries, 0);

@@ -36,9 +36,9 @@ pub type ColdFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ColdError>> +
 ///   `until_ms`, and is not there from then on, whether it was swept or not.
 /// - **Size**: a call has at most [`BATCH_MAX`] keys or entries and [`BATCH_BYTES_MAX`] of bytes. A store
 ///   may refuse more with an error, and may leave out at any time what it has no room for.
-/// - **Cancellation**: a future that is dropped has done its work wholly or not at all, and takes nothing with
-///   it: no connection, no lock, no transaction. Callers bound their waiting that way. The futures do nothing
-///   before they are polled.
+/// - **Cancellation**: a future that is dropped has done its work wholly or not at all, and no transaction stays
+///   open behind it. A connection that it had comes back when the database has ended the statement. Callers bound
+///   their waiting that way. The futures do nothing before they are polled.
 /// - **Failure**: an error says that nothing is known to have been done. Calls may be repeated: twice is as
 ///   once.
 pub trait ColdStore: fmt::Debug + Send + Sync + 'static {

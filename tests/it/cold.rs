@@ -556,25 +556,6 @@ async fn a_call_to_sqlite_that_is_given_up_leaves_nothing_behind() {
     assert_eq!(kinds.len(), 1, "both or none: {found:?}");
 }
 
-#[tokio::test]
-async fn sqlite_finds_what_it_looks_for_by_an_index() {
-    let pool = database().sqlite("sqlite::memory:").await.unwrap();
-    let _store = SqliteCold::new(pool.clone()).await.unwrap();
-    for sql in [
-        "EXPLAIN QUERY PLAN SELECT key, entry FROM \"keep_cold\" \
-         WHERE key IN (SELECT value FROM json_each(?1)) AND until_ms > ?2",
-        "EXPLAIN QUERY PLAN DELETE FROM \"keep_cold\" WHERE rowid IN \
-         (SELECT rowid FROM \"keep_cold\" WHERE until_ms <= ?1 ORDER BY until_ms LIMIT ?2)",
-    ] {
-        let plan: Vec<(i64, i64, i64, String)> =
-            sqlx::query_as(sql).fetch_all(&pool).await.unwrap();
-        let scans = plan
-            .iter()
-            .any(|(.., step)| step.starts_with("SCAN keep_cold"));
-        assert!(!scans, "{plan:#?}");
-    }
-}
-
 #[cfg(feature = "sqlx-postgres")]
 mod of_postgres {
     use sqlx::AssertSqlSafe;

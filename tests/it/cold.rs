@@ -93,7 +93,7 @@ fn entry(key: &str, bytes: impl Into<Bytes>, until_ms: u64) -> ColdEntry {
     }
 }
 
-async fn load<K: AsRef<str>>(
+async fn load<K: AsRef<str> + Sync>(
     store: &dyn ColdStore,
     asked: &[K],
     now_ms: u64,
@@ -217,57 +217,58 @@ async fn frames_come_back_as_they_were(store: &dyn ColdStore) {
     }
 }
 
+const STRANGE: &[&str] = &[
+    "a",
+    "A",
+    "a ",
+    " a",
+    "ä",
+    "a\u{308}",
+    "\u{e4}\u{301}",
+    "'",
+    "''",
+    "\"",
+    "\\",
+    "\\u0041",
+    "%",
+    "_",
+    "*",
+    "'; DROP TABLE keep_cold; --",
+    "\") OR (1=1",
+    "$1",
+    "?1",
+    "{}",
+    "{a,b}",
+    "[\"a\"]",
+    "NULL",
+    "null",
+    "1",
+    "01",
+    "1.0",
+    "true",
+    "\u{1}\u{2}\u{1f}",
+    "\n",
+    "\r\n",
+    "\t",
+    "\u{7f}",
+    "\u{85}",
+    "\u{feff}a",
+    "\u{fffd}",
+    "\u{ffff}",
+    "😀",
+    "日本語",
+    "\u{202e}abc",
+    "\u{10ffff}",
+];
+
 async fn keys_are_compared_byte_by_byte_whatever_is_in_them(store: &dyn ColdStore) {
     let longest = "k".repeat(COLD_KEY_BYTES_MAX);
     // Without a repetition that an index could compress.
     let motley: String = (0..COLD_KEY_BYTES_MAX as u32)
         .map(|at| char::from(33 + (at.wrapping_mul(2_654_435_761) >> 16) as u8 % 90))
         .collect();
-    let strange = [
-        "a",
-        "A",
-        "a ",
-        " a",
-        "ä",
-        "a\u{308}",
-        "\u{e4}\u{301}",
-        "'",
-        "''",
-        "\"",
-        "\\",
-        "\\u0041",
-        "%",
-        "_",
-        "*",
-        "'; DROP TABLE keep_cold; --",
-        "\") OR (1=1",
-        "$1",
-        "?1",
-        "{}",
-        "{a,b}",
-        "[\"a\"]",
-        "NULL",
-        "null",
-        "1",
-        "01",
-        "1.0",
-        "true",
-        "\u{1}\u{2}\u{1f}",
-        "\n",
-        "\r\n",
-        "\t",
-        "\u{7f}",
-        "\u{85}",
-        "\u{feff}a",
-        "\u{fffd}",
-        "\u{ffff}",
-        "😀",
-        "日本語",
-        "\u{202e}abc",
-        "\u{10ffff}",
-        &longest,
-        &motley,
-    ];
+    let mut strange = STRANGE.to_vec();
+    strange.extend([&*longest, &motley]);
     let entries: Vec<ColdEntry> = strange
         .iter()
         .map(|key| {

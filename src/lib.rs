@@ -80,6 +80,7 @@ mod sync;
 pub mod target;
 pub mod task;
 pub mod tiers;
+pub mod warming;
 
 pub use keep::{Keep, KeepBuilder, KeepLayer, KeepService};
 pub use profile::Profile;

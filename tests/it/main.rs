@@ -57,4 +57,6 @@ mod store;
 mod store_faults;
 mod store_shapes;
 mod tiers;
+mod tiers_keys;
 mod tiers_room;
+mod tiers_time;

@@ -80,6 +80,20 @@ impl<T: Send + Sync + 'static> Inner<T> {
         self.read(text, kept, (now, expired))
     }
 
+    /// Whether memory has a value that may be served, be it stale. Counts as no use.
+    pub(crate) fn has_value(&self, text: &str) -> bool {
+        let Some(kept) = self.space.peek(&self.view(text)) else {
+            return false;
+        };
+        let now = self.clock.now();
+        let expired = match kept.meta().verdict(&self.journal, now) {
+            Verdict::Fresh | Verdict::Unverified => false,
+            Verdict::Expired => true,
+            Verdict::Gone => return false,
+        };
+        kept.meta().life.state(now, expired) != State::Over && kept.typed::<T>().is_some()
+    }
+
     fn read(&self, text: &str, kept: Kept, (now, expired): (Moment, bool)) -> Look<T> {
         let life = kept.meta().life;
         let state = life.state(now, expired);

@@ -14,7 +14,7 @@ use crate::tiers::computed::Computed;
 use crate::tiers::fault::CacheError;
 use crate::tiers::frame::{Header, TAG_BYTES_MAX, TAGS_MAX, Writing, encode};
 use crate::tiers::held::{Cached, Making};
-use crate::tiers::looking::{Look, Quest, saving};
+use crate::tiers::looking::{Quest, saving};
 use crate::tiers::luck;
 use crate::tiers::terms::{Ends, millis};
 use crate::tiers::typed::Inner;
@@ -203,8 +203,8 @@ impl<T: Send + Sync + 'static> Inner<T> {
         error: &CacheError,
         (begun, lasts): (Begun, Duration),
     ) {
-        // What is stale and may stand in is of more use.
-        if matches!(self.look(&quest.text), Look::Stale { .. }) {
+        // What is fresh, and was to be computed early, or is stale and may stand in, is of more use.
+        if self.has_value(&quest.text) {
             return;
         }
         let mut terms = quest.terms.clone();

@@ -538,3 +538,23 @@ async fn a_copy_that_has_left_redis_is_found_in_the_cold_store_and_shared_again(
     by_hand.instance.verified().await;
     assert_eq!(by_hand.ask(&options).await, 2);
 }
+
+/// A computation that fails early, while there is a good value, once put the failure in its place.
+#[tokio::test]
+async fn a_failure_is_not_remembered_in_place_of_a_value_that_is_still_fresh() {
+    let by_hand = ByHand::new().await;
+    let options = EntryOptions::new()
+        .ttl(SECOND * 100)
+        .ttl_error(SECOND * 1_000)
+        .early_refresh(1.0);
+    near_its_end(&by_hand, &options).await;
+    let tasks = by_hand.tasks();
+    until_early(&by_hand, async || {
+        assert_eq!(*by_hand.ask_in_vain(&options).await.unwrap(), 1);
+    })
+    .await;
+    by_hand.quiet(tasks).await;
+    assert_eq!(by_hand.cache.stats().failed, 1);
+    assert_eq!(by_hand.cache.peek(7).as_deref(), Some(&1));
+    assert_eq!(*by_hand.ask_in_vain(&options).await.unwrap(), 1);
+}

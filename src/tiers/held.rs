@@ -71,11 +71,17 @@ impl Life {
         now < end.plus(grace)
     }
 
-    /// What may be done at `now` with an entry of this life, which somebody may have `expired` before its end.
+    /// What may be done at `now` with an entry of this life that is in memory, and that somebody may have
+    /// `expired` before its end.
     pub(crate) fn state(&self, now: Moment, expired: bool) -> State {
         if now >= self.hot_until {
             return State::Over;
         }
+        self.state_anywhere(now, expired)
+    }
+
+    /// The same wherever it is: its stay in memory may be over before it begins.
+    pub(crate) fn state_anywhere(&self, now: Moment, expired: bool) -> State {
         if now < self.fresh_until && !expired {
             return State::Fresh {
                 early: now >= self.early_from,

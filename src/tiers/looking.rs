@@ -176,7 +176,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
         };
         let cost = Duration::from_micros(u64::from(header.cost_us));
         let life = quest.terms.life_again(ends, cost, now);
-        let revalidate = match life.state(now.moment, expired) {
+        let revalidate = match life.state_anywhere(now.moment, expired) {
             State::Fresh { .. } => None,
             State::Stale { revalidate, .. } => Some(revalidate),
             State::Over => return Found::Nothing,

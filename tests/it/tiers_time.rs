@@ -558,3 +558,27 @@ async fn a_failure_is_not_remembered_in_place_of_a_value_that_is_still_fresh() {
     assert_eq!(by_hand.cache.peek(7).as_deref(), Some(&1));
     assert_eq!(*by_hand.ask_in_vain(&options).await.unwrap(), 1);
 }
+
+/// What is never to be in Redis is computed by each instance, and what is never to be in memory by none twice.
+#[tokio::test]
+async fn a_cap_of_zero_keeps_a_copy_out_of_its_tier() {
+    let server = TestRedis::start();
+    let plan = Plan::redis(&server.url());
+    let instance = plan.start().await;
+    let cache: TypedCache<u64> = instance.tiers.cache("number");
+    let origin = Origin::default();
+    let not_hot = EntryOptions::new().ttl_hot(Duration::ZERO);
+    for _ in 0..3 {
+        let value = cache.get_or_compute("not hot", &not_hot, origin.answer());
+        assert_eq!(*value.await.unwrap(), 1);
+        stored(&server, "number", 1).await;
+    }
+    assert!(instance.tiers.is_empty());
+    let not_warm = EntryOptions::new().ttl_warm(Duration::ZERO);
+    for _ in 0..3 {
+        let value = cache.get_or_compute("not warm", &not_warm, origin.answer());
+        assert_eq!(*value.await.unwrap(), 2);
+    }
+    let left = server.raw().must(&["KEYS", "*number*"]);
+    assert_eq!(left.array().len(), 1, "{left:?}");
+}

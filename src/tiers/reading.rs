@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::journal::{Marker, Pending, Receipt, Record, Subject, Temperature};
+use crate::tiers::cold::BATCH_MAX;
 use crate::tiers::computed::Computed;
 use crate::tiers::held::Cached;
 use crate::tiers::key::{EntryKey, with_text};
@@ -180,9 +181,16 @@ impl<T: Send + Sync + 'static> Inner<T> {
             return;
         };
         let (keys, now) = (places(missing), self.tiers.now());
-        let loading = cold.store.load(&keys, now.wall_ms);
-        let loaded = tokio::time::timeout(self.tiers.config().cold_timeout, loading).await;
-        let loaded: Vec<Option<Bytes>> = loaded.ok().and_then(Result::ok).unwrap_or_default();
+        let mut loaded: Vec<Option<Bytes>> = Vec::with_capacity(keys.len());
+        for some in keys.chunks(BATCH_MAX) {
+            let loading = cold.store.load(some, now.wall_ms);
+            let found = tokio::time::timeout(self.tiers.config().cold_timeout, loading).await;
+            let Ok(Ok(found)) = found else {
+                // A store that is slow or fails has nothing, and is asked for nothing more.
+                break;
+            };
+            loaded.extend(found);
+        }
         let mut loaded = loaded.into_iter();
         for (at, quest) in std::mem::take(missing) {
             let loaded = loaded.next().flatten();

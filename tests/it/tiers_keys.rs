@@ -476,3 +476,57 @@ async fn keys_are_rotated_and_a_wrong_one_is_a_miss() {
         .unwrap()
         .unwrap();
 }
+
+/// The port takes a thousand keys at a time.
+#[tokio::test]
+async fn more_than_a_thousand_are_found_in_the_cold_store() {
+    #[derive(Debug)]
+    struct Strict(MemoryCold);
+
+    use tower_keep::tiers::{BATCH_MAX, ColdEntry, ColdError, ColdFuture, ColdStore};
+
+    impl ColdStore for Strict {
+        fn load<'a>(
+            &'a self,
+            keys: &'a [Arc<str>],
+            now_ms: u64,
+        ) -> ColdFuture<'a, Vec<Option<bytes::Bytes>>> {
+            if keys.len() > BATCH_MAX {
+                return Box::pin(ready(Err(ColdError::new("too many keys"))));
+            }
+            self.0.load(keys, now_ms)
+        }
+
+        fn store<'a>(&'a self, entries: &'a [ColdEntry]) -> ColdFuture<'a, ()> {
+            self.0.store(entries)
+        }
+
+        fn remove<'a>(&'a self, keys: &'a [Arc<str>]) -> ColdFuture<'a, ()> {
+            self.0.remove(keys)
+        }
+
+        fn sweep<'a>(&'a self, now_ms: u64, most: u32) -> ColdFuture<'a, u64> {
+            self.0.sweep(now_ms, most)
+        }
+    }
+
+    let cold = Arc::new(Strict(MemoryCold::new(8 << 20)));
+    let plan = Plan {
+        cold: Some(Arc::<Strict>::clone(&cold)),
+        ..Plan::default()
+    };
+    let instance = plan.start().await;
+    let cache: TypedCache<u64> = instance.tiers.cache("number");
+    for key in 0..2_500_u64 {
+        let compute = move || ready(Ok::<_, CacheError>(key * 10));
+        cache.get_or_compute(key, &NONE, compute).await.unwrap();
+    }
+    until("all are cold", || cold.0.len() == 2_500).await;
+    instance.tiers.clear();
+    let many = cache.get_many(0..2_500_u64).await;
+    let found = many.iter().flatten().count();
+    assert_eq!(found, 2_500);
+    for (key, value) in many.iter().enumerate() {
+        assert_eq!(value.as_deref(), Some(&(key as u64 * 10)));
+    }
+}

@@ -30,7 +30,8 @@ use crate::tiers::key::HotKey;
 use crate::tiers::seal::Seals;
 #[cfg(feature = "encryption")]
 use crate::tiers::seal_keys::SealKeys;
-use crate::tiers::spaces::{Bounds, Space, Spaces};
+use crate::tiers::space::Space;
+use crate::tiers::spaces::{Bounds, Spaces};
 use crate::tiers::tally::{CacheStats, Tally};
 use crate::tiers::terms::Now;
 #[cfg(feature = "redis")]

@@ -329,6 +329,10 @@ impl Shelved for Kept {
     fn uses(&self) -> Option<&Uses> {
         Some(&self.0.meta().uses)
     }
+
+    fn saving(&self) -> Option<u64> {
+        Some(self.0.meta().saving)
+    }
 }
 
 /// Values weigh what they take up.

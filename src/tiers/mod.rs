@@ -9,6 +9,7 @@ mod codec;
 mod cold;
 mod computed;
 mod config;
+mod door;
 mod engine;
 mod fault;
 mod flight;
@@ -32,6 +33,7 @@ mod seal;
 mod seal_keys;
 mod shares;
 mod shelf;
+mod space;
 mod spaces;
 mod squeeze;
 mod storing;
@@ -44,6 +46,7 @@ mod unreadable;
 mod uses;
 #[cfg(feature = "redis")]
 mod warm;
+mod worth;
 
 pub use codec::{Codec, CodecError, Json, MessagePack};
 pub use cold::{BATCH_BYTES_MAX, BATCH_MAX, COLD_KEY_BYTES_MAX, ENTRY_WEIGHT};

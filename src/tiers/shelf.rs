@@ -1,9 +1,9 @@
 //! Who may stay in memory: quick_cache, and before it a layer that is choosy about what it stores.
 //!
 //! The engine alone lets every newcomer in at once, so that scans and loops push out what is asked for often.
-//! Here a newcomer that pushed out something used clearly more often than itself is taken out again, and the
+//! Here a newcomer that pushed out something worth clearly more than itself is taken out again, and the
 //! victim put back: a duel, as in TinyLFU. Where popularity moves fast that is the wrong thing to do, so the
-//! outcomes of duels are watched ([`Bets`]), and while they come out wrong no victim returns.
+//! outcomes of duels are watched ([`Bets`](crate::tiers::bets::Bets)), and while they come out wrong no victim returns.
 //!
 //! A hit costs one relaxed counter, which lies where the hit reads anyway. All else happens when something is
 //! stored, under a lock per shard that lookups never take.
@@ -16,14 +16,24 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use quick_cache::sync::Cache;
 use quick_cache::{Equivalent, Lifecycle, OptionsBuilder, Weighter};
 
-use crate::tiers::bets::{Bet, Bets, Side};
+use crate::tiers::bets::{Bet, Side};
+use crate::tiers::door::Door;
 use crate::tiers::hashed::{BuildHashed, ByHash, HashedKey};
-use crate::tiers::uses::{Sketch, Uses};
+use crate::tiers::uses::Uses;
+use crate::tiers::worth::{Cost, Worth};
 
 /// What can be stored. Clones share the counter.
 pub(crate) trait Shelved: Clone {
     /// Counts how often it was used. `None` for what takes no part in duels.
     fn uses(&self) -> Option<&Uses>;
+
+    /// What a hit saves, in a unit of the shelf's own, such as microseconds of a round trip and of decoding. Where
+    /// it is known, uses are weighed by it for each byte. That finds more answers in the same bytes but fewer
+    /// bytes among them, as small ones are kept. `None`, which it is for all of a shelf or for none, weighs uses
+    /// alone.
+    fn saving(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A cache bounded in weight.
@@ -154,6 +164,14 @@ where
         self.items.shard_capacity()
     }
 
+    fn worth(&self, uses: u8, key: &K, value: &V) -> Worth {
+        let cost = value.saving().map(|saving| Cost {
+            saving,
+            bytes: self.weigh(key, value),
+        });
+        Worth { uses, cost }
+    }
+
     fn count_evictions(&self, items: usize) {
         self.evictions.fetch_add(items as u64, Ordering::Relaxed);
     }
@@ -180,21 +198,29 @@ where
         if let Some(counter) = value.uses() {
             counter.raise(uses);
         }
-        let worth_of = |value: &V| {
-            let uses = value.uses().filter(|_| lives(value));
-            uses.map_or(0, Uses::so_far)
-        };
-        let (mut victims, place) = self.insert(key, value);
-        victims.sort_by_cached_key(|(_, victim)| Reverse(worth_of(victim)));
-        let best = victims.first().map_or(0, |(_, best)| worth_of(best));
-        if place == Place::Same || best <= uses.saturating_add(MARGIN) {
+        let newcomer = shelf.worth(uses, &key, &value);
+        let (victims, place) = self.insert(key, value);
+        let mut victims: Vec<_> = victims
+            .into_iter()
+            .map(|(key, victim)| {
+                let uses = victim.uses().filter(|_| lives(&victim));
+                let uses = uses.map_or(0, Uses::so_far);
+                (shelf.worth(uses, &key, &victim), (key, victim))
+            })
+            .collect();
+        victims.sort_by_cached_key(|(worth, _)| Reverse(worth.rank()));
+        let dead = victims.partition_point(|(worth, _)| worth.rank() > 0);
+        let (worths, mut victims): (Vec<_>, Vec<_>) = victims.into_iter().unzip();
+        let (living, dead) = worths.split_at(dead);
+        let bytes = dead.iter().filter_map(|worth| worth.cost);
+        let free = bytes.map(|cost| cost.bytes).sum();
+        if place == Place::Same || !newcomer.yields_to(living, free) {
             self.part(&victims);
             // What is too heavy for a shard the engine has not even let in.
             return place == Place::New || shelf.items.contains_key(&ByHash(hash));
         }
-        let dead = victims.partition_point(|(_, victim)| worth_of(victim) > 0);
-        self.part(&victims.split_off(dead));
-        self.duel(hash, uses, victims)
+        self.part(&victims.split_off(living.len()));
+        self.duel(hash, newcomer, living, victims)
     }
 
     /// Stores a value whatever has to go for it.
@@ -230,13 +256,13 @@ where
         (victims, place)
     }
 
-    /// The newcomer against the victims, those first that were used most. Says whether it stays.
-    fn duel(&mut self, newcomer: u64, uses: u8, victims: Vec<(K, V)>) -> bool {
+    /// The newcomer against the victims, those first that are worth most. Says whether it stays.
+    fn duel(&mut self, newcomer: u64, worth: Worth, all: &[Worth], victims: Vec<(K, V)>) -> bool {
         let shelf = self.shelf;
-        let Some((best, value)) = victims.first() else {
+        let (Some((best, _)), Some(best_worth)) = (victims.first(), all.first()) else {
             return true;
         };
-        let (best, best_uses) = (best.hash_value(), value.uses().map_or(0, Uses::so_far));
+        let best = best.hash_value();
         let taken_out = if self.door.bets.are_for_victims() {
             shelf.items.remove(&ByHash(newcomer))
         } else {
@@ -247,7 +273,7 @@ where
             Bet {
                 gone: newcomer,
                 stayed: best,
-                uses: best_uses.saturating_sub(1),
+                uses: best_worth.uses.saturating_sub(1),
                 winner: Side::Victim,
             }
         } else {
@@ -255,15 +281,18 @@ where
             Bet {
                 gone: best,
                 stayed: newcomer,
-                uses,
+                uses: worth.uses,
                 winner: Side::Newcomer,
             }
         };
-        self.door.bets.place(bet, |stayed| shelf.uses_of(stayed));
+        // Which comes back first says nothing of a victim that was only the smaller one.
+        if worth.yields_to_one(*best_worth) {
+            self.door.bets.place(bet, |stayed| shelf.uses_of(stayed));
+        }
         bet.winner == Side::Newcomer
     }
 
-    /// Puts victims back in place of a newcomer, those first that were used most, but no more than make up for
+    /// Puts victims back in place of a newcomer, those first that are worth most, but no more than make up for
     /// its weight: the engine may have cleared more than that, and then there is room for the next newcomers
     /// to show what they are worth.
     fn put_back(&mut self, victims: Vec<(K, V)>, weight: u64) {
@@ -304,44 +333,6 @@ enum Place {
     Same,
 }
 
-/// What a shard remembers in order to choose.
-#[derive(Debug)]
-struct Door {
-    sketch: Sketch,
-    bets: Bets,
-    /// Items stored since the sketch faded last.
-    stored: usize,
-    /// At so many of them it is time to look at the size of the shard again.
-    look_at: usize,
-}
-
-impl Door {
-    fn new() -> Self {
-        Self {
-            sketch: Sketch::new(),
-            bets: Bets::new(),
-            stored: 0,
-            look_at: 1,
-        }
-    }
-
-    /// Lets the memory fade and grow with the shard, whose length is asked for only now and then.
-    fn keep_pace(&mut self, items: impl FnOnce() -> usize) {
-        self.stored += 1;
-        if self.stored < self.look_at {
-            return;
-        }
-        let items = items().max(LEAST_ITEMS);
-        if self.stored >= items * PERIOD {
-            self.sketch.fade();
-            self.stored = 0;
-        }
-        self.look_at = self.stored + items / 4;
-        self.sketch.grow(items * PLACES_PER_ITEM);
-        self.bets.spread(items);
-    }
-}
-
 /// What a door knows are estimates in any case; a panic on the way leaves none that are unsafe to use.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -367,22 +358,9 @@ impl<K, V> Lifecycle<K, V> for Collect {
     }
 }
 
-/// A victim returns only if it was used by more than this more often than the newcomer. A new key has been
-/// used once, so one that has two uses to its name does not stand in the way of it.
-const MARGIN: u8 = 2;
-
 /// The share that the engine gives to items that have proved themselves. Its own default of 0.97 leaves
 /// newcomers too little time for a second use.
 const PROVED_SHARE: f64 = 0.9;
-
-/// Stored items per item in a shard until the memory of past uses fades by half.
-const PERIOD: usize = 16;
-
-/// Places of the sketch per item in a shard: a bit more than there are keys in one period.
-const PLACES_PER_ITEM: usize = 16;
-
-/// A shard that is nearly empty is taken to hold as many, lest its memory fade at once.
-const LEAST_ITEMS: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -415,6 +393,7 @@ mod tests {
         weight: u64,
         version: u64,
         uses: Option<Arc<Uses>>,
+        saving: Option<u64>,
     }
 
     impl Value {
@@ -424,6 +403,14 @@ mod tests {
                 weight,
                 version: 0,
                 uses,
+                saving: None,
+            }
+        }
+
+        fn saving(weight: u64, saving: u64) -> Self {
+            Self {
+                saving: Some(saving),
+                ..Self::new(weight)
             }
         }
 
@@ -438,6 +425,10 @@ mod tests {
     impl Shelved for Value {
         fn uses(&self) -> Option<&Uses> {
             self.uses.as_deref()
+        }
+
+        fn saving(&self) -> Option<u64> {
+            self.saving
         }
     }
 
@@ -584,6 +575,27 @@ mod tests {
     }
 
     #[test]
+    fn where_savings_are_known_a_large_newcomer_does_not_push_out_many_small_ones() {
+        let full = |saving: fn(u64) -> Value| {
+            let shelf = shelf(100);
+            for key in 0..100 {
+                put(&shelf, key, saving(1));
+            }
+            shelf
+        };
+        let plain = full(Value::new);
+        assert!(
+            put(&plain, 1000, Value::new(50)),
+            "nobody was used more often"
+        );
+        let weighed = full(|weight| Value::saving(weight, 10));
+        assert!(!put(&weighed, 1000, Value::saving(50, 11)));
+        assert_eq!((weighed.len(), weighed.weight()), (100, 100));
+        assert!(put(&weighed, 1001, Value::saving(50, 5000)), "it is dear");
+        assert!(weighed.evictions() >= 50 && weighed.weight() <= 100);
+    }
+
+    #[test]
     fn the_capacity_changes_at_once_and_everything_can_be_cleared() {
         let shelf = proved();
         shelf.set_capacity(10);
@@ -660,7 +672,8 @@ mod tests {
             let mut last: HashMap<u64, u64> = HashMap::new();
             for (version, deed) in deeds.into_iter().enumerate() {
                 let version = version as u64;
-                let of = |weight| Value { version, ..Value::new(weight) };
+                let saving = (shards == 2).then_some(version % 7 * (u64::MAX / 7));
+                let of = |weight| Value { version, saving, ..Value::new(weight) };
                 let mut stored = None;
                 match deed {
                     Deed::Ask(key, _) if shelf.get(&Key(key)).is_some() => {}

@@ -1,23 +1,18 @@
 //! One memory for many tenants, of whom none can push out what the others use: a shelf for each, and an
 //! allowance that moves between them.
 //!
-//! What belongs to no tenant has a shelf of its own, the common one. A space that is full asks for more before it
-//! evicts, and the rule of [`Shares`] says whose it may have. A hit knows nothing of all this: it is a hit of
-//! the space's [`Shelf`]. Allowances change under one lock, which is taken when a full space stores, and that
-//! only if something could have become free since it was last refused.
+//! What belongs to no tenant has a space of its own, the common one. Tenants come as they are asked for, and if
+//! there are too many, then the one that was idle longest goes with all that it has.
 
 use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use foldhash::quality::RandomState;
-use quick_cache::{Equivalent, Weighter};
+use quick_cache::Weighter;
 
-use crate::clock::Moment;
 use crate::tiers::hashed::HashedKey;
-use crate::tiers::shares::{Share, Shares};
-use crate::tiers::shelf::{Shelf, Shelved, Turn};
+use crate::tiers::shelf::{Shelf, Shelved};
+use crate::tiers::space::{Ledger, Space};
 
 /// How much there is for whom.
 #[derive(Clone, Copy, Debug)]
@@ -46,22 +41,6 @@ pub(crate) struct Spaces<K, V, W> {
 
 type Tenants<K, V, W> = HashMap<Box<str>, Arc<Space<K, V, W>>, RandomState>;
 
-/// What one tenant has in memory.
-///
-/// Whoever still holds the space of a tenant that had to go may go on using it: it is empty, and refuses whatever
-/// is to be stored. The tenant gets a new one where it is asked for by name.
-#[derive(Debug)]
-pub(crate) struct Space<K, V, W> {
-    shelf: Shelf<K, V, W>,
-    ledger: Arc<Ledger<K, V, W>>,
-    id: u64,
-    touched: AtomicU64,
-    /// The ledger's page on which it was last refused more.
-    refused: AtomicU64,
-    /// Items stored since then although it was full.
-    waited: AtomicU64,
-}
-
 impl<K, V, W> Spaces<K, V, W>
 where
     K: HashedKey,
@@ -70,9 +49,10 @@ where
 {
     /// Empty ones. The common space begins with the whole capacity, and gives to those who come.
     pub(crate) fn new(bounds: Bounds, weigher: W) -> Self {
-        let ledger = Arc::new(Ledger::new(&bounds));
+        let spaces_max = bounds.tenants_max.max(1).saturating_add(1);
+        let ledger = Arc::new(Ledger::new(bounds.capacity_bytes, spaces_max));
         let shelf = shelf(&bounds, bounds.shards, weigher.clone());
-        let common = ledger.open(shelf, u64::MAX, bounds.capacity_bytes);
+        let common = ledger.open(shelf, u64::MAX, bounds.capacity_bytes, 0);
         Self {
             bounds,
             weigher,
@@ -113,9 +93,7 @@ where
 
     /// What all items weigh together: never more than the capacity, as no allowance moves while they are added up.
     pub(crate) fn bytes(&self) -> u64 {
-        let book = self.ledger.book();
-        let open = book.spaces.iter().filter_map(|(_, space)| space.upgrade());
-        open.map(|space| space.bytes()).sum()
+        self.ledger.bytes()
     }
 
     /// How many items there are.
@@ -132,16 +110,13 @@ where
     }
 
     pub(crate) fn capacity(&self) -> u64 {
-        self.ledger.book().shares.capacity()
+        self.ledger.capacity()
     }
 
     /// Changes the capacity; what no longer fits goes at once, from those first that have more than the fair
     /// share.
     pub(crate) fn set_capacity(&self, bytes: u64) {
-        let mut book = self.ledger.book();
-        let changed = book.shares.resize(bytes);
-        book.apply(&changed);
-        self.ledger.turn_page();
+        self.ledger.resize(bytes);
     }
 
     /// Takes everything out. Spaces and their tenants stay.
@@ -163,282 +138,24 @@ where
             self.ledger.close(&space);
         }
         let shelf = shelf(&self.bounds, 1, self.weigher.clone());
-        let space = self.ledger.open(shelf, self.bounds.tenant_bytes_max, 0);
-        space
-            .touched
-            .store(latest.unwrap_or_default(), Ordering::Relaxed);
+        let quota = self.bounds.tenant_bytes_max;
+        let touched = latest.unwrap_or_default();
+        let space = self.ledger.open(shelf, quota, 0, touched);
         tenants.insert(tenant.into(), Arc::clone(&space));
         space
     }
 }
 
 /// Of those that are equal the oldest.
-fn longest_idle<K, V, W>(tenants: &Tenants<K, V, W>) -> Option<Box<str>> {
-    let idle = tenants
-        .iter()
-        .min_by_key(|(_, space)| (space.touched.load(Ordering::Relaxed), space.id))?;
+fn longest_idle<K, V, W>(tenants: &Tenants<K, V, W>) -> Option<Box<str>>
+where
+    K: HashedKey,
+    V: Shelved,
+    W: Weighter<K, V> + Clone,
+{
+    let age = |space: &Space<K, V, W>| (space.last_touched(), space.id());
+    let idle = tenants.iter().min_by_key(|(_, space)| age(space))?;
     Some(idle.0.clone())
-}
-
-impl<K, V, W> Space<K, V, W>
-where
-    K: HashedKey,
-    V: Shelved,
-    W: Weighter<K, V> + Clone,
-{
-    /// Looks up and counts a use, at the price of [`Shelf::get`].
-    #[inline]
-    pub(crate) fn get<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<V> {
-        self.shelf.get(key)
-    }
-
-    /// Looks up without a trace.
-    pub(crate) fn peek<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<V> {
-        self.shelf.peek(key)
-    }
-
-    /// Stores a value that was asked for, unless what would have to go is worth more: see [`Turn::put`]. Says
-    /// whether it is stored.
-    pub(crate) fn put(&self, key: K, value: V, lives: impl Fn(&V) -> bool) -> bool {
-        self.make_room(self.shelf.weigh(&key, &value));
-        self.shelf.turn(&key).put(key, value, lives)
-    }
-
-    /// Stores a value whatever has to go for it in this space. Nothing is stored that is too heavy for it.
-    pub(crate) fn set(&self, key: K, value: V) {
-        self.make_room(self.shelf.weigh(&key, &value));
-        self.shelf.turn(&key).set(key, value);
-    }
-
-    /// Takes a value out.
-    pub(crate) fn remove(&self, key: &K) {
-        self.shelf.turn(key).remove(key);
-    }
-
-    /// Waits for the turn to change what is stored under `key`, for whoever has to read before, and sees that
-    /// there is room for `bytes`.
-    pub(crate) fn turn(&self, key: &K, bytes: u64) -> Turn<'_, K, V, W> {
-        self.make_room(bytes);
-        self.shelf.turn(key)
-    }
-
-    /// Everything, one by one, without a trace.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (K, V)> + Send
-    where
-        K: Clone + Send + Sync,
-        V: Send + Sync,
-        W: Send + Sync,
-    {
-        self.shelf.iter()
-    }
-
-    pub(crate) fn bytes(&self) -> u64 {
-        self.shelf.weight()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.shelf.len()
-    }
-
-    /// What it may hold at present.
-    pub(crate) fn allowance(&self) -> u64 {
-        self.shelf.capacity()
-    }
-
-    /// How many items had to go for others.
-    pub(crate) fn evictions(&self) -> u64 {
-        self.shelf.evictions()
-    }
-
-    /// Takes everything out. Its allowance is for others to have until it is used again.
-    pub(crate) fn clear(&self) {
-        self.shelf.clear();
-        self.ledger.turn_page();
-    }
-
-    /// Notes that it was used at `now`, if that is new by a second: what all threads read should seldom change.
-    pub(crate) fn touched(&self, now: Moment) {
-        let (last, now) = (self.last_touched(), now.as_nanos());
-        if now.saturating_sub(last) >= NANOS_UNTOUCHED {
-            self.touched.fetch_max(now, Ordering::Relaxed);
-        }
-    }
-
-    fn last_touched(&self) -> u64 {
-        self.touched.load(Ordering::Relaxed)
-    }
-
-    /// Asks for more if an item of so many bytes would not fit.
-    fn make_room(&self, item: u64) {
-        if !self.is_full_for(item) {
-            return;
-        }
-        let page = self.ledger.page.load(Ordering::Relaxed);
-        let was_refused = self.refused.load(Ordering::Relaxed) == page;
-        // Once in a while others are looked at all the same: what they hold may have become less.
-        let waited = self.waited.fetch_add(1, Ordering::Relaxed);
-        if was_refused && !waited.is_multiple_of(PUTS_BETWEEN_ASKS) {
-            return;
-        }
-        if !self.ledger.grow(self.id, item) {
-            // If the page was turned meanwhile, then it asks once too often rather than once too seldom.
-            self.refused.store(page, Ordering::Relaxed);
-        }
-    }
-
-    fn is_full_for(&self, item: u64) -> bool {
-        // The engine takes nothing in that would fill most of a shard.
-        self.needs().saturating_add(item) > self.shelf.capacity()
-            || item.saturating_mul(2) > self.shelf.shard_capacity()
-    }
-
-    /// What it weighs, and a bit more if it is in parts, of which one may be full before the others.
-    fn needs(&self) -> u64 {
-        let bytes = self.shelf.weight();
-        if self.shelf.shards() > 1 {
-            bytes.saturating_add(bytes / UNEVEN_PART)
-        } else {
-            bytes
-        }
-    }
-
-    /// The engine rounds the capacity of its parts up.
-    fn set_allowance(&self, bytes: u64) {
-        let shards = (self.shelf.shards() as u64).max(1);
-        self.shelf.set_capacity(bytes / shards * shards);
-    }
-}
-
-/// Who may have how much, and the shelves that are held to it.
-#[derive(Debug)]
-struct Ledger<K, V, W> {
-    book: Mutex<Book<K, V, W>>,
-    /// Changes when something becomes free, so that those who were refused ask again.
-    page: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Book<K, V, W> {
-    shares: Shares,
-    /// In the order of their numbers.
-    spaces: Vec<(u64, Weak<Space<K, V, W>>)>,
-    next_id: u64,
-}
-
-impl<K, V, W> Ledger<K, V, W>
-where
-    K: HashedKey,
-    V: Shelved,
-    W: Weighter<K, V> + Clone,
-{
-    fn new(bounds: &Bounds) -> Self {
-        let spaces_max = (bounds.tenants_max as u64).saturating_add(1);
-        let least = bounds.capacity_bytes / spaces_max.saturating_mul(LEASTS_PER_FAIR_SHARE);
-        let book = Book {
-            shares: Shares::new(bounds.capacity_bytes, least),
-            spaces: Vec::new(),
-            next_id: 0,
-        };
-        Self {
-            book: Mutex::new(book),
-            page: AtomicU64::new(1),
-        }
-    }
-
-    fn open(
-        self: &Arc<Self>,
-        shelf: Shelf<K, V, W>,
-        quota: u64,
-        bytes: u64,
-    ) -> Arc<Space<K, V, W>> {
-        let mut book = self.book();
-        let id = book.next_id;
-        book.next_id += 1;
-        let space = Arc::new(Space {
-            shelf,
-            ledger: Arc::clone(self),
-            id,
-            touched: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            waited: AtomicU64::new(0),
-        });
-        book.spaces.push((id, Arc::downgrade(&space)));
-        let changed = book.shares.open(id, quota, bytes);
-        book.apply(&changed);
-        space
-    }
-
-    /// A space takes nothing any more, and what it had is free.
-    fn close(&self, space: &Space<K, V, W>) {
-        let mut book = self.book();
-        book.shares.close(space.id);
-        book.spaces.retain(|(id, _)| *id != space.id);
-        // From here on nobody gives it a capacity, so what a writer brings late is refused by the engine.
-        space.shelf.set_capacity(0);
-        self.turn_page();
-        drop(book);
-        space.shelf.clear();
-    }
-
-    /// Gives a space more, if there is more to have. Says whether there was.
-    fn grow(&self, id: u64, item: u64) -> bool {
-        let mut book = self.book();
-        let wanted = book.shares.step().max(item);
-        let has_trimmed = book.shares.free() < wanted && book.trim_others(id);
-        let changed = book.shares.ask(id, item);
-        book.apply(&changed);
-        if has_trimmed && book.shares.free() > 0 {
-            self.turn_page();
-        }
-        changed.last().is_some_and(|last| last.id == id)
-    }
-
-    fn turn_page(&self) {
-        self.page.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl<K, V, W> Ledger<K, V, W> {
-    /// Every change is complete before the next may panic, so what is found is true.
-    fn book(&self) -> MutexGuard<'_, Book<K, V, W>> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<K, V, W> Book<K, V, W>
-where
-    K: HashedKey,
-    V: Shelved,
-    W: Weighter<K, V> + Clone,
-{
-    /// Those who gave come first, so that at no time is more allowed than there is.
-    fn apply(&self, changed: &[Share]) {
-        for share in changed {
-            if let Some(space) = self.space(share.id) {
-                space.set_allowance(share.bytes);
-            }
-        }
-    }
-
-    /// What others were allowed and do not use becomes free. Says whether there was any.
-    fn trim_others(&mut self, asker: u64) -> bool {
-        let mut has_trimmed = false;
-        for (id, space) in &self.spaces {
-            if *id != asker
-                && let Some(space) = space.upgrade()
-                && let Some(share) = self.shares.trim(*id, space.needs())
-            {
-                space.set_allowance(share.bytes);
-                has_trimmed = true;
-            }
-        }
-        has_trimmed
-    }
-
-    fn space(&self, id: u64) -> Option<Arc<Space<K, V, W>>> {
-        let place = self.spaces.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-        self.spaces[place].1.upgrade()
-    }
 }
 
 /// Made for everything, and cut before it is used: the engine remembers keys that went in proportion to its
@@ -452,23 +169,13 @@ where
     Shelf::new(bounds.capacity_bytes, bounds.items, shards, weigher)
 }
 
-/// If every tenant came that may come, each would have this part of its fair share for certain. Not nothing:
-/// the engine forgets its measure where its capacity is zero.
-const LEASTS_PER_FAIR_SHARE: u64 = 4;
-
-/// A full space that was refused looks again after so many stored items.
-const PUTS_BETWEEN_ASKS: u64 = 256;
-
-/// By this part of its mean may a part of a shelf be fuller than the others.
-const UNEVEN_PART: u64 = 8;
-
-const NANOS_UNTOUCHED: u64 = 1_000_000_000;
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
+    use std::hash::Hash;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
+    use crate::clock::Moment;
     use crate::tiers::uses::Uses;
 
     use super::*;

@@ -13,8 +13,6 @@
 //! in [`ROOMS`].
 
 mod allocations;
-#[expect(dead_code, reason = "the traces use a part of what is shipped")]
-mod cache;
 #[allow(
     dead_code,
     unreachable_pub,
@@ -39,6 +37,8 @@ mod store;
     reason = "the tests' helper, of which only a part is used"
 )]
 mod test_redis;
+#[expect(dead_code, reason = "the traces use a part of what is shipped")]
+mod tiers;
 mod traffic;
 
 use std::process::ExitCode;
@@ -52,10 +52,11 @@ pub(crate) type Failure = Box<dyn std::error::Error>;
 type Room = (&'static str, fn(&Bench) -> Result<(), Failure>);
 
 /// What can be measured, in order. Rooms still to come: `guard`, `tiers`.
-const ROOMS: [Room; 9] = [
+const ROOMS: [Room; 10] = [
     ("metrics", metrics::run),
     ("cache", http_cache::run),
     ("hit_ratio", hit_ratio::run),
+    ("promotion", hit_ratio::promotion),
     ("store", store::run),
     ("rate_limit/memory", rate_limit::memory),
     ("rate_limit/decision", rate_limit::decision),

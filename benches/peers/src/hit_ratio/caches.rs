@@ -9,9 +9,9 @@ use foyer_memory::{CacheBuilder, EvictionConfig, LfuConfig, S3FifoConfig};
 use quick_cache::OptionsBuilder;
 use quick_cache::sync::DefaultLifecycle;
 
-use crate::cache::hashed::HashedKey;
-use crate::cache::shelf::{Shelf, Shelved};
-use crate::cache::uses::Uses;
+use crate::tiers::hashed::HashedKey;
+use crate::tiers::shelf::{Shelf, Shelved};
+use crate::tiers::uses::Uses;
 
 /// How much a cache may hold.
 #[derive(Clone, Copy)]
@@ -28,7 +28,7 @@ pub(crate) trait Ask {
     fn ask(&mut self, key: u32, size: u64) -> bool;
 }
 
-type Build = fn(Room) -> Box<dyn Ask>;
+pub(crate) type Build = fn(Room) -> Box<dyn Ask>;
 
 /// In the order of the table. tower-keep is the last.
 pub(crate) const CACHES: [(&str, Build); 7] = [
@@ -42,11 +42,11 @@ pub(crate) const CACHES: [(&str, Build); 7] = [
     ("foyer lfu", |room| {
         Box::new(Foyer::new(room, LfuConfig::default()))
     }),
-    ("tower-keep", |room| Box::new(Ours::new(room))),
+    ("tower-keep", |room| Box::new(Ours::new(room, |_| None))),
 ];
 
 /// Least recently used, by the book.
-struct Lru {
+pub(crate) struct Lru {
     room: Room,
     /// When a key was used last, and its size.
     kept: HashMap<u32, (u64, u64), FixedState>,
@@ -56,7 +56,7 @@ struct Lru {
 }
 
 impl Lru {
-    fn new(room: Room) -> Self {
+    pub(crate) fn new(room: Room) -> Self {
         Self {
             room,
             kept: HashMap::default(),
@@ -67,13 +67,23 @@ impl Lru {
     }
 }
 
-impl Ask for Lru {
-    fn ask(&mut self, key: u32, size: u64) -> bool {
+impl Lru {
+    /// Asks for a key without storing it.
+    pub(crate) fn look(&mut self, key: u32) -> bool {
         self.now += 1;
         if let Some((used, _)) = self.kept.get_mut(&key) {
             self.by_age.remove(used);
             *used = self.now;
             self.by_age.insert(self.now, key);
+            return true;
+        }
+        false
+    }
+}
+
+impl Ask for Lru {
+    fn ask(&mut self, key: u32, size: u64) -> bool {
+        if self.look(key) {
             return true;
         }
         if size > self.room.weight {
@@ -132,10 +142,10 @@ impl quick_cache::Weighter<u32, u64> for BySize {
     }
 }
 
-struct Quick(quick_cache::sync::Cache<u32, u64, BySize, FixedState>);
+pub(crate) struct Quick(quick_cache::sync::Cache<u32, u64, BySize, FixedState>);
 
 impl Quick {
-    fn new(room: Room) -> Self {
+    pub(crate) fn new(room: Room) -> Self {
         let options = OptionsBuilder::new()
             .estimated_items_capacity(room.items)
             .weight_capacity(room.weight)
@@ -205,11 +215,15 @@ impl Hash for Hashed {
 
 /// An answer of so many bytes.
 #[derive(Clone)]
-struct Answer(Arc<(Uses, u64)>);
+struct Answer(Arc<(Uses, u64, Option<u64>)>);
 
 impl Shelved for Answer {
     fn uses(&self) -> Option<&Uses> {
         Some(&self.0.0)
+    }
+
+    fn saving(&self) -> Option<u64> {
+        self.0.2
     }
 }
 
@@ -219,21 +233,26 @@ impl quick_cache::Weighter<Hashed, Answer> for BySize {
     }
 }
 
-struct Ours(Shelf<Hashed, Answer, BySize>);
+pub(crate) struct Ours {
+    shelf: Shelf<Hashed, Answer, BySize>,
+    /// What a hit of so many bytes saves, if it is weighed by that.
+    saving: fn(u64) -> Option<u64>,
+}
 
 impl Ours {
-    fn new(room: Room) -> Self {
-        Self(Shelf::new(room.weight, room.items, 1, BySize))
+    pub(crate) fn new(room: Room, saving: fn(u64) -> Option<u64>) -> Self {
+        let shelf = Shelf::new(room.weight, room.items, 1, BySize);
+        Self { shelf, saving }
     }
 }
 
 impl Ask for Ours {
     fn ask(&mut self, key: u32, size: u64) -> bool {
         let key = Hashed(FixedState::default().hash_one(key));
-        let is_there = self.0.get(&key).is_some();
+        let is_there = self.shelf.get(&key).is_some();
         if !is_there {
-            let answer = Answer(Arc::new((Uses::default(), size)));
-            self.0.turn(&key).put(key, answer, |_| true);
+            let answer = Answer(Arc::new((Uses::default(), size, (self.saving)(size))));
+            self.shelf.turn(&key).put(key, answer, |_| true);
         }
         is_there
     }

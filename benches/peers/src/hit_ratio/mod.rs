@@ -18,6 +18,7 @@
 
 mod caches;
 mod optimum;
+mod promotion;
 mod traces;
 
 use std::path::PathBuf;
@@ -27,19 +28,13 @@ use crate::hit_ratio::caches::{CACHES, Room};
 use crate::hit_ratio::traces::{Trace, sized, unsized_};
 use crate::measure::Bench;
 
+pub(crate) use promotion::run as promotion;
+
 /// In percent of what a trace asks for.
 const CAPACITIES: [u64; 3] = [1, 5, 20];
 
 pub(crate) fn run(_: &Bench) -> Result<(), Failure> {
-    let folder = std::env::var_os("KEEP_TRACES").map_or_else(
-        || {
-            PathBuf::from(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/../../../shared/traces"
-            ))
-        },
-        PathBuf::from,
-    );
+    let folder = folder();
     println!("hit_ratio (% of requests at 1 / 5 / 20 % of what the trace asks for)\n");
     let names = CACHES.map(|(name, _)| name);
     println!("| trace | optimum | {} |", names.join(" | "));
@@ -76,6 +71,19 @@ pub(crate) fn run(_: &Bench) -> Result<(), Failure> {
     table.push((trace.name, objects));
     tell_worst_gaps(&table);
     Ok(())
+}
+
+/// Where the traces are.
+fn folder() -> PathBuf {
+    std::env::var_os("KEEP_TRACES").map_or_else(
+        || {
+            PathBuf::from(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../../../shared/traces"
+            ))
+        },
+        PathBuf::from,
+    )
 }
 
 /// What one cache found, in percent by capacity.

@@ -28,6 +28,12 @@ impl Trace {
         self.sizes[key as usize]
     }
 
+    /// The same requests for answers of other sizes.
+    pub(crate) fn with_sizes(self, size: impl Fn(u32) -> u64) -> Self {
+        let sizes = (0..self.sizes.len() as u32).map(size).collect();
+        Self { sizes, ..self }
+    }
+
     pub(crate) fn keys(&self) -> usize {
         self.sizes.len()
     }

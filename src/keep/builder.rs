@@ -1,11 +1,8 @@
 //! From settings to running parts.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::Response;
 use serde_json::Value;
 
 use crate::cache::{CacheConfig, KeyPart};
@@ -16,8 +13,8 @@ use crate::env;
 use crate::error::{ConfigError, Faults};
 use crate::event::{Events, Recorder, TracingRecorder};
 use crate::guard::GuardConfig;
-use crate::identity::{ApiKeyResolver, Caller, CallerResolver, RequestView, ResponseView};
-use crate::invalidation::{InvalidationConfig, Supplier, Variables};
+use crate::identity::{ApiKeyResolver, CallerResolver};
+use crate::invalidation::{InvalidationConfig, Supplier};
 use crate::journal::JournalConfig;
 use crate::keep::engines::{Engines, Ground, noted};
 use crate::keep::parts::{Keep, Parts};
@@ -40,11 +37,11 @@ use crate::tiers::{ColdStore, TiersConfig};
 pub struct KeepBuilder {
     config: KeepConfig,
     faults: Faults,
-    callers: CallerResolver,
-    api_keys: ApiKeyResolver,
-    refusals: RefusalWriter,
-    cache_key: Option<KeyPart>,
-    invalidation_variables: Option<Supplier>,
+    pub(crate) callers: CallerResolver,
+    pub(crate) api_keys: ApiKeyResolver,
+    pub(crate) refusals: RefusalWriter,
+    pub(crate) cache_key: Option<KeyPart>,
+    pub(crate) invalidation_variables: Option<Supplier>,
     recorders: Vec<Arc<dyn Recorder>>,
     cold: Option<Arc<dyn ColdStore>>,
     #[cfg(feature = "encryption")]
@@ -187,31 +184,6 @@ impl KeepBuilder {
         self
     }
 
-    /// Supplies variables to the invalidation rules, from a request and its answer; see
-    /// [`Invalidator::variables`](crate::invalidation::Invalidator::variables).
-    ///
-    /// ```
-    /// # use tower_keep::invalidation::Variables;
-    /// # use tower_keep::{Keep, Profile};
-    /// #[derive(Clone)]
-    /// struct Tenant(u64); // which a layer around the keep's leaves with each request
-    ///
-    /// let keep = Keep::builder(Profile::azure_b1()).invalidation_variables(|request, _response| {
-    ///     match request.extensions.get::<Tenant>() {
-    ///         Some(Tenant(id)) => Variables::new().set("tenant", id),
-    ///         None => Variables::new(),
-    ///     }
-    /// });
-    /// # let _ = keep;
-    /// ```
-    pub fn invalidation_variables(
-        mut self,
-        supply: impl Fn(&RequestView<'_>, &ResponseView<'_>) -> Variables + Send + Sync + 'static,
-    ) -> Self {
-        self.invalidation_variables = Some(Supplier::new(supply));
-        self
-    }
-
     /// Changes the cache's settings.
     pub fn cache(mut self, change: impl FnOnce(&mut CacheConfig)) -> Self {
         change(&mut self.config.cache);
@@ -247,56 +219,6 @@ impl KeepBuilder {
     /// Changes the settings of database pools.
     pub fn database(mut self, change: impl FnOnce(&mut DatabaseConfig)) -> Self {
         change(&mut self.config.database);
-        self
-    }
-
-    /// Says who is calling, for limits per caller and tier. Asked once per request, on its thread:
-    /// look into fields and extensions, not into a database.
-    pub fn callers(
-        mut self,
-        resolve: impl Fn(&RequestView<'_>) -> Option<Caller> + Send + Sync + 'static,
-    ) -> Self {
-        self.callers = CallerResolver::new(resolve);
-        self
-    }
-
-    /// Says with which API key a request was let in, for limits of the scope `api_key`. Asked at most once per
-    /// request, on its thread. Whatever is returned is believed: check the key, or let whoever checks it
-    /// leave an [`ApiKey`](crate::identity::ApiKey) in the request's extensions instead.
-    pub fn api_keys(
-        mut self,
-        resolve: impl for<'a> Fn(&RequestView<'a>) -> Option<Cow<'a, str>> + Send + Sync + 'static,
-    ) -> Self {
-        self.api_keys = ApiKeyResolver::new(resolve);
-        self
-    }
-
-    /// Hands what the rate limiter refuses to `write` before it is sent: it may change status, fields and body.
-    /// It must not block.
-    pub fn rate_limit_refusals(
-        mut self,
-        write: impl Fn(Response<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
-    ) -> Self {
-        self.refusals = RefusalWriter::new(write);
-        self
-    }
-
-    /// Says what else than host, path and query tells stored answers apart: the tenant, say. `None` sends a
-    /// request past the cache. Asked for each GET, HEAD and POST, on its thread.
-    ///
-    /// ```
-    /// # use tower_keep::{Keep, Profile};
-    /// let keep = Keep::builder(Profile::azure_b1()).cache_key(|request| {
-    ///     let tenant = request.headers.get("x-tenant")?.to_str().ok()?;
-    ///     Some(tenant.into())
-    /// });
-    /// # let _ = keep;
-    /// ```
-    pub fn cache_key(
-        mut self,
-        part: impl Fn(&RequestView<'_>) -> Option<Arc<str>> + Send + Sync + 'static,
-    ) -> Self {
-        self.cache_key = Some(KeyPart::new(part));
         self
     }
 

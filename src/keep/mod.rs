@@ -7,6 +7,8 @@ mod parts;
 #[cfg(feature = "redis")]
 mod redis;
 mod stack;
+mod tiers;
+mod told;
 mod watch;
 
 pub use builder::KeepBuilder;

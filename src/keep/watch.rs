@@ -25,6 +25,7 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
     #[cfg(feature = "redis")]
     crate::keep::redis::start(keep)?;
     crate::keep::journal::start(keep)?;
+    crate::keep::tiers::start(keep)?;
     let budget = keep.guard().memory().budget_bytes;
     if keep.config().cache.enabled && budget > 0 && keep.http_cache().capacity_bytes() > budget / 2
     {

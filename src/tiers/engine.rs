@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState as Seeds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use foldhash::quality::RandomState;
 use sha2::{Digest, Sha256};
@@ -32,7 +32,7 @@ use crate::tiers::seal::Seals;
 use crate::tiers::seal_keys::SealKeys;
 use crate::tiers::space::Space;
 use crate::tiers::spaces::{Bounds, Spaces};
-use crate::tiers::tally::{CacheStats, Tally};
+use crate::tiers::tally::Tally;
 use crate::tiers::terms::Now;
 #[cfg(feature = "redis")]
 use crate::tiers::warm::Warm;
@@ -217,31 +217,6 @@ impl Tiers {
         &self.shared.config
     }
 
-    /// What all typed caches have done so far.
-    #[must_use]
-    pub fn stats(&self) -> CacheStats {
-        let mut living: HashMap<usize, Vec<(u64, Duration)>> = HashMap::new();
-        self.shared.hot.each(|_, space| {
-            for (_, kept) in space.iter() {
-                let meta = kept.meta();
-                let hits = (u64::from(meta.hits()), meta.cost);
-                living.entry(meta.tally_id()).or_default().push(hits);
-            }
-        });
-        let tallies: Vec<_> = self.register().tallies.values().cloned().collect();
-        let mut all = CacheStats::default();
-        for tally in tallies {
-            let of_it = living.remove(&Tally::id(&tally)).unwrap_or_default();
-            all.add(&tally.stats(of_it.into_iter()));
-        }
-        self.shared
-            .hot
-            .each(|_, space| all.evictions += space.evictions());
-        all.entries = self.len() as u64;
-        all.bytes = self.bytes();
-        all
-    }
-
     /// The number of a cache, its tally for a tenant, and the tenant's memory.
     pub(crate) fn enter(
         &self,
@@ -283,6 +258,15 @@ impl Tiers {
             tally,
             self.shared.hot.space(tenant.map(|tenant| &**tenant)),
         )
+    }
+
+    /// The tallies of all caches and tenants.
+    pub(crate) fn tallies(&self) -> Vec<Arc<Tally>> {
+        self.register().tallies.values().cloned().collect()
+    }
+
+    pub(crate) fn hot(&self) -> &Spaces<HotKey, Kept, ByBytes> {
+        &self.shared.hot
     }
 
     fn register(&self) -> MutexGuard<'_, Register> {

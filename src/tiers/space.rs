@@ -51,18 +51,21 @@ where
 
     /// Stores a value that was asked for, unless what would have to go is worth more: see [`Turn::put`]. Says
     /// whether it is stored.
+    #[cfg(test)]
     pub(crate) fn put(&self, key: K, value: V, lives: impl Fn(&V) -> bool) -> bool {
         self.make_room(self.shelf.weigh(&key, &value));
         self.shelf.turn(&key).put(key, value, lives)
     }
 
     /// Stores a value whatever has to go for it in this space. Nothing is stored that is too heavy for it.
+    #[cfg(test)]
     pub(crate) fn set(&self, key: K, value: V) {
         self.make_room(self.shelf.weigh(&key, &value));
         self.shelf.turn(&key).set(key, value);
     }
 
     /// Takes a value out.
+    #[cfg(test)]
     pub(crate) fn remove(&self, key: &K) {
         self.shelf.turn(key).remove(key);
     }
@@ -93,6 +96,7 @@ where
     }
 
     /// What it may hold at present.
+    #[cfg(test)]
     pub(crate) fn allowance(&self) -> u64 {
         self.shelf.capacity()
     }

@@ -104,6 +104,7 @@ where
     }
 
     /// How many tenants have a space.
+    #[cfg(test)]
     pub(crate) fn tenants(&self) -> usize {
         let tenants = self.tenants.read();
         tenants.unwrap_or_else(PoisonError::into_inner).len()

@@ -16,7 +16,7 @@ use crate::journal::{Appending, Journal, Marker, Record, Stamp, Subject, Verdict
 use crate::tiers::codec::{Codec, MessagePack};
 use crate::tiers::engine::{HotSpace, Tiers};
 use crate::tiers::held::{Cached, Kept};
-use crate::tiers::key::{EntryKey, HotKey, HotKeyView, with_text};
+use crate::tiers::key::{EntryKey, HotKeyView, with_text};
 use crate::tiers::options::EntryOptions;
 use crate::tiers::tally::{CacheStats, Tally};
 use crate::tiers::terms::Terms;
@@ -294,34 +294,36 @@ impl<T> Inner<T> {
     /// Keeps a value in memory, unless a younger one is there or what would have to go is worth more.
     pub(crate) fn keep(&self, text: &str, kept: Kept) {
         let now = self.clock.now();
-        let (meta, view) = (kept.meta(), self.view(text));
+        let (meta, key) = (kept.meta(), self.view(text).to_owned());
         if now >= meta.life.hot_until {
             return;
         }
-        if let Some(old) = self.space.peek(&view) {
+        let mut turn = self.space.turn(&key, meta.bytes as u64);
+        let younger = self.space.peek(&self.view(text)).is_some_and(|old| {
             let (old, new) = (old.meta().born, meta.born);
-            if old.inc == new.inc && old.seq > new.seq {
-                return;
-            }
+            old.inc == new.inc && old.seq > new.seq
+        });
+        if younger {
+            return;
         }
-        self.space.put(view.to_owned(), kept, |other| {
+        turn.put(key, kept, |other| {
+            let verdict = other.meta().verdict(&self.journal, now);
+            // One of which that is not known yet may still turn out to be fresh.
             now < other.meta().life.fresh_until
-                && matches!(
-                    other.meta().verdict(&self.journal, now),
-                    Verdict::Fresh | Verdict::Unverified
-                )
+                && matches!(verdict, Verdict::Fresh | Verdict::Unverified)
         });
     }
 
     /// Takes `old` out of memory, if it is still there.
     pub(crate) fn drop_out(&self, text: &str, old: &Kept) {
-        let key: HotKey = self.view(text).to_owned();
+        let key = self.view(text).to_owned();
+        let turn = self.space.turn(&key, 0);
         if self
             .space
             .peek(&self.view(text))
             .is_some_and(|kept| kept.is(old))
         {
-            self.space.remove(&key);
+            turn.remove(&key);
         }
     }
 }

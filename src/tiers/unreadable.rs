@@ -35,18 +35,6 @@ pub(crate) enum Unreadable {
     TooLarge,
 }
 
-impl Unwritable {
-    /// One word.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Tags => "tags",
-            Self::Length => "length",
-            Self::Times => "times",
-            Self::Seal => "seal",
-        }
-    }
-}
-
 impl Unreadable {
     /// One word, for events.
     pub(crate) const fn as_str(self) -> &'static str {

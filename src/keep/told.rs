@@ -1,0 +1,90 @@
+//! What a service tells the builder in code: who is calling, and what tells its answers apart.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Response;
+
+use crate::cache::KeyPart;
+use crate::identity::{ApiKeyResolver, Caller, CallerResolver, RequestView, ResponseView};
+use crate::invalidation::{Supplier, Variables};
+use crate::keep::builder::KeepBuilder;
+use crate::rate_limit::RefusalWriter;
+
+impl KeepBuilder {
+    /// Supplies variables to the invalidation rules, from a request and its answer; see
+    /// [`Invalidator::variables`](crate::invalidation::Invalidator::variables).
+    ///
+    /// ```
+    /// # use tower_keep::invalidation::Variables;
+    /// # use tower_keep::{Keep, Profile};
+    /// #[derive(Clone)]
+    /// struct Tenant(u64); // which a layer around the keep's leaves with each request
+    ///
+    /// let keep = Keep::builder(Profile::azure_b1()).invalidation_variables(|request, _response| {
+    ///     match request.extensions.get::<Tenant>() {
+    ///         Some(Tenant(id)) => Variables::new().set("tenant", id),
+    ///         None => Variables::new(),
+    ///     }
+    /// });
+    /// # let _ = keep;
+    /// ```
+    pub fn invalidation_variables(
+        mut self,
+        supply: impl Fn(&RequestView<'_>, &ResponseView<'_>) -> Variables + Send + Sync + 'static,
+    ) -> Self {
+        self.invalidation_variables = Some(Supplier::new(supply));
+        self
+    }
+
+    /// Says who is calling, for limits per caller and tier. Asked once per request, on its thread:
+    /// look into fields and extensions, not into a database.
+    pub fn callers(
+        mut self,
+        resolve: impl Fn(&RequestView<'_>) -> Option<Caller> + Send + Sync + 'static,
+    ) -> Self {
+        self.callers = CallerResolver::new(resolve);
+        self
+    }
+
+    /// Says with which API key a request was let in, for limits of the scope `api_key`. Asked at most once per
+    /// request, on its thread. Whatever is returned is believed: check the key, or let whoever checks it
+    /// leave an [`ApiKey`](crate::identity::ApiKey) in the request's extensions instead.
+    pub fn api_keys(
+        mut self,
+        resolve: impl for<'a> Fn(&RequestView<'a>) -> Option<Cow<'a, str>> + Send + Sync + 'static,
+    ) -> Self {
+        self.api_keys = ApiKeyResolver::new(resolve);
+        self
+    }
+
+    /// Hands what the rate limiter refuses to `write` before it is sent: it may change status, fields and body.
+    /// It must not block.
+    pub fn rate_limit_refusals(
+        mut self,
+        write: impl Fn(Response<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        self.refusals = RefusalWriter::new(write);
+        self
+    }
+
+    /// Says what else than host, path and query tells stored answers apart: the tenant, say. `None` sends a
+    /// request past the cache. Asked for each GET, HEAD and POST, on its thread.
+    ///
+    /// ```
+    /// # use tower_keep::{Keep, Profile};
+    /// let keep = Keep::builder(Profile::azure_b1()).cache_key(|request| {
+    ///     let tenant = request.headers.get("x-tenant")?.to_str().ok()?;
+    ///     Some(tenant.into())
+    /// });
+    /// # let _ = keep;
+    /// ```
+    pub fn cache_key(
+        mut self,
+        part: impl Fn(&RequestView<'_>) -> Option<Arc<str>> + Send + Sync + 'static,
+    ) -> Self {
+        self.cache_key = Some(KeyPart::new(part));
+        self
+    }
+}

@@ -189,7 +189,8 @@ impl Cache {
             terms,
             arrived,
             born: stored.header.stamp,
-            began: Moment::default(),
+            // As far as this process knows; it was elsewhere.
+            began: now,
             subject,
             tags: read.tags,
             browser: read.browser,

@@ -1,6 +1,6 @@
 //! What an invalidation names, and what an entry can be named by.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
@@ -146,6 +146,11 @@ impl Subject {
     #[must_use]
     pub fn names(&self) -> &[u64] {
         &self.names
+    }
+
+    /// Hashes whose it is and its key, alike in every process.
+    pub(crate) fn hash_into(&self, state: &mut impl Hasher) {
+        (self.tenant, &self.key).hash(state);
     }
 
     pub(crate) const fn tenant(&self) -> Option<Tenant> {

@@ -4,7 +4,7 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState as Seeds};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::UNIX_EPOCH;
 
 use foldhash::quality::RandomState;
@@ -14,7 +14,7 @@ use crate::clock::{Clock, Moment};
 use crate::encoding::{Place, encoded};
 use crate::error::{ConfigError, Faults};
 use crate::event::{Event, Events};
-use crate::journal::Journal;
+use crate::journal::{Journal, Probing, Temperature, Tier, Wanted};
 #[cfg(feature = "redis")]
 use crate::store::{RedisPool, RedisStatus, Script};
 use crate::task::Spawner;
@@ -27,6 +27,7 @@ use crate::tiers::fault::CacheError;
 use crate::tiers::flight::Flights;
 use crate::tiers::held::{ByBytes, Kept};
 use crate::tiers::key::HotKey;
+use crate::tiers::probe::probe;
 use crate::tiers::seal::Seals;
 #[cfg(feature = "encryption")]
 use crate::tiers::seal_keys::SealKeys;
@@ -103,6 +104,16 @@ struct Register {
     tallies: HashMap<(u32, Option<Arc<str>>), Arc<Tally>>,
 }
 
+impl Tier for Shared {
+    fn temperature(&self) -> Temperature {
+        Temperature::Hot
+    }
+
+    fn probe<'a>(&'a self, wanted: &'a Wanted) -> Probing<'a> {
+        Box::pin(probe(&self.hot, &self.journal, || self.clock.now(), wanted))
+    }
+}
+
 impl Tiers {
     /// Empty tiers.
     ///
@@ -144,25 +155,26 @@ impl Tiers {
             items: usize::try_from(items).unwrap_or(usize::MAX),
             shards: shards(config),
         };
-        Ok(Self {
-            shared: Arc::new(Shared {
-                config: config.clone(),
-                hot: Spaces::new(bounds, ByBytes),
-                flights: Flights::new(),
-                journal,
-                clock: parts.clock,
-                events: parts.events,
-                spawner,
-                warm,
-                cold,
-                seals,
-                prefix,
-                hasher: RandomState::default(),
-                // The standard library seeds its hashers at random.
-                me: format!("{:016x}", Seeds::new().hash_one(0_u8)).into(),
-                register: Mutex::default(),
-            }),
-        })
+        let shared = Arc::new(Shared {
+            config: config.clone(),
+            hot: Spaces::new(bounds, ByBytes),
+            flights: Flights::new(),
+            journal,
+            clock: parts.clock,
+            events: parts.events,
+            spawner,
+            warm,
+            cold,
+            seals,
+            prefix,
+            hasher: RandomState::default(),
+            // The standard library seeds its hashers at random.
+            me: format!("{:016x}", Seeds::new().hash_one(0_u8)).into(),
+            register: Mutex::default(),
+        });
+        let tier: Weak<Shared> = Arc::downgrade(&shared);
+        shared.journal.watch(tier);
+        Ok(Self { shared })
     }
 
     /// The scripts that the pool has to be built with.

@@ -96,6 +96,7 @@ mod looking;
 mod luck;
 mod options;
 mod path;
+mod probe;
 mod queue;
 mod raw;
 mod reading;

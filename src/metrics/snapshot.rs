@@ -380,7 +380,7 @@ mod tests {
             Event::CacheStored { bytes: 42 },
             Event::TierHit { tier: "warm" },
             Event::ValueComputed {
-                took: Duration::from_millis(3),
+                took: Duration::from_millis(2),
                 failed: true,
             },
             Event::EntryUnreadable {
@@ -440,7 +440,7 @@ mod tests {
             metrics.record(&event);
         }
         let mut json = serde_json::to_value(metrics.snapshot()).unwrap();
-        for timed in ["/queries", "/guard/admitted"] {
+        for timed in ["/queries", "/guard/admitted", "/tiers/computed"] {
             let p50 = json.pointer_mut(&format!("{timed}/p50_ms")).unwrap().take();
             assert!((1.87..2.13).contains(&p50.as_f64().unwrap()));
             let object = json.pointer_mut(timed).unwrap().as_object_mut().unwrap();

@@ -4,8 +4,8 @@
 //! cargo run --release --example coherence_torture -- [--minutes 10] [--workers 3] [--seed 1] [--flaw late-stamp]
 //! ```
 //!
-//! Several processes of this program read through memory and Redis, change what is in a database and
-//! invalidate it by key, tag, pattern and cascade, as fast as they can. Every two seconds something goes
+//! Several processes of this program read through memory and Redis, and as often through a typed cache with a
+//! cold store; they change what is in a database and invalidate it by key, tag, pattern, namespace and cascade, as fast as they can. Every two seconds something goes
 //! wrong: the primary is killed, stopped or replaced, connections are cut, the journal is flushed or evicted,
 //! a worker is stopped or killed. Each read is judged by what had been acknowledged before it began; a single
 //! one that was served less ends the run with a failure. With a flaw the workers do something wrong on purpose, which has to be seen.
@@ -39,6 +39,8 @@ mod judge;
 mod redis;
 #[path = "../../tests/it/coherence/registers.rs"]
 mod registers;
+#[path = "../../tests/it/coherence/tiered.rs"]
+mod tiered;
 #[path = "../../tests/it/coherence/worker.rs"]
 mod worker;
 

@@ -49,6 +49,15 @@ impl<T: Send + Sync + 'static> Inner<T> {
         }
     }
 
+    /// Loses the race that nearly every cache loses, where a test wants to see whether that is seen.
+    #[cfg(feature = "fault-injection")]
+    fn late(&self, mut begun: Begun) -> Begun {
+        if self.journal.stamps_late() {
+            begun.born = self.position();
+        }
+        begun
+    }
+
     /// Takes a value into memory that a computation has come to. The tiers behind will have it if it `shares`.
     pub(crate) fn arrived(
         &self,
@@ -57,6 +66,8 @@ impl<T: Send + Sync + 'static> Inner<T> {
         (begun, took): (Begun, Duration),
         shares: bool,
     ) -> Arrived<T> {
+        #[cfg(feature = "fault-injection")]
+        let begun = self.late(begun);
         let Computed {
             value,
             ttl,

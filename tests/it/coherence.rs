@@ -15,6 +15,7 @@ mod fleet;
 mod journaled;
 mod judge;
 mod registers;
+mod tiered;
 mod worker;
 
 use std::time::{Duration, Instant};
@@ -60,6 +61,11 @@ fn nothing_that_was_invalidated_is_served_again_whatever_happens_to_redis() {
     for (what, least) in [
         (Count::Hot, 1_000),
         (Count::Strict, 1_000),
+        (Count::Typed, 1_000),
+        (Count::Warm, 100),
+        (Count::Cold, 10),
+        (Count::Collapsed, 100),
+        (Count::Stale, 10),
         (Count::Miss, 300),
         (Count::Acknowledged, 100),
     ] {
@@ -78,7 +84,8 @@ fn what_is_done_wrong_on_purpose_is_seen() {
             let seen = |what| tally.of(what) > 0;
             // What is recorded is seen by whoever asks Redis; a late stamp deceives everybody.
             let strict = flaw == Flaw::EarlyWord || seen(Count::StrictViolation);
-            (seen(Count::HotViolation) && strict).then_some(())
+            let memory = seen(Count::HotViolation) && seen(Count::TypedViolation);
+            (memory && strict).then_some(())
         });
     }
 }

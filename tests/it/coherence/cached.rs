@@ -44,6 +44,8 @@ pub enum Tier {
     Hot,
     /// Redis, at this very moment.
     Strict,
+    /// Any of the tiers of the typed cache, or a computation that another reader began.
+    Typed,
     /// The database, for this very reader: nothing was stored, or nothing that holds.
     Database,
 }
@@ -86,6 +88,10 @@ pub fn name_of(key: u32) -> String {
 
 pub fn group_of(key: u32) -> u32 {
     key / IN_A_GROUP
+}
+
+pub fn tag_name(tag: u32) -> String {
+    format!("t{tag}")
 }
 
 /// Neither divides keys as processes or groups do.

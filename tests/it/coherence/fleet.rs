@@ -54,8 +54,10 @@ impl Fleet {
         // From here on nobody is promoted whom no fault has had promoted.
         servers.set_patience(PATIENT);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let file = format!("keep-coherence-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(file);
+        let folder = format!("keep-coherence-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join("registers");
         Registers::create(&path, KEYS).expect("the registers");
         let mut fleet = Self {
             servers,
@@ -157,7 +159,8 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        // The workers' cold stores lie beside it.
+        let _ = self.path.parent().map(std::fs::remove_dir_all);
     }
 }
 
@@ -209,13 +212,15 @@ impl Report {
     pub fn line(&self) -> String {
         let (tally, seconds) = (&self.tally, self.lasted.as_secs_f64());
         format!(
-            "{seconds:>6.0} s {:>10} operations ({:.0}/s)  hot {}  strict {}  missed {}  acknowledged {}  \
-             pending {}  faults {}  violations {}",
+            "{seconds:>6.0} s {:>10} operations ({:.0}/s)  hot {}  strict {}  typed {}  missed {}  \
+             unanswered {}  acknowledged {}  pending {}  faults {}  violations {}",
             tally.operations(),
             tally.operations() as f64 / seconds.max(0.001),
             tally.of(Count::Hot),
             tally.of(Count::Strict),
+            tally.of(Count::Typed),
             tally.of(Count::Miss),
+            tally.of(Count::Unanswered),
             tally.of(Count::Acknowledged),
             tally.of(Count::Pending),
             self.faults.len(),
@@ -233,9 +238,20 @@ impl Report {
         }
         let _ = writeln!(
             text,
-            "violations: {} strict, {} hot ({} more within the bound, {} long after)",
+            "typed cache: {} from Redis, {} from the cold store, {} collapsed, {} stale, {} busy, {} unreadable",
+            tally.of(Count::Warm),
+            tally.of(Count::Cold),
+            tally.of(Count::Collapsed),
+            tally.of(Count::Stale),
+            tally.of(Count::Busy),
+            tally.of(Count::Unreadable),
+        );
+        let _ = writeln!(
+            text,
+            "violations: {} strict, {} hot, {} typed ({} more within the bound, {} long after)",
             tally.of(Count::StrictViolation),
             tally.of(Count::HotViolation),
+            tally.of(Count::TypedViolation),
             tally.of(Count::Lagging),
             tally.of(Count::Stuck),
         );

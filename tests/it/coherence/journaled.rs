@@ -1,6 +1,6 @@
 //! The cache that is put to the torture: a map and Redis, both judged by the journal.
 //!
-//! The only file of the harness that knows the journal. It does what the journal's documentation asks for
+//! It does what the journal's documentation asks for
 //! and nothing more: the position is read before a computation, stamps are stored with values, and whatever
 //! was stored is judged when it is read. It never removes anything, and it stores however late it is, so
 //! that nothing but the journal stands between a reader and what is old.
@@ -17,9 +17,11 @@ use tower_keep::journal::{
 use tower_keep::pattern::Pattern;
 use tower_keep::store::{Batch, Command, RedisConfig, RedisPool, StoreParts};
 use tower_keep::task::Tasks;
+use tower_keep::tiers::Tiers;
 
 use super::cached::{
-    Cached, Database, Outcome, Reading, Served, TAGS, Target, Tier, name_of, tags_of,
+    Cached, Database, Outcome, Reading, Served, TAGS, Target, Tier, group_of, name_of, tag_name,
+    tags_of,
 };
 
 /// For how long after an acknowledgement memory may serve what is older, in ms: not at all, because an
@@ -27,13 +29,13 @@ use super::cached::{
 pub const BOUND: u32 = 0;
 
 pub struct Journaled {
-    flaw: Flaw,
-    journal: Journal,
-    pool: RedisPool,
-    clock: Clock,
+    pub flaw: Flaw,
+    pub journal: Journal,
+    pub pool: RedisPool,
+    pub clock: Clock,
     keys: Vec<Known>,
     tags: Vec<Marker>,
-    tasks: Tasks,
+    pub tasks: Tasks,
 }
 
 /// What is done wrong on purpose, to see whether it is seen.
@@ -103,7 +105,7 @@ impl Journaled {
             ..RedisConfig::default()
         };
         let parts = StoreParts {
-            scripts: Journal::scripts().to_vec(),
+            scripts: [Journal::scripts(), Tiers::scripts()].concat(),
             ..StoreParts::new(tasks.spawner())
         };
         let pool = RedisPool::new(&redis, &parts).expect("a pool");
@@ -116,7 +118,8 @@ impl Journaled {
             spawner: tasks.spawner(),
         };
         let known = |key| Known {
-            subject: Subject::of(name_of(key), &tags_of(key).map(|tag| tag_name(tag).into())),
+            subject: Subject::of(name_of(key), &tags_of(key).map(|tag| tag_name(tag).into()))
+                .in_namespace(&format!("g{}", group_of(key))),
             name: pool.key(format_args!("v:{key}")),
             hot: Mutex::default(),
         };
@@ -226,10 +229,6 @@ impl Cached for Journaled {
             Err(_) => Outcome::Pending,
         }
     }
-}
-
-fn tag_name(tag: u32) -> String {
-    format!("t{tag}")
 }
 
 /// The stamp, then the version.

@@ -25,6 +25,8 @@ pub enum Count {
     Hot,
     /// Reads that were answered from Redis.
     Strict,
+    /// Reads that the typed cache answered, without computing for them.
+    Typed,
     /// Reads that were answered by the database.
     Miss,
     /// Reads that nobody could answer.
@@ -39,14 +41,29 @@ pub enum Count {
     HotViolation,
     /// What came from Redis although it was acknowledged as gone.
     StrictViolation,
-    /// Of both, those that came long after the acknowledgement: not late, but stuck.
+    /// What the typed cache served although it was acknowledged as gone.
+    TypedViolation,
+    /// Of all of them, those that came long after the acknowledgement: not late, but stuck.
     Stuck,
+    /// What the typed cache says of itself: found in Redis.
+    Warm,
+    /// Found in the cold store.
+    Cold,
+    /// Waited for somebody else's computation.
+    Collapsed,
+    /// Served past its life.
+    Stale,
+    /// Refused, because others take too long.
+    Busy,
+    /// Bytes that could not be read.
+    Unreadable,
 }
 
 impl Count {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 18] = [
         Self::Hot,
         Self::Strict,
+        Self::Typed,
         Self::Miss,
         Self::Unanswered,
         Self::Acknowledged,
@@ -54,7 +71,14 @@ impl Count {
         Self::Lagging,
         Self::HotViolation,
         Self::StrictViolation,
+        Self::TypedViolation,
         Self::Stuck,
+        Self::Warm,
+        Self::Cold,
+        Self::Collapsed,
+        Self::Stale,
+        Self::Busy,
+        Self::Unreadable,
     ];
 }
 
@@ -65,7 +89,7 @@ pub struct Tally(pub [u64; Count::ALL.len()]);
 /// Something was served that was never to be served again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation {
-    pub strict: bool,
+    pub from: Tier,
     pub key: u32,
     pub served: u32,
     pub acknowledged: u32,
@@ -77,6 +101,8 @@ pub struct Violation {
 
 /// A violation so long after the acknowledgement is not a message on its way, in ms.
 const LONG: u32 = 100;
+/// As their numbers go.
+const TIERS: [Tier; 4] = [Tier::Hot, Tier::Strict, Tier::Typed, Tier::Database];
 /// So many violations are kept.
 const FIRST: usize = 10;
 
@@ -107,6 +133,7 @@ impl Judge {
         self.count(match served.from {
             Tier::Hot => Count::Hot,
             Tier::Strict => Count::Strict,
+            Tier::Typed => Count::Typed,
             Tier::Database => Count::Miss,
         });
         if served.version >= begun.version {
@@ -114,14 +141,13 @@ impl Judge {
         }
         let at = self.registers.now();
         let late = at.saturating_sub(begun.at);
-        let strict = served.from != Tier::Hot;
-        if !strict && late < self.bound {
+        if served.from == Tier::Hot && late < self.bound {
             return self.count(Count::Lagging);
         }
-        self.count(if strict {
-            Count::StrictViolation
-        } else {
-            Count::HotViolation
+        self.count(match served.from {
+            Tier::Hot => Count::HotViolation,
+            Tier::Typed => Count::TypedViolation,
+            Tier::Strict | Tier::Database => Count::StrictViolation,
         });
         if late > LONG {
             self.count(Count::Stuck);
@@ -129,7 +155,7 @@ impl Judge {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         if first.len() < FIRST {
             first.push(Violation {
-                strict,
+                from: served.from,
                 key,
                 served: served.version,
                 acknowledged: begun.version,
@@ -158,6 +184,11 @@ impl Judge {
         first.clone()
     }
 
+    /// Takes over a count that is kept elsewhere.
+    pub fn note(&self, what: Count, so_far: u64) {
+        self.counts[what as usize].store(so_far, Ordering::Relaxed);
+    }
+
     fn count(&self, what: Count) {
         self.counts[what as usize].fetch_add(1, Ordering::Relaxed);
     }
@@ -170,17 +201,22 @@ impl Tally {
 
     /// Reads that were answered, and invalidations.
     pub fn operations(&self) -> u64 {
-        let all = [Count::Hot, Count::Strict, Count::Miss];
+        let all = [Count::Hot, Count::Strict, Count::Typed, Count::Miss];
         let all = all.iter().chain(&[Count::Acknowledged, Count::Pending]);
         all.map(|what| self.of(*what)).sum()
     }
 
     pub fn hits(&self) -> u64 {
-        self.of(Count::Hot) + self.of(Count::Strict)
+        self.of(Count::Hot) + self.of(Count::Strict) + self.of(Count::Typed)
     }
 
     pub fn violations(&self) -> u64 {
-        self.of(Count::HotViolation) + self.of(Count::StrictViolation)
+        let all = [
+            Count::HotViolation,
+            Count::StrictViolation,
+            Count::TypedViolation,
+        ];
+        all.map(|what| self.of(what)).iter().sum()
     }
 
     pub fn plus(mut self, other: &Self) -> Self {
@@ -204,8 +240,7 @@ impl Tally {
 impl Violation {
     /// The violation as words, which [`read`](Self::read) reads.
     pub fn words(&self) -> String {
-        let tier = u32::from(self.strict);
-        let all = [tier, self.key, self.served, self.acknowledged];
+        let all = [self.from as u32, self.key, self.served, self.acknowledged];
         let all = all.into_iter().chain([self.late, self.at]);
         all.map(|one| one.to_string()).collect::<Vec<_>>().join(" ")
     }
@@ -214,7 +249,7 @@ impl Violation {
         let numbers: Option<Vec<u32>> = words.iter().map(|word| word.parse().ok()).collect();
         let [tier, key, served, acknowledged, late, at] = numbers?.try_into().ok()?;
         Some(Self {
-            strict: tier == 1,
+            from: *TIERS.get(tier as usize)?,
             key,
             served,
             acknowledged,
@@ -226,7 +261,12 @@ impl Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tier = if self.strict { "strict" } else { "hot" };
+        let tier = match self.from {
+            Tier::Hot => "hot",
+            Tier::Strict => "strict",
+            Tier::Typed => "typed",
+            Tier::Database => "database",
+        };
         let (key, served, acknowledged) = (self.key, self.served, self.acknowledged);
         let (late, at) = (self.late, f64::from(self.at) / 1_000.0);
         write!(

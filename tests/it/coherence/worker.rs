@@ -9,11 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use tower_keep::sqlx::SqliteCold;
+
 use super::cached::Database;
 use super::drive::{Kinds, Plan, drive};
 use super::journaled::{BOUND, Flaw, Journaled};
-use super::judge::{Judge, Tally, Violation};
+use super::judge::{Count, Judge, Tally, Violation};
 use super::registers::Registers;
+use super::tiered::Tiered;
 
 /// The variable with a worker's orders.
 pub const ORDERS: &str = "TOWER_KEEP_COHERENCE_WORKER";
@@ -55,11 +59,27 @@ impl Orders {
     }
 }
 
+/// A cache of both kinds. What the worker's predecessor has left in its cold store is still there.
+async fn cache(orders: &Orders, registers: &Arc<Registers>) -> Tiered {
+    let file = format!("cold-{}.db", orders.process);
+    let connect = SqliteConnectOptions::new()
+        .filename(Path::new(&orders.registers).with_file_name(file))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // It has to survive this process, and not the machine.
+        .synchronous(SqliteSynchronous::Off);
+    let pool = SqlitePoolOptions::new().max_connections(2);
+    let pool = pool.connect_with(connect).await.expect("a database");
+    let cold = SqliteCold::new(pool).await.expect("a cold store");
+    let journaled = Journaled::new(&orders.url, registers.keys(), orders.flaw);
+    Tiered::over(journaled, Arc::clone(registers), Arc::new(cold))
+}
+
 /// Does what a worker does, until its input ends.
 pub async fn work(orders: Orders) {
     let registers = Registers::open(Path::new(&orders.registers)).expect("the registers");
     let registers = Arc::new(registers);
-    let cache = Arc::new(Journaled::new(&orders.url, registers.keys(), orders.flaw));
+    let cache = Arc::new(cache(&orders, &registers).await);
     let stop = Arc::new(AtomicBool::new(false));
     let stopping = Arc::clone(&stop);
     // Ends with its input, so that nobody is left behind.
@@ -76,12 +96,13 @@ pub async fn work(orders: Orders) {
     let judge = Arc::new(Judge::new(Arc::clone(&registers), BOUND));
     let (done, ended) = channel::<()>();
     let teller = {
-        let judge = Arc::clone(&judge);
+        let (judge, cache) = (Arc::clone(&judge), Arc::clone(&cache));
         // A thread, because the runtime is as busy as it can be.
         std::thread::spawn(move || {
             let mut told = 0;
             loop {
                 let last = ended.recv_timeout(TELLS_EVERY) != Err(RecvTimeoutError::Timeout);
+                take_over(&judge, &cache);
                 tell(&judge, &mut told);
                 if last {
                     return;
@@ -107,6 +128,21 @@ pub async fn work(orders: Orders) {
     teller.join().expect("the thread that tells");
     cache.end().await;
     println!("end");
+}
+
+/// What the typed cache says of itself.
+fn take_over(judge: &Judge, cache: &Tiered) {
+    let stats = cache.stats();
+    for (what, so_far) in [
+        (Count::Warm, stats.hits_warm),
+        (Count::Cold, stats.hits_cold),
+        (Count::Collapsed, stats.collapsed),
+        (Count::Stale, stats.served_stale),
+        (Count::Busy, cache.busy()),
+        (Count::Unreadable, stats.unreadable),
+    ] {
+        judge.note(what, so_far);
+    }
 }
 
 fn tell(judge: &Judge, told: &mut usize) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::clock::Moment;
 use crate::tiers::computed::Computed;
 use crate::tiers::engine::Landing;
 use crate::tiers::fault::{CacheError, KEY_BYTES_MAX};
@@ -139,8 +140,17 @@ struct Asking<T, F> {
     inner: Arc<Inner<T>>,
     quest: Quest,
     path: Path,
+    /// When it began to ask.
+    asked: Moment,
     /// Taken when it leads.
     compute: Option<F>,
+}
+
+/// Whoever has boarded a flight.
+struct Boarded {
+    passenger: Passenger<Landing>,
+    leads: bool,
+    asked: Moment,
 }
 
 /// Where a caller stands.
@@ -168,6 +178,7 @@ where
         return Err(CacheError::nested(quest.identity));
     }
     let mut asking = Asking {
+        asked: inner.clock.now(),
         inner,
         quest,
         path,
@@ -243,12 +254,17 @@ where
         }
     }
 
-    /// Boards a flight, or begins one. Says whether it leads; `None` if it has led once, and nothing came of it.
-    async fn board(&mut self, stale: Option<&Cached<T>>) -> Option<(Passenger<Landing>, bool)> {
+    /// Boards a flight, or begins one. `None` if it has led once, and nothing came of it.
+    async fn board(&mut self, stale: Option<&Cached<T>>) -> Option<Boarded> {
+        let asked = self.asked;
         match board(&self.inner, &self.quest) {
             Boarding::Follow(passenger) => {
                 self.inner.tally.collapsed.one();
-                Some((passenger, false))
+                Some(Boarded {
+                    passenger,
+                    leads: false,
+                    asked,
+                })
             }
             Boarding::Lead(pilot) => {
                 let compute = self.compute.take()?;
@@ -262,7 +278,11 @@ where
                 } else {
                     flight.await;
                 }
-                Some((passenger, true))
+                Some(Boarded {
+                    passenger,
+                    leads: true,
+                    asked,
+                })
             }
         }
     }
@@ -296,19 +316,22 @@ impl<T: Send + Sync + 'static> Inner<T> {
     async fn wait(
         &self,
         quest: &Quest,
-        (passenger, leads): (Passenger<Landing>, bool),
+        boarded: Boarded,
         stale: Option<Cached<T>>,
     ) -> Option<Result<Cached<T>, CacheError>> {
         let patience = match quest.terms.soft_timeout {
             Some(soft) if stale.is_some() => soft,
             // Its own computation takes as long as it takes, or as its hard timeout says.
-            _ if leads => Duration::MAX,
+            _ if boarded.leads => Duration::MAX,
             _ => self.tiers.config().flight_wait,
         };
-        match passenger.wait(patience).await {
+        match boarded.passenger.wait(patience).await {
             // Whoever led asked before anything that was invalidated meanwhile.
-            Waited::Landed(Ok(kept)) if leads => kept.typed().map(Ok),
-            Waited::Landed(Ok(kept)) => self.landed(kept, &quest.identity).map(Ok),
+            Waited::Landed(Ok(kept)) if boarded.leads => kept.typed().map(Ok),
+            Waited::Landed(Ok(kept)) => {
+                let landed = self.landed(kept, &quest.identity, boarded.asked);
+                landed.map(Ok)
+            }
             Waited::Landed(Err(error)) => Some(self.instead(quest, error)),
             Waited::TooLong => {
                 let value = stale?;

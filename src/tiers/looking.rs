@@ -128,13 +128,15 @@ impl<T: Send + Sync + 'static> Inner<T> {
         }
     }
 
-    /// What a landed value is to somebody who wants it now: a flight may have begun before something was
-    /// invalidated that he knows to be.
-    pub(crate) fn landed(&self, kept: Kept, identity: &str) -> Option<Cached<T>> {
-        let now = self.clock.now();
-        let holds = kept.meta().verdict(&self.journal, now) == Verdict::Fresh;
+    /// What a landed value is to somebody who has `asked` and not begun the flight: it may have begun before
+    /// something was invalidated that he knows to be. If it was computed since he asked, it is as good as his
+    /// own, whatever was invalidated meanwhile and whether that can be known or not.
+    pub(crate) fn landed(&self, kept: Kept, identity: &str, asked: Moment) -> Option<Cached<T>> {
+        let (meta, now) = (kept.meta(), self.clock.now());
+        let holds = meta.began.is_some_and(|began| began > asked)
+            || meta.verdict(&self.journal, now) == Verdict::Fresh;
         // Flights go by hashes; what they bring is compared in full.
-        let same = self.is_of(kept.meta().subject.key(), identity);
+        let same = self.is_of(meta.subject.key(), identity);
         if holds && same { kept.typed() } else { None }
     }
 

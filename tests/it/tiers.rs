@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use tower_keep::tiers::{CacheError, Computed, EntryOptions, MemoryCold, TypedCache};
 
 use crate::redis::TestRedis;
+use crate::store::until;
 use crate::tiers_room::{Instance, Plan};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -288,4 +290,60 @@ async fn a_computation_that_asks_for_itself_is_told_so() {
         assert!(words.contains("`report:1`"), "{words}");
     })
     .await;
+}
+
+/// One asks, and while his computation lasts others do, whom its value does not do. Returns how many
+/// computations there were.
+async fn crowd(cache: &TypedCache<Report>, purges: bool) -> u64 {
+    let (origin, gate) = (Origin::default(), Arc::new(Semaphore::new(0)));
+    let ask = || {
+        let (origin, gate, purged) = (origin.clone(), Arc::clone(&gate), cache.clone());
+        let asked = cache.get_or_compute(7, &NONE, move || async move {
+            let report = origin.report(7)().await;
+            drop(gate.acquire().await);
+            if purges {
+                purged.purge(7).await.unwrap();
+            }
+            report
+        });
+        tokio::spawn(asked)
+    };
+    let first = ask();
+    until("the first computes", || origin.asked() == 1).await;
+    let others: Vec<_> = (0..20).map(|_| ask()).collect();
+    until("the others wait", || cache.stats().collapsed == 20).await;
+    gate.add_permits(1);
+    for outcome in futures_util::future::join_all(others).await {
+        outcome.unwrap().unwrap();
+    }
+    first.await.unwrap().unwrap();
+    origin.asked()
+}
+
+/// Those who waited in vain three times over were told that others take too long.
+#[tokio::test]
+async fn whoever_asks_for_what_is_purged_all_the_time_is_answered() {
+    of_all(async |pair| {
+        let (one, _) = pair.caches();
+        // One for whoever asked first, and one for those who asked before it began.
+        assert_eq!(crowd(&one, true).await, 2);
+    })
+    .await;
+}
+
+/// The same where nobody can say whether anything holds.
+#[tokio::test]
+async fn whoever_asks_while_redis_is_away_is_answered() {
+    let server = TestRedis::start();
+    let one = Plan::redis(&server.url()).start().await;
+    let cache = one.tiers.cache::<Report>("report");
+    let origin = Origin::default();
+    cache
+        .get_or_compute(1, &NONE, origin.report(1))
+        .await
+        .unwrap();
+    assert!(cache.peek(1).is_some());
+    server.kill();
+    until("memory does not count any more", || cache.peek(1).is_none()).await;
+    assert_eq!(crowd(&cache, false).await, 2);
 }

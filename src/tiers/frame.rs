@@ -189,6 +189,7 @@ pub(crate) fn decode(
 
 /// The stamp alone, of whatever version, unchecked: for comparing it with another one, as a script in
 /// Redis does.
+#[cfg(any(test, feature = "fault-injection"))]
 pub(crate) fn peek(bytes: &[u8]) -> Result<Stamp, Unreadable> {
     version(bytes)?;
     let mut reading = Reading(bytes.get(8..).ok_or(Unreadable::Truncated)?);

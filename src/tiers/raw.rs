@@ -23,6 +23,7 @@ use crate::tiers::warm::Lease;
 pub(crate) struct Spot {
     pub(crate) place: Arc<str>,
     identity: Arc<str>,
+    #[cfg(feature = "redis")]
     tenant: Option<Arc<str>>,
 }
 
@@ -57,6 +58,7 @@ impl Tiers {
         Spot {
             place: self.hashed_place(room, &identity),
             identity: identity.into(),
+            #[cfg(feature = "redis")]
             tenant: tenant.map(Into::into),
         }
     }

@@ -58,5 +58,6 @@ mod store_faults;
 mod store_shapes;
 mod tiers;
 mod tiers_keys;
+mod tiers_races;
 mod tiers_room;
 mod tiers_time;

@@ -229,3 +229,37 @@ async fn other_keys_tenants_and_caches_may_be_asked_for_within_a_computation() {
 #[derive(Debug, thiserror::Error)]
 #[error("on purpose")]
 struct CacheErrorLike;
+
+/// Who came to a flight that had begun before a purge, three times in a row, was once told that the cache is
+/// busy: on a key that is purged more often than it can be computed that was nearly everybody.
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_purges_is_nobodys_error() {
+    let instance = Plan::default().start().await;
+    let cache: TypedCache<u64> = instance.tiers.cache("number");
+    let over = Arc::new(AtomicBool::new(false));
+    let storm = {
+        let (cache, over) = (cache.clone(), Arc::clone(&over));
+        tokio::spawn(async move {
+            while !over.load(Ordering::SeqCst) {
+                cache.purge(7).await.unwrap();
+                tokio::time::sleep(MILLI).await;
+            }
+        })
+    };
+    let origin = Origin::default();
+    let mut callers = tokio::task::JoinSet::new();
+    for nth in 0..20_u32 {
+        let (cache, origin) = (cache.clone(), origin.clone());
+        callers.spawn(async move {
+            tokio::time::sleep(MILLI * nth / 3).await;
+            for _ in 0..20 {
+                let value = cache.get_or_compute(7, &NONE, origin.after(MILLI * 5));
+                value.await.unwrap();
+            }
+        });
+    }
+    callers.join_all().await;
+    over.store(true, Ordering::SeqCst);
+    storm.await.unwrap();
+    assert!(origin.asked() < 400, "some were shared: {}", origin.asked());
+}

@@ -37,6 +37,15 @@ struct Asked {
     answer: oneshot::Sender<Result<Read, StoreError>>,
 }
 
+/// The turn of whoever was the first to wait: he asks for all. A task may be aborted before it has run; then those
+/// who wait are let go, since whoever joined them later would wait for somebody who never asks.
+#[derive(Debug)]
+struct Turn {
+    warm: Warm,
+    shard: usize,
+    over: bool,
+}
+
 /// What was found under a key, and how to judge it.
 #[derive(Clone, Debug)]
 pub(crate) struct Read {
@@ -113,14 +122,19 @@ impl Warm {
         let shard = self.shared.journal.shard_of(tenant);
         let (answer, answered) = oneshot::channel();
         if self.join(shard, Asked { key, answer }) {
-            let warm = self.clone();
-            let spawned = self.shared.spawner.spawn(async move {
-                // Whoever runs in this moment joins.
-                tokio::task::yield_now().await;
-                warm.ask(shard).await;
-            });
-            if !spawned {
-                self.ask(shard).await;
+            let turn = Turn {
+                warm: self.clone(),
+                shard,
+                over: false,
+            };
+            if self.shared.spawner.is_open() {
+                self.shared.spawner.spawn(async move {
+                    // Whoever runs in this moment joins.
+                    tokio::task::yield_now().await;
+                    turn.ask().await;
+                });
+            } else {
+                turn.ask().await;
             }
         }
         answered
@@ -141,8 +155,7 @@ impl Warm {
         waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn ask(&self, shard: usize) {
-        let mut all = std::mem::take(&mut *self.waiting(shard));
+    async fn ask(&self, shard: usize, mut all: Vec<Asked>) {
         while !all.is_empty() {
             let rest = all.split_off(all.len().min(TOGETHER_MAX));
             let keys: Vec<Arc<str>> = all.iter().map(|asked| Arc::clone(&asked.key)).collect();
@@ -274,6 +287,27 @@ impl Warm {
             lease.given_back = written.is_ok();
         }
         Ok(written? == 1)
+    }
+}
+
+impl Turn {
+    async fn ask(mut self) {
+        let all = self.begin();
+        self.warm.ask(self.shard, all).await;
+    }
+
+    fn begin(&mut self) -> Vec<Asked> {
+        self.over = true;
+        std::mem::take(&mut *self.warm.waiting(self.shard))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if !self.over {
+            // Whoever waits hears that nobody asks.
+            drop(self.begin());
+        }
     }
 }
 

@@ -263,3 +263,20 @@ async fn a_storm_of_purges_is_nobodys_error() {
     storm.await.unwrap();
     assert!(origin.asked() < 400, "some were shared: {}", origin.asked());
 }
+
+/// A task that was to ask Redis for all who waited, and was aborted before it ran, once left behind a list that
+/// nobody would ever ask for: everybody who came later waited for ever.
+#[tokio::test]
+async fn a_question_to_redis_that_is_aborted_leaves_nobody_waiting() {
+    let server = TestRedis::start();
+    let instance = Plan::redis(&server.url()).start().await;
+    let cache: TypedCache<u64> = instance.tiers.cache("number");
+    let first = tokio::spawn(cache.get(7));
+    // One turn: it asks, and the task that asks for it has not run yet.
+    tokio::task::yield_now().await;
+    drop(instance.tasks);
+    assert_eq!(soon(first).await.unwrap(), None);
+    assert_eq!(soon(cache.get(7)).await, None);
+    let value = cache.get_or_compute(7, &NONE, || ready(Ok::<_, CacheError>(1)));
+    assert_eq!(*soon(value).await.unwrap(), 1);
+}

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::event::Event;
+use crate::journal::Temperature;
 #[cfg(not(feature = "redis"))]
 use crate::tiers::absent::Lease;
 use crate::tiers::claiming::{Claiming, Turn};
@@ -70,6 +71,9 @@ impl<T: Send + Sync + 'static> Flying<T> {
             Ready::Landed => return,
             Ready::Compute { lease, shares } => (lease, shares),
         };
+        if self.replaces.is_none() {
+            self.inner.tally.misses.one();
+        }
         let begun = self.inner.begin();
         let limit = self.quest.terms.hard_timeout;
         let outcome = under(lease.as_ref(), computing(limit, compute)).await;
@@ -119,7 +123,10 @@ impl<T: Send + Sync + 'static> Flying<T> {
         let is_away = matches!(found, Err(Away));
         let (found, unfit) = found.unwrap_or((Found::Nothing, Vec::new()));
         match found {
-            Found::Fresh(value) if self.is_news(&value) => return self.land(&value),
+            Found::Fresh(value) if self.is_news(&value) => {
+                inner.found(Temperature::Warm, &value);
+                return self.land(&value);
+            }
             Found::Fresh(_) => {}
             Found::Stale {
                 value,
@@ -134,6 +141,7 @@ impl<T: Send + Sync + 'static> Flying<T> {
                 if let Found::Fresh(value) = cold
                     && self.is_news(&value)
                 {
+                    inner.found(Temperature::Cold, &value);
                     inner.share(&self.quest, &value).await;
                     return self.land(&value);
                 }
@@ -168,6 +176,7 @@ impl<T: Send + Sync + 'static> Flying<T> {
                 }
                 Turn::Look => match inner.find_warm(&self.quest).await {
                     Ok((Found::Fresh(value), _)) => {
+                        inner.found(Temperature::Warm, &value);
                         inner.tally.collapsed.one();
                         return self.land(&value);
                     }

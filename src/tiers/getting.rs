@@ -268,7 +268,6 @@ where
             }
             Boarding::Lead(pilot) => {
                 let compute = self.compute.take()?;
-                self.inner.tally.misses.one();
                 let passenger = pilot.passenger();
                 let flight = self.flight(pilot, stale, compute);
                 let spawner = self.inner.tiers.spawner();

@@ -194,10 +194,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
         let value = self.made(value, (header, subject, body.len()), life, cost);
         self.keep(&quest.text, value.kept());
         match revalidate {
-            None => {
-                self.found(from, cost);
-                Found::Fresh(value)
-            }
+            None => Found::Fresh(value),
             Some(revalidate) => Found::Stale { value, revalidate },
         }
     }
@@ -223,12 +220,13 @@ impl<T: Send + Sync + 'static> Inner<T> {
         Cached::new(value, making)
     }
 
-    fn found(&self, from: Temperature, cost: Duration) {
+    /// Counts what was found behind memory, and taken.
+    pub(crate) fn found(&self, from: Temperature, value: &Cached<T>) {
         match from {
             Temperature::Warm => self.tally.warm.one(),
             Temperature::Hot | Temperature::Cold => self.tally.cold.one(),
         }
-        self.tally.spared(cost);
+        self.tally.spared(value.cost());
         self.tiers.emit(Event::TierHit {
             tier: from.as_str(),
         });

@@ -32,10 +32,14 @@ impl<T: Send + Sync + 'static> TypedCache<T> {
             let quest = inner.quest(text, terms);
             let found = inner.find_warm(&quest).await;
             if let Ok((Found::Fresh(value), _)) = found {
+                inner.found(Temperature::Warm, &value);
                 return Some(value);
             }
             match inner.find_cold(&quest).await {
-                Found::Fresh(value) => Some(value),
+                Found::Fresh(value) => {
+                    inner.found(Temperature::Cold, &value);
+                    Some(value)
+                }
                 Found::Stale { .. } | Found::Nothing => None,
             }
         }
@@ -164,7 +168,10 @@ impl<T: Send + Sync + 'static> Inner<T> {
             };
             let judge = |stamp, subject: &Subject| read.verdict(stamp, subject);
             match self.open(quest, (bytes, Temperature::Warm), judge, now) {
-                Found::Fresh(value) => values[*at] = Some(value),
+                Found::Fresh(value) => {
+                    self.found(Temperature::Warm, &value);
+                    values[*at] = Some(value);
+                }
                 Found::Stale { .. } | Found::Nothing => return true,
             }
             false
@@ -198,6 +205,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
                 continue;
             };
             if let Found::Fresh(value) = self.judge_here(&quest, &bytes, now) {
+                self.found(Temperature::Cold, &value);
                 values[at] = Some(value);
             }
         }

@@ -280,3 +280,94 @@ async fn a_question_to_redis_that_is_aborted_leaves_nobody_waiting() {
     let value = cache.get_or_compute(7, &NONE, || ready(Ok::<_, CacheError>(1)));
     assert_eq!(*soon(value).await.unwrap(), 1);
 }
+
+/// A value that is found is no miss, and one that is looked at and not taken is no hit.
+#[tokio::test]
+async fn what_is_found_in_redis_is_a_hit_and_not_a_miss() {
+    let server = TestRedis::start();
+    let plan = Plan::redis(&server.url());
+    let (one, two) = (plan.start().await, plan.start().await);
+    let origin = Origin::default();
+    let caches: [TypedCache<u64>; 2] = [&one, &two].map(|one: &Instance| one.tiers.cache("number"));
+    let options = EntryOptions::new().stale_while_revalidate(Duration::from_secs(60));
+    let ask = async |cache: &TypedCache<u64>| {
+        let value = cache.get_or_compute(7, &options, origin.answer()).await;
+        *value.unwrap()
+    };
+    assert_eq!(ask(&caches[0]).await, 1);
+    stored(&server, "number", 1).await;
+    assert_eq!(ask(&caches[1]).await, 1);
+    let stats = caches[1].stats();
+    assert_eq!((stats.hits_warm, stats.misses), (1, 0), "{stats:?}");
+    let stats = caches[0].stats();
+    assert_eq!((stats.misses, stats.computed), (1, 1), "{stats:?}");
+    // It is stale: who computes it anew finds it in Redis, and has no use for it.
+    caches[1].expire(7).await.unwrap();
+    assert_eq!(ask(&caches[1]).await, 1);
+    until("it is computed", || origin.asked() == 2).await;
+    until("and here", || caches[1].peek(7).is_some()).await;
+    let stats = caches[1].stats();
+    assert_eq!((stats.hits_warm, stats.misses), (1, 0), "{stats:?}");
+    assert_eq!((stats.computed, stats.served_stale), (1, 1), "{stats:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_counted_adds_up() {
+    let server = TestRedis::start();
+    let plan = Plan::redis(&server.url());
+    let (one, two) = (plan.start().await, plan.start().await);
+    let origin = Origin::default();
+    let failing = Arc::new(AtomicU64::new(0));
+    let mut callers = tokio::task::JoinSet::new();
+    const CALLERS: u64 = 16;
+    const CALLS: u64 = 200;
+    for caller in 0..CALLERS {
+        let instance = if caller % 2 == 0 { &one } else { &two };
+        let cache: TypedCache<u64> = instance.tiers.cache("number");
+        let (origin, failing) = (origin.clone(), Arc::clone(&failing));
+        callers.spawn(async move {
+            let mut errors = 0;
+            for call in 0..CALLS {
+                let key = call * 7 % 40;
+                let (origin, failing) = (origin.clone(), Arc::clone(&failing));
+                let value = cache.get_or_compute(key, &NONE, move || async move {
+                    tokio::time::sleep(MILLI).await;
+                    let nth = origin.next();
+                    if key % 10 == 9 {
+                        failing.fetch_add(1, Ordering::SeqCst);
+                        return Err(CacheErrorLike);
+                    }
+                    Ok(nth)
+                });
+                errors += u64::from(value.await.is_err());
+                if call % 50 == 49 {
+                    cache.purge(key).await.unwrap();
+                }
+            }
+            errors
+        });
+    }
+    let errors: u64 = callers.join_all().await.into_iter().sum();
+    assert!(errors > 0);
+    let stats: [_; 2] = [&one, &two].map(|one| one.tiers.stats());
+    let sum = |what: fn(&tower_keep::tiers::CacheStats) -> u64| stats.iter().map(what).sum::<u64>();
+    let failed = failing.load(Ordering::SeqCst);
+    assert_eq!(sum(|stats| stats.failed), failed, "{stats:?}");
+    assert_eq!(
+        sum(|stats| stats.computed),
+        origin.asked() - failed,
+        "{stats:?}"
+    );
+    assert_eq!(sum(|stats| stats.misses), origin.asked(), "{stats:?}");
+    // Each call was answered by memory, by Redis, by its own computation or by that of somebody it waited for.
+    let answers = sum(|stats| {
+        stats.hits_hot + stats.hits_warm + stats.computed + stats.failed + stats.collapsed
+    });
+    assert!(answers >= CALLERS * CALLS, "{answers}: {stats:?}");
+    assert_eq!(sum(|stats| stats.unreadable + stats.served_stale), 0);
+    for (instance, stats) in [&one, &two].into_iter().zip(stats) {
+        let cache: TypedCache<u64> = instance.tiers.cache("number");
+        assert_eq!(cache.stats().hits_hot, stats.hits_hot);
+        assert!(stats.entries <= 36, "{stats:?}");
+    }
+}

@@ -57,6 +57,7 @@ mod store;
 mod store_faults;
 mod store_shapes;
 mod tiers;
+mod tiers_faults;
 mod tiers_keys;
 mod tiers_races;
 mod tiers_room;

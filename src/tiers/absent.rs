@@ -61,7 +61,7 @@ impl Warm {
         &self,
         _: &Arc<str>,
         _: &Arc<str>,
-        _: &[u8],
+        _: (&[u8], bool),
     ) -> Result<Claimed, StoreError> {
         match *self {}
     }

@@ -10,6 +10,14 @@ use crate::tiers::engine::Tiers;
 #[cfg(feature = "redis")]
 use crate::tiers::warm::{Claimed, Lease, Warm};
 
+/// What is in Redis and of no use.
+#[derive(Debug, Default)]
+pub(crate) struct Unfit {
+    /// So much of it as tells it from what is written later.
+    pub(crate) beginning: Vec<u8>,
+    pub(crate) is_unreadable: bool,
+}
+
 /// Somebody who wants an entry that is not there, or of no use.
 pub(crate) struct Claiming {
     tiers: Tiers,
@@ -40,15 +48,14 @@ impl Claiming {
         }
     }
 
-    /// Waits until there is something to do. `unfit` is the beginning of what is there and of no use. Dropping
-    /// it does no harm.
-    pub(crate) async fn next(&mut self, unfit: &[u8]) -> Turn {
+    /// Waits until there is something to do. Dropping it does no harm.
+    pub(crate) async fn next(&mut self, unfit: &Unfit) -> Turn {
         let Some(warm) = &self.warm else {
             return Turn::Alone;
         };
         let patience = self.tiers.config().lease_wait;
         while self.tiers.moment().since(self.began) < patience {
-            match warm.claim(&self.place, self.tiers.me(), unfit).await {
+            match warm.claim(&self.place, self.tiers.me(), (&unfit.beginning, unfit.is_unreadable)).await {
                 Ok(Claimed::Granted(lease)) => return Turn::Compute(lease),
                 Ok(Claimed::Filled) => return Turn::Look,
                 // Not long after the end of a lease that nobody puts off.

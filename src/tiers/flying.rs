@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::journal::Temperature;
 #[cfg(not(feature = "redis"))]
 use crate::tiers::absent::Lease;
-use crate::tiers::claiming::{Claiming, Turn};
+use crate::tiers::claiming::{Claiming, Turn, Unfit};
 use crate::tiers::computed::Computed;
 use crate::tiers::engine::Landing;
 use crate::tiers::fault::CacheError;
@@ -121,7 +121,7 @@ impl<T: Send + Sync + 'static> Flying<T> {
         let inner = Arc::clone(&self.inner);
         let found = inner.find_warm(&self.quest).await;
         let is_away = matches!(found, Err(Away));
-        let (found, unfit) = found.unwrap_or((Found::Nothing, Vec::new()));
+        let (found, unfit) = found.unwrap_or((Found::Nothing, Unfit::default()));
         match found {
             Found::Fresh(value) if self.is_news(&value) => {
                 inner.found(Temperature::Warm, &value);
@@ -136,7 +136,7 @@ impl<T: Send + Sync + 'static> Flying<T> {
                     return Ready::Landed;
                 }
             }
-            Found::Stale { .. } | Found::Nothing => {
+            Found::Stale { .. } | Found::Unreadable | Found::Nothing => {
                 let cold = inner.find_cold(&self.quest).await;
                 if let Found::Fresh(value) = cold
                     && self.is_news(&value)
@@ -161,9 +161,9 @@ impl<T: Send + Sync + 'static> Flying<T> {
             .is_none_or(|end| ends > end.plus(Duration::from_millis(2)))
     }
 
-    /// Becomes the one who computes, or waits until somebody else has. `unfit` is the beginning of what is in
-    /// Redis and of no use.
-    async fn lease(&mut self, mut unfit: Vec<u8>) -> Ready {
+    /// Becomes the one who computes, or waits until somebody else has. `unfit` is what is in Redis and of no
+    /// use.
+    async fn lease(&mut self, mut unfit: Unfit) -> Ready {
         let inner = Arc::clone(&self.inner);
         let mut claiming = Claiming::begin(&inner.tiers, &self.quest.place);
         loop {
@@ -181,7 +181,7 @@ impl<T: Send + Sync + 'static> Flying<T> {
                         return self.land(&value);
                     }
                     // It is of no use either; the next claim is over this one.
-                    Ok((_, beginning)) => unfit = beginning,
+                    Ok((_, another)) => unfit = another,
                     Err(Away) => return ALONE,
                 },
                 Turn::Alone => return ALONE,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::clock::Moment;
 use crate::event::Event;
 use crate::journal::{Checked, Stamp, Subject, Temperature, Verdict};
+use crate::tiers::claiming::Unfit;
 use crate::tiers::fault::CacheError;
 use crate::tiers::frame::{Header, decode};
 use crate::tiers::held::{Cached, Kept, Making, State};
@@ -39,7 +40,12 @@ pub(crate) enum Look<T> {
 /// What a tier behind memory says.
 pub(crate) enum Found<T> {
     Fresh(Cached<T>),
-    Stale { value: Cached<T>, revalidate: bool },
+    Stale {
+        value: Cached<T>,
+        revalidate: bool,
+    },
+    /// There are bytes that nobody can read.
+    Unreadable,
     Nothing,
 }
 
@@ -163,7 +169,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
             Ok(read) => read,
             Err(why) => {
                 self.unreadable(from, why.as_str());
-                return Found::Nothing;
+                return Found::Unreadable;
             }
         };
         let subject = self.subject(&quest.text, header.tags.iter());
@@ -185,11 +191,11 @@ impl<T: Send + Sync + 'static> Inner<T> {
         };
         if header.codec != self.codec.id() {
             self.unreadable(from, "codec");
-            return Found::Nothing;
+            return Found::Unreadable;
         }
         let Ok(value) = self.codec.decode(&body) else {
             self.unreadable(from, "value");
-            return Found::Nothing;
+            return Found::Unreadable;
         };
         let value = self.made(value, (header, subject, body.len()), life, cost);
         self.keep(&quest.text, value.kept());
@@ -242,7 +248,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
 
     /// What Redis has. The error says that it cannot be asked; beside nothing stands the beginning of what is
     /// of no use, if something is.
-    pub(crate) async fn find_warm(&self, quest: &Quest) -> Result<(Found<T>, Vec<u8>), Away> {
+    pub(crate) async fn find_warm(&self, quest: &Quest) -> Result<(Found<T>, Unfit), Away> {
         let warm = self.tiers.warm().ok_or(Away)?;
         let key = Arc::clone(&quest.place);
         let read = warm
@@ -250,13 +256,17 @@ impl<T: Send + Sync + 'static> Inner<T> {
             .await
             .map_err(|_| Away)?;
         let Some(bytes) = &read.bytes else {
-            return Ok((Found::Nothing, Vec::new()));
+            return Ok((Found::Nothing, Unfit::default()));
         };
         let now = self.tiers.now();
         let judge = |stamp, subject: &Subject| read.verdict(stamp, subject);
         let found = self.open(quest, (bytes, Temperature::Warm), judge, now);
         let beginning = bytes.get(..bytes.len().min(TELLING)).unwrap_or_default();
-        Ok((found, beginning.to_vec()))
+        let unfit = Unfit {
+            beginning: beginning.to_vec(),
+            is_unreadable: matches!(found, Found::Unreadable),
+        };
+        Ok((found, unfit))
     }
 
     /// What the cold store has.

@@ -40,7 +40,7 @@ impl<T: Send + Sync + 'static> TypedCache<T> {
                     inner.found(Temperature::Cold, &value);
                     Some(value)
                 }
-                Found::Stale { .. } | Found::Nothing => None,
+                Found::Stale { .. } | Found::Unreadable | Found::Nothing => None,
             }
         }
     }
@@ -172,7 +172,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
                     self.found(Temperature::Warm, &value);
                     values[*at] = Some(value);
                 }
-                Found::Stale { .. } | Found::Nothing => return true,
+                Found::Stale { .. } | Found::Unreadable | Found::Nothing => return true,
             }
             false
         });

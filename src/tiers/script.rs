@@ -17,18 +17,24 @@ pub(crate) static SCRIPTS: [&Script; 4] = [&CLAIM, &EXTEND, &FILL, &RELEASE];
 /// Asks who computes an entry that was not found, or was not fit for use. Who repeats it does no harm.
 ///
 /// keys: the entry, its lease. args: the asker, for how many milliseconds, the beginning of the unfit entry or
-/// nothing. Returns 2: an entry has come meanwhile; 1: the asker does; 0 and for how many milliseconds
+/// nothing, and 1 if that cannot be read: then it goes, because its stamp may say anything, and would keep out
+/// what is to take its place. Returns 2: an entry has come meanwhile; 1: the asker does; 0 and for how many milliseconds
 /// somebody else's lease lasts.
 pub(crate) static CLAIM: Script = Script::new(
     "tiers_claim",
     r"
-local entry = redis.call('GET', keys[1])
-if entry and (#args[3] == 0 or string.sub(entry, 1, #args[3]) ~= args[3]) then
+-- What is no string is not ours: as good as nothing, and an error only to those who do not expect it.
+local entry = redis.pcall('GET', keys[1])
+local is = type(entry) == 'string' and #entry > 0
+if is and (#args[3] == 0 or string.sub(entry, 1, #args[3]) ~= args[3]) then
     return { 2, '' }
 end
-local holder = redis.call('GET', keys[2])
-if holder and holder ~= args[1] then
+local holder = redis.pcall('GET', keys[2])
+if type(holder) == 'string' and holder ~= args[1] then
     return { 0, string.format('%.0f', math.max(0, redis.call('PTTL', keys[2]))) }
+end
+if args[4] == '1' then
+    redis.call('DEL', keys[1])
 end
 redis.call('SET', keys[2], args[1], 'PX', args[2])
 return { 1, '' }
@@ -62,10 +68,10 @@ local function seq(stamp)
     end
     return sum
 end
-local mine = #args[1] > 0 and redis.call('GET', keys[2]) == args[1]
-local new, old = string.sub(args[2], 9, 24), redis.call('GETRANGE', keys[1], 8, 23)
+local mine = #args[1] > 0 and redis.pcall('GET', keys[2]) == args[1]
+local new, old = string.sub(args[2], 9, 24), redis.pcall('GETRANGE', keys[1], 8, 23)
 local writes = true
-if #old == 16 then
+if type(old) == 'string' and #old == 16 then
     if string.sub(old, 1, 8) == string.sub(new, 1, 8) then
         writes = seq(new) > seq(old) or (mine and seq(new) == seq(old))
     else

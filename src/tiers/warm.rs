@@ -224,7 +224,8 @@ impl Warm {
         Ok(bytes.map(read).collect())
     }
 
-    /// Asks who computes what is not there, or is `unfit`: the beginning of it.
+    /// Asks who computes what is not there, or is of no use: `beginning` is that of it, and if it `is_unreadable`
+    /// it goes.
     ///
     /// # Errors
     ///
@@ -237,14 +238,15 @@ impl Warm {
         &self,
         key: &Arc<str>,
         holder: &Arc<str>,
-        unfit: &[u8],
+        (beginning, is_unreadable): (&[u8], bool),
     ) -> Result<Claimed, StoreError> {
         let call = Call::new(&CLAIM)
             .key(&**key)
             .key(lease_key(key))
             .arg(&**holder)
             .arg(millis(self.shared.lease))
-            .arg(unfit);
+            .arg(beginning)
+            .arg(u8::from(is_unreadable));
         let (outcome, said): (u64, Bytes) = self.shared.pool.call(&call).await?;
         Ok(match outcome {
             1 => Claimed::Granted(Lease {

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use crate::cache::content::Content;
 use crate::cache::control::CacheControl;
 use crate::cache::engine::Cache;
-use crate::cache::entry::{Entry, Head};
+use crate::cache::entry::{ELSEWHERE, Entry, Head};
 use crate::cache::key::CacheKey;
 use crate::cache::packed::{ANSWER, FIELDS, Parts, packed, packed_names, unpacked, unpacked_names};
 use crate::cache::tags::subject;
@@ -18,7 +18,8 @@ use crate::cache::terms::Freshness;
 use crate::cache::vary::Selector;
 use crate::clock::Moment;
 use crate::event::Event;
-use crate::tiers::{Claiming, Header, Lease, Spot, Stored, Tiers, Turn};
+use crate::journal::Verdict;
+use crate::tiers::{Claiming, Header, Lease, Spot, Stored, Tiers, Turn, Unfit};
 
 /// What the tiers behind memory say.
 #[derive(Debug)]
@@ -52,11 +53,43 @@ impl Writing {
 
 /// What was found at the end of a look.
 struct Looked {
-    entry: Option<Arc<Entry>>,
+    found: Option<Restored>,
     /// Where it would be.
     spot: Spot,
-    /// The beginning of what is there and of no use.
-    unfit: Vec<u8>,
+    /// What is there and of no use.
+    unfit: Unfit,
+    is_away: bool,
+}
+
+/// An answer from behind memory, which is not in memory yet.
+struct Restored {
+    entry: Entry,
+    /// Whether it was expired before its time.
+    expired: bool,
+}
+
+impl Restored {
+    /// Whether it arrived after what memory has.
+    fn is_younger(&self, than: Option<&Entry>) -> bool {
+        // Others write milliseconds down.
+        than.is_none_or(|old| self.entry.arrived > old.arrived.plus(Duration::from_millis(2)))
+    }
+
+    /// Whether it is served unasked at `now`, fresh or while it is refreshed.
+    fn is_served(&self, now: Moment) -> bool {
+        let (entry, age) = (&self.entry, self.entry.age(now));
+        // What was expired is as old as what has just reached the end of its life, at least.
+        let age = if self.expired {
+            age.max(entry.terms.lifetime)
+        } else {
+            age
+        };
+        let freshness = entry.terms.freshness(age, &CacheControl::default());
+        matches!(
+            freshness,
+            Freshness::Fresh | Freshness::StaleWhileRevalidate
+        )
+    }
 }
 
 impl Cache {
@@ -70,93 +103,85 @@ impl Cache {
         fields: &HeaderMap,
         stale: Option<&Entry>,
     ) -> Behind {
+        // Half of what others wait for this one: the rest is the service's.
+        let patience = tiers.config().lease_wait.min(self.flight_wait() / 2);
         let mut looked = self.look_once(tiers, key, fields).await;
         let mut old = None;
-        if let Some(entry) = younger(looked.entry.take(), stale) {
-            if self.is_served(&entry) {
+        if let Some(found) = looked.found.take().filter(|found| found.is_younger(stale)) {
+            let is_served = found.is_served(self.clock().now());
+            let entry = self.put(key.clone(), found.entry);
+            if is_served {
                 return Behind::Found(entry);
             }
             old = Some(entry);
         }
-        let mut claiming = Claiming::begin(tiers, &looked.spot.place);
+        let mut claiming = Claiming::with_patience(tiers, &looked.spot.place, patience);
         loop {
+            if looked.is_away {
+                return Behind::Ask(Writing::beside_others(), old);
+            }
             match claiming.next(&looked.unfit).await {
                 Turn::Compute(lease) => {
                     let writing = Writing {
-                        lease: Some(lease),
+                        // A client that reads a byte a second must not hold all instances up.
+                        lease: Some(lease.tended(self.flight_wait())),
                         place: Some(looked.spot.place),
                         others: false,
                     };
                     return Behind::Ask(writing, old);
                 }
-                Turn::Alone => {
-                    return Behind::Ask(Writing::beside_others(), old);
-                }
+                Turn::Alone => return Behind::Ask(Writing::beside_others(), old),
                 Turn::Look => {
                     let place = looked.spot.place;
                     looked = self.look_once(tiers, key, fields).await;
-                    let entry = younger(looked.entry.take(), stale);
-                    if let Some(entry) = entry.filter(|entry| self.is_served(entry)) {
-                        return Behind::Found(entry);
+                    let found = looked.found.take();
+                    let found = found.filter(|found| {
+                        found.is_younger(old.as_deref().or(stale))
+                            && found.is_served(self.clock().now())
+                    });
+                    if let Some(found) = found {
+                        return Behind::Found(self.put(key.clone(), found.entry));
                     }
                     // It is known by now which answers there are.
                     if looked.spot.place != place {
-                        claiming = Claiming::begin(tiers, &looked.spot.place);
+                        claiming = Claiming::with_patience(tiers, &looked.spot.place, patience);
                     }
                 }
             }
         }
     }
 
-    /// Whether it is served unasked, fresh or while it is refreshed.
-    fn is_served(&self, entry: &Entry) -> bool {
-        let age = entry.age(self.clock().now());
-        let freshness = entry.terms.freshness(age, &CacheControl::default());
-        matches!(
-            freshness,
-            Freshness::Fresh | Freshness::StaleWhileRevalidate
-        )
-    }
-
     async fn look_once(&self, tiers: &Tiers, key: &CacheKey, fields: &HeaderMap) -> Looked {
-        let spot = spot_of(tiers, key, None);
-        let max = tiers
-            .config()
-            .http_body_bytes_max
-            .saturating_add(HEAD_BYTES_MAX);
+        let spot = self.spot_of(tiers, key, None);
+        let max = tiers.config().http_body_bytes_max;
+        let max = max.saturating_add(HEAD_BYTES_MAX);
         let mut sought = tiers.seek(&spot, max).await;
-        let mut looked = Looked {
-            entry: None,
-            spot,
-            unfit: std::mem::take(&mut sought.beginning),
-        };
-        let Some(stored) = sought.stored else {
-            return looked;
-        };
-        let stored = if stored.header.codec == FIELDS {
-            let Some(names) = unpacked_names(&stored.body) else {
-                return looked;
-            };
+        let mut spot = spot;
+        let is_list = |stored: &Stored| stored.header.codec == FIELDS;
+        if let Some(stored) = sought.stored.take_if(|stored| is_list(stored))
+            && let Some(names) = unpacked_names(&stored.body)
+        {
             let asked = Selector::asked(names, fields, self.vary_rules());
-            looked.spot = spot_of(tiers, key, Some(&asked));
-            let sought = tiers.seek(&looked.spot, max).await;
-            looked.unfit = sought.beginning;
-            sought.stored
-        } else {
-            Some(stored)
-        };
-        looked.entry = stored.and_then(|stored| self.restored(tiers, key, &stored, fields));
-        looked
+            spot = self.spot_of(tiers, key, Some(&asked));
+            sought = tiers.seek(&spot, max).await;
+        }
+        let stored = sought.stored;
+        Looked {
+            found: stored.and_then(|stored| self.restored(tiers, key, &stored, fields)),
+            spot,
+            unfit: sought.unfit,
+            is_away: sought.is_away,
+        }
     }
 
-    /// Takes an answer into memory that came from behind it, if it holds and fits the request.
+    /// An answer from behind memory, if it holds and fits the request.
     fn restored(
         &self,
         tiers: &Tiers,
         key: &CacheKey,
         stored: &Stored,
         fields: &HeaderMap,
-    ) -> Option<Arc<Entry>> {
+    ) -> Option<Restored> {
         if stored.header.codec != ANSWER {
             return None;
         }
@@ -170,7 +195,8 @@ impl Cache {
             return None;
         };
         let subject = subject(key, &read.tags);
-        if !tiers.verdict(stored, &subject).holds() || !read.selector.fits(fields) {
+        let verdict = tiers.verdict(stored, &subject);
+        if !verdict.holds() || !read.selector.fits(fields) {
             return None;
         }
         self.emit(Event::TierHit {
@@ -181,7 +207,9 @@ impl Cache {
         let mut terms = read.terms;
         let arrived = now.minus(ago);
         // What arrived before this clock began is as old as it is.
-        terms.initial_age = terms.initial_age.saturating_add(ago - now.since(arrived));
+        terms.initial_age = terms
+            .initial_age
+            .saturating_add(ago.saturating_sub(now.since(arrived)));
         let head = Head {
             status: read.status,
             headers: read.headers,
@@ -189,14 +217,16 @@ impl Cache {
             terms,
             arrived,
             born: stored.header.stamp,
-            // As far as this process knows; it was elsewhere.
-            began: now,
+            began: ELSEWHERE,
             subject,
             tags: read.tags,
             browser: read.browser,
         };
-        let content = Content::of(read.content, self.config().compress_above_bytes);
-        Some(self.put(key.clone(), head.with_content(content, None)))
+        let content = Content::of(compact(read.content), self.config().compress_above_bytes);
+        Some(Restored {
+            entry: head.with_content(content, None),
+            expired: verdict == Verdict::Expired,
+        })
     }
 
     /// Writes an answer behind memory, in the background.
@@ -259,7 +289,7 @@ impl Cache {
             place,
             others,
         } = writing;
-        let own = spot_of(tiers, key, None);
+        let own = self.spot_of(tiers, key, None);
         if entry.selector.is_empty() {
             let lease = lease.filter(|_| place.as_ref() == Some(&own.place));
             tiers
@@ -267,37 +297,42 @@ impl Cache {
                 .await;
             return;
         }
-        let at = spot_of(tiers, key, Some(&entry.selector));
+        let at = self.spot_of(tiers, key, Some(&entry.selector));
         let of_it = lease.take_if(|_| place.as_ref() == Some(&at.place));
         tiers
             .store(&at, (&header, &body), lasts, (of_it, !others))
             .await;
         header.codec = FIELDS;
         let names = packed_names(&entry.selector);
+        // One that is neither's is given back: the fields have changed.
+        let of_own = lease.take_if(|_| place.as_ref() == Some(&own.place));
         tiers
-            .store(&own, (&header, &names), lasts, (lease, !others))
+            .store(&own, (&header, &names), lasts, (of_own, !others))
             .await;
     }
-}
 
-/// What was found, if memory has nothing as young.
-fn younger(found: Option<Arc<Entry>>, stale: Option<&Entry>) -> Option<Arc<Entry>> {
-    found.filter(|found| {
-        stale.is_none_or(|stale| {
-            found.fresh_until > stale.fresh_until.plus(Duration::from_millis(2))
-        })
-    })
-}
-
-/// Where the answers of a key are, or the one of a variant.
-fn spot_of(tiers: &Tiers, key: &CacheKey, variant: Option<&Selector>) -> Spot {
-    let (_, authority) = key.part_and_authority();
-    let mut text = format!("{authority}\n{}", key.target());
-    if let Some(selector) = variant {
-        text.push('\n');
-        text.push_str(&selector.fingerprint());
+    /// Where the answers of a key are, or the one of a variant: by the settings that decide which request an
+    /// answer is for, too. Others must not find what was stored by these.
+    fn spot_of(&self, tiers: &Tiers, key: &CacheKey, variant: Option<&Selector>) -> Spot {
+        let (_, authority) = key.part_and_authority();
+        let settings = self.fingerprint();
+        let mut text = format!("{settings:016x}\n{authority}\n{}", key.target());
+        if let Some(selector) = variant {
+            text.push('\n');
+            text.push_str(&selector.fingerprint());
+        }
+        tiers.spot(key.part(), ROOM, &text)
     }
-    tiers.spot(key.part(), ROOM, &text)
+}
+
+/// Content that does not hold on to much more than itself.
+fn compact(content: Bytes) -> Bytes {
+    // What it is a slice of has the head of the answer as well, some kilobytes.
+    if content.len() < 16 << 10 {
+        Bytes::copy_from_slice(&content)
+    } else {
+        content
+    }
 }
 
 fn millis(duration: Duration) -> u64 {

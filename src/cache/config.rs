@@ -1,7 +1,9 @@
 //! What can be set about the cache.
 
+use std::hash::BuildHasher;
 use std::time::Duration;
 
+use foldhash::quality::FixedState;
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
@@ -246,6 +248,23 @@ impl CacheConfig {
             set_cookie_shared: self.set_cookie_shared,
             targets: names(&self.targeted_fields),
         }
+    }
+
+    /// A number for the settings that decide what is stored and which request it is for, the same in every
+    /// process that has the same.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let keys = (
+            self.key_authority,
+            (&self.query_ignored, &self.query_only, self.query_sorted),
+        );
+        let sharing = (&self.credential_headers, self.set_cookie_shared);
+        let sharing = (
+            sharing,
+            &self.targeted_fields,
+            &self.tag_fields,
+            &self.rules,
+        );
+        FixedState::with_seed(0x6b65_7973).hash_one(format!("{keys:?}{sharing:?}"))
     }
 
     pub(crate) fn credentials(&self) -> Credentials {

@@ -49,6 +49,7 @@ struct Shared {
     events: Events,
     spawner: Option<Spawner>,
     tiers: Option<Tiers>,
+    fingerprint: u64,
     /// Bytes of answers that are being recorded.
     recorded_bytes: AtomicU64,
     /// How many answers are read to their end although their clients have left.
@@ -123,6 +124,7 @@ impl Cache {
             events,
             spawner,
             tiers,
+            fingerprint: config.fingerprint(),
             recorded_bytes: AtomicU64::new(0),
             finishing: AtomicUsize::new(0),
         };
@@ -261,6 +263,11 @@ impl Cache {
 
     pub(crate) fn spawner(&self) -> Option<&Spawner> {
         self.shared.spawner.as_ref()
+    }
+
+    /// Tells settings apart that decide which request a stored answer is for.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        self.shared.fingerprint
     }
 
     /// What is behind memory, if something is.

@@ -50,7 +50,7 @@ pub(crate) struct Entry {
     pub(crate) terms: Terms,
     pub(crate) subject: Subject,
     pub(crate) tags: CacheTags,
-    /// When its computation began, after `born` was read.
+    /// When its computation began, after `born` was read; [`ELSEWHERE`] if that was in another process.
     pub(crate) began: Moment,
     /// What clients are told instead of its `Cache-Control`.
     pub(crate) browser: Option<HeaderValue>,
@@ -211,6 +211,9 @@ impl Entry {
         self.hits.load(Ordering::Relaxed)
     }
 }
+
+/// No computation of this process begins with its clock.
+pub(crate) const ELSEWHERE: Moment = Moment::from_nanos(0);
 
 /// A pointer, a length and two counts beside a tag's text.
 const TAG_OVERHEAD: usize = 32;

@@ -22,6 +22,7 @@ use crate::cache::terms::Terms;
 use crate::cache::vary::Selector;
 use crate::clock::Moment;
 use crate::event::Event;
+use crate::journal::{Marker, Record};
 
 impl Errand {
     /// The origin says that what is stored holds: its fields are updated, and its life begins anew.
@@ -159,7 +160,14 @@ impl Asking {
             let key = self.inquiry.key.clone();
             match matches.then(|| self.updated(&response)).flatten() {
                 Some(entry) => cache.replace(key, stored, Arc::new(entry)),
-                None => cache.take_out(key, stored),
+                None => {
+                    cache.take_out(key, stored);
+                    // Nor is what others have found of it any better.
+                    if cache.tiers().is_some() {
+                        let target = Marker::key(stored.subject.key());
+                        drop(cache.journal().append(Record::of([target])));
+                    }
+                }
             }
         }
         pass_through(&self.cache, response, self.inquiry.reason)

@@ -69,6 +69,8 @@ struct Looking<'a> {
     company: Company,
     /// Whether it may wait until it is known whether what is stored still holds.
     may_verify: bool,
+    /// Whether what it was brought is its own, so that nobody need be asked whether it holds.
+    is_its_own: bool,
 }
 
 /// What is stored for a request.
@@ -84,12 +86,13 @@ enum Selected {
 #[inline]
 pub(crate) fn look<B>(cache: &Cache, request: &Request<B>) -> Stop {
     look_at(cache, request, (Company::Shared, true), |key, _| {
-        cache.slot(key)
+        (cache.slot(key), false)
     })
 }
 
-/// An answer that a flight has landed with, and the key that it was fetched for.
-pub(crate) type Brought = (Arc<Entry>, CacheKey);
+/// An answer that a flight has landed with, the key that it was fetched for, and whether the service was asked
+/// for it after the request had come.
+pub(crate) type Brought = (Arc<Entry>, CacheKey, bool);
 
 /// The same for a request that has waited: it goes alone now, or has been brought an answer, which need not
 /// be stored any more.
@@ -101,10 +104,10 @@ pub(crate) fn look_again<B>(
 ) -> Stop {
     look_at(cache, request, (company, false), |key, headers| {
         // Flights go by hashes; what they bring is compared in full.
-        let fits = |(entry, of): &Brought| key.equivalent(of) && entry.selector.fits(headers);
+        let fits = |(entry, of, _): &Brought| key.equivalent(of) && entry.selector.fits(headers);
         match brought.filter(fits) {
-            Some((entry, _)) => Some(Slot::One(entry)),
-            None => cache.slot(key),
+            Some((entry, _, is_its_own)) => (Some(Slot::One(entry)), is_its_own),
+            None => (cache.slot(key), false),
         }
     })
 }
@@ -114,7 +117,7 @@ fn look_at<B>(
     cache: &Cache,
     request: &Request<B>,
     (company, may_verify): (Company, bool),
-    find: impl FnOnce(&KeyView<'_>, &HeaderMap) -> Option<Slot>,
+    find: impl FnOnce(&KeyView<'_>, &HeaderMap) -> (Option<Slot>, bool),
 ) -> Stop {
     let method = request.method();
     let head = *method == Method::HEAD;
@@ -142,9 +145,11 @@ fn look_at<B>(
     let Some(key) = cache.key(&view, &asked) else {
         return past(FwdReason::Bypass, &control);
     };
+    let (slot, is_its_own) = find(&key, view.headers);
     let looking = Looking {
         cache,
-        slot: find(&key, view.headers),
+        slot,
+        is_its_own,
         key,
         headers: view.headers,
         path: view.uri.path(),
@@ -221,7 +226,16 @@ impl Looking<'_> {
             && (entry.for_everyone || !self.credentials)
             && entry.is_plain
             && entry.selector.fits(self.headers)
-            && entry.verdict(self.cache.journal(), self.now) == Verdict::Fresh
+            && self.verdict(entry) == Verdict::Fresh
+    }
+
+    /// What is to be said of something stored.
+    #[inline]
+    fn verdict(&self, entry: &Entry) -> Verdict {
+        match self.is_its_own {
+            true => Verdict::Fresh,
+            false => entry.verdict(self.cache.journal(), self.now),
+        }
     }
 
     #[inline]
@@ -248,7 +262,7 @@ impl Looking<'_> {
             return Selected::Nothing(reason);
         };
         for entry in slot.entries() {
-            let verdict = entry.verdict(self.cache.journal(), self.now);
+            let verdict = self.verdict(entry);
             if !verdict.holds() {
                 unverified |= verdict == Verdict::Unverified && entry.selector.fits(self.headers);
                 continue;

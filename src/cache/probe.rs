@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use foldhash::quality::FixedState;
 use http::header::ETAG;
 
-use crate::cache::entry::Entry;
+use crate::cache::entry::{ELSEWHERE, Entry};
 use crate::cache::hot::{HotTier, Slot};
 use crate::cache::key::CacheKey;
 use crate::clock::Moment;
@@ -62,7 +62,7 @@ fn look(
         let probed = Probed {
             key: hash_of(key, entry),
             born: entry.born,
-            began: Some(entry.began),
+            began: (entry.began != ELSEWHERE).then_some(entry.began),
             value,
             lasts: entry.fresh_until.since(now),
         };

@@ -173,7 +173,10 @@ async fn refreshed<S, ReqBody, ResBody>(
                 let key = Some(errand.fetch.key.clone());
                 return errand.land(Landing::Stored(entry, key));
             }
-            Behind::Ask(writing, _) => errand.fetch.writing = Some(writing),
+            Behind::Ask(writing, old) => {
+                errand.fetch.writing = Some(writing);
+                errand.fetch.stale = old.or(errand.fetch.stale.take());
+            }
         }
     }
     let errand = errand.prepare(&mut request);
@@ -209,7 +212,7 @@ where
             Behind::Found(entry) => {
                 let key = errand.fetch.key.clone();
                 errand.land(Landing::Stored(Arc::clone(&entry), Some(key.clone())));
-                match look_again(&cache, &request, Company::Shared, Some((entry, key))) {
+                match look_again(&cache, &request, Company::Shared, Some((entry, key, false))) {
                     Stop::Serve(found) => return Ok(serve(&cache, &found, request.headers())),
                     Stop::ServeAndFetch(found, errand) => {
                         let response = serve(&cache, &found, request.headers());
@@ -299,7 +302,13 @@ where
         };
         let failed = matches!(landing, Waited::Landed(Landing::Failed));
         let (company, brought) = match landing {
-            Waited::Landed(Landing::Stored(entry, key)) => (Company::Shared, Some(entry).zip(key)),
+            Waited::Landed(Landing::Stored(entry, Some(key))) => {
+                // What was computed since this request came is its own, whatever was invalidated meanwhile and
+                // whether that can be known or not.
+                let is_its_own = entry.began > began;
+                (Company::Shared, Some((entry, key, is_its_own)))
+            }
+            Waited::Landed(Landing::Stored(_, None)) => (Company::Shared, None),
             Waited::Gone => (Company::Shared, None),
             // Nobody waits for longer than this, whoever leads.
             Waited::TooLong | Waited::Landed(Landing::Unusable | Landing::Failed) => {

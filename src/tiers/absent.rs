@@ -77,6 +77,10 @@ impl Warm {
 }
 
 impl Lease {
+    pub(crate) fn tended(self, _: Duration) -> Self {
+        match self {}
+    }
+
     pub(crate) fn lasts(&self) -> Duration {
         match *self {}
     }

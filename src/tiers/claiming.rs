@@ -24,6 +24,7 @@ pub(crate) struct Claiming {
     warm: Option<Warm>,
     place: Arc<str>,
     began: Moment,
+    patience: Duration,
     pause: Duration,
 }
 
@@ -38,8 +39,15 @@ pub(crate) enum Turn {
 }
 
 impl Claiming {
+    /// Somebody who waits for others for `lease_wait` at most.
     pub(crate) fn begin(tiers: &Tiers, place: &Arc<str>) -> Self {
+        Self::with_patience(tiers, place, tiers.config().lease_wait)
+    }
+
+    /// Somebody who waits no longer than this.
+    pub(crate) fn with_patience(tiers: &Tiers, place: &Arc<str>, patience: Duration) -> Self {
         Self {
+            patience,
             warm: tiers.warm().cloned(),
             place: Arc::clone(place),
             began: tiers.moment(),
@@ -53,9 +61,15 @@ impl Claiming {
         let Some(warm) = &self.warm else {
             return Turn::Alone;
         };
-        let patience = self.tiers.config().lease_wait;
-        while self.tiers.moment().since(self.began) < patience {
-            match warm.claim(&self.place, self.tiers.me(), (&unfit.beginning, unfit.is_unreadable)).await {
+        while self.tiers.moment().since(self.began) < self.patience {
+            match warm
+                .claim(
+                    &self.place,
+                    self.tiers.me(),
+                    (&unfit.beginning, unfit.is_unreadable),
+                )
+                .await
+            {
                 Ok(Claimed::Granted(lease)) => return Turn::Compute(lease),
                 Ok(Claimed::Filled) => return Turn::Look,
                 // Not long after the end of a lease that nobody puts off.

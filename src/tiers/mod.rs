@@ -144,7 +144,7 @@ pub use typed::TypedCache;
 
 #[cfg(not(feature = "redis"))]
 pub(crate) use absent::Lease;
-pub(crate) use claiming::{Claiming, Turn};
+pub(crate) use claiming::{Claiming, Turn, Unfit};
 pub(crate) use flight::{Boarding, Flights, Passenger, Pilot, Waited};
 pub(crate) use frame::Header;
 pub(crate) use hashed::HashedKey;

@@ -9,6 +9,7 @@ use crate::event::Event;
 use crate::journal::{Checked, Stamp, Subject, Temperature, Verdict};
 #[cfg(not(feature = "redis"))]
 use crate::tiers::absent::Lease;
+use crate::tiers::claiming::Unfit;
 use crate::tiers::cold::ColdEntry;
 use crate::tiers::engine::Tiers;
 use crate::tiers::frame::{Header, Writing, decode, encode};
@@ -44,8 +45,20 @@ enum Judge {
 /// What looking came to.
 pub(crate) struct Sought {
     pub(crate) stored: Option<Stored>,
-    /// The beginning of what Redis has, whatever it is; nothing if it has nothing, or cannot be asked.
-    pub(crate) beginning: Vec<u8>,
+    /// What Redis has, if it is of no use.
+    pub(crate) unfit: Unfit,
+    /// Redis could not be asked.
+    pub(crate) is_away: bool,
+}
+
+impl Sought {
+    fn nothing(is_away: bool) -> Self {
+        Self {
+            stored: None,
+            unfit: Unfit::default(),
+            is_away,
+        }
+    }
 }
 
 impl Tiers {
@@ -78,30 +91,25 @@ impl Tiers {
     #[cfg(not(feature = "redis"))]
     #[expect(clippy::unused_async, reason = "the twin with Redis waits")]
     pub(crate) async fn seek_warm(&self, _: &Spot, _: u64) -> Sought {
-        Sought {
-            stored: None,
-            beginning: Vec::new(),
-        }
+        Sought::nothing(true)
     }
 
     /// Looks in Redis.
     #[cfg(feature = "redis")]
     pub(crate) async fn seek_warm(&self, spot: &Spot, body_max: u64) -> Sought {
-        let mut sought = Sought {
-            stored: None,
-            beginning: Vec::new(),
-        };
         let Some(warm) = self.warm() else {
-            return sought;
+            return Sought::nothing(true);
         };
         let place = Arc::clone(&spot.place);
         let Ok(read) = warm.read(place, spot.tenant.as_deref()).await else {
-            return sought;
+            return Sought::nothing(true);
         };
+        let mut sought = Sought::nothing(false);
         if let Some(bytes) = read.bytes.clone() {
             let beginning = bytes.get(..bytes.len().min(TELLING));
-            sought.beginning = beginning.unwrap_or_default().to_vec();
+            sought.unfit.beginning = beginning.unwrap_or_default().to_vec();
             let opened = self.opened(spot, (&bytes, Temperature::Warm), body_max);
+            sought.unfit.is_unreadable = opened.is_none();
             sought.stored = opened.map(|(header, body)| Stored {
                 header,
                 body,

@@ -7,7 +7,7 @@
 //!
 //! **Stamps fence.** A lease says who should compute, not who may write: a holder that was stopped for an hour
 //! still writes. So what is written must not be older, by its stamp, than what is there, and must be younger
-//! if the lease is not the writer's any more. Readers judge by the stamp in any case.
+//! if the lease is not the writer's any more, unless what is there has ended. Readers judge by the stamp in any case.
 
 use crate::store::Script;
 
@@ -61,19 +61,23 @@ return 1
 pub(crate) static FILL: Script = Script::new(
     "tiers_fill",
     r"
-local function seq(stamp)
+local function number(frame, first)
     local sum = 0
-    for at = 16, 9, -1 do
-        sum = sum * 256 + string.byte(stamp, at)
+    for at = first + 8, first + 1, -1 do
+        sum = sum * 256 + string.byte(frame, at)
     end
     return sum
 end
 local mine = #args[1] > 0 and redis.pcall('GET', keys[2]) == args[1]
-local new, old = string.sub(args[2], 9, 24), redis.pcall('GETRANGE', keys[1], 8, 23)
+local new, old = args[2], redis.pcall('GETRANGE', keys[1], 0, 39)
 local writes = true
-if type(old) == 'string' and #old == 16 then
-    if string.sub(old, 1, 8) == string.sub(new, 1, 8) then
-        writes = seq(new) > seq(old) or (mine and seq(new) == seq(old))
+if type(old) == 'string' and #old == 40 then
+    if string.sub(old, 9, 16) == string.sub(new, 9, 16) then
+        local newer = number(new, 16) - number(old, 16)
+        -- As young as what is there, it may take its place if nobody else has to say so: what is there had
+        -- ended when this was made, or this is a list of fields, which has no end of its own.
+        local over = number(old, 32) <= number(new, 24) or string.byte(new, 7) == 4
+        writes = newer > 0 or (newer == 0 and (mine or over))
     else
         -- Of another journal: which one is over, only the holder of the lease has just seen.
         writes = mine

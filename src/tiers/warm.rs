@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::journal::{Barrier, Journal, Stamp, Subject, Verdict};
-use crate::store::{Batch, Call, Command, RedisPool, Reply, Script, StoreError};
+use crate::store::{Batch, Call, Command, RedisPool, Script, StoreError};
 use crate::task::Spawner;
 use crate::tiers::script::{CLAIM, EXTEND, FILL, RELEASE, SCRIPTS};
 
@@ -78,6 +78,8 @@ pub(crate) struct Lease {
     key: Arc<str>,
     holder: Arc<str>,
     given_back: bool,
+    /// Ends whoever puts its end off.
+    tending: Option<oneshot::Sender<()>>,
 }
 
 impl Warm {
@@ -195,33 +197,48 @@ impl Warm {
     }
 
     async fn read_of(&self, keys: &[Arc<str>], shard: usize) -> Result<Vec<Read>, StoreError> {
-        let pool = &self.shared.pool;
-        // In a cluster each key is on a node of its own.
-        let one_by_one = pool.is_cluster() || keys.len() == 1;
-        let batch = if one_by_one {
-            let get = |key: &Arc<str>| Command::new("GET").key(&**key);
-            keys.iter()
-                .fold(Batch::new(), |batch, key| batch.command(get(key)))
-        } else {
-            let all = Command::new("MGET");
-            Batch::new().command(keys.iter().fold(all, |all, key| all.key(&**key)))
+        // So much and no more, lest a large entry hold up everybody's small replies.
+        let read = |key: &Arc<str>| {
+            let beginning = Command::new("GETRANGE").key(&**key);
+            beginning.arg(0_u64).arg(LANE_BYTES_MAX - 1)
         };
+        let mut found = self
+            .question(keys, shard, |batch, key| batch.command(read(key)))
+            .await?;
+        let is_large = |read: &Read| {
+            let bytes = read.bytes.as_ref();
+            bytes.is_some_and(|bytes| bytes.len() as u64 >= LANE_BYTES_MAX)
+        };
+        for at in 0..found.len() {
+            if is_large(&found[at]) {
+                let key = std::slice::from_ref(&keys[at]);
+                let get = |key: &Arc<str>| Command::new("GET").key(&**key).bulk();
+                let whole = self.question(key, shard, |batch, key| batch.command(get(key)));
+                found[at] = whole.await?.pop().unwrap_or_else(|| found[at].clone());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Asks about each of `keys`, and where the journal stands.
+    async fn question(
+        &self,
+        keys: &[Arc<str>],
+        shard: usize,
+        ask: impl Fn(Batch, &Arc<str>) -> Batch,
+    ) -> Result<Vec<Read>, StoreError> {
+        let batch = keys.iter().fold(Batch::new(), ask);
         let (mut replies, barrier) = self.shared.journal.read_of(batch, shard).await?;
         let barrier = Arc::new(barrier);
-        let read = |bytes: Option<Bytes>| Read {
-            bytes,
-            barrier: Arc::clone(&barrier),
-        };
-        if one_by_one {
-            let each = keys.iter().map(|_| replies.read().map(read));
-            // What is no string is not ours, and nothing to tell of.
-            return Ok(each
-                .map(|each| each.unwrap_or_else(|_| read(None)))
-                .collect());
-        }
-        let all: Vec<Reply> = replies.read()?;
-        let bytes = all.into_iter().map(|one| one.read().unwrap_or(None));
-        Ok(bytes.map(read).collect())
+        let each = keys.iter().map(|_| {
+            // What is no string is not ours, and an empty one is as good as none.
+            let bytes: Option<Bytes> = replies.read().unwrap_or(None);
+            Read {
+                bytes: bytes.filter(|bytes| !bytes.is_empty()),
+                barrier: Arc::clone(&barrier),
+            }
+        });
+        Ok(each.collect())
     }
 
     /// Asks who computes what is not there, or is of no use: `beginning` is that of it, and if it `is_unreadable`
@@ -254,6 +271,7 @@ impl Warm {
                 key: Arc::clone(key),
                 holder: Arc::clone(holder),
                 given_back: false,
+                tending: None,
             }),
             2 => Claimed::Filled,
             _ => {
@@ -292,6 +310,17 @@ impl Warm {
     }
 }
 
+impl Warm {
+    async fn extend(&self, key: &str, holder: &str) -> Result<bool, StoreError> {
+        let call = Call::new(&EXTEND)
+            .key(lease_key(key))
+            .arg(holder)
+            .arg(millis(self.shared.lease));
+        let held: u64 = self.shared.pool.call(&call).await?;
+        Ok(held == 1)
+    }
+}
+
 impl Turn {
     async fn ask(mut self) {
         let all = self.begin();
@@ -314,6 +343,26 @@ impl Drop for Turn {
 }
 
 impl Lease {
+    /// Has its end put off in the background as long as it is held, for so long at most.
+    pub(crate) fn tended(mut self, at_most: Duration) -> Self {
+        let (tending, mut over) = oneshot::channel::<()>();
+        let (key, holder) = (Arc::clone(&self.key), Arc::clone(&self.holder));
+        let warm = self.warm.clone();
+        let rounds = at_most.as_millis() / (self.lasts().as_millis() / 3).max(1);
+        self.warm.shared.spawner.spawn(async move {
+            for _ in 0..rounds {
+                tokio::select! {
+                    _ = &mut over => return,
+                    () = tokio::time::sleep(warm.shared.lease / 3) => {}
+                }
+                // One that is lost, or cannot be put off, changes nothing: what is written is fenced.
+                let _ = warm.extend(&key, &holder).await;
+            }
+        });
+        self.tending = Some(tending);
+        self
+    }
+
     /// For how long it is held if its end is not put off.
     pub(crate) fn lasts(&self) -> Duration {
         self.warm.shared.lease
@@ -325,13 +374,7 @@ impl Lease {
     ///
     /// Those of the store.
     pub(crate) async fn extend(&self) -> Result<bool, StoreError> {
-        let shared = &self.warm.shared;
-        let call = Call::new(&EXTEND)
-            .key(lease_key(&self.key))
-            .arg(&*self.holder)
-            .arg(millis(shared.lease));
-        let held: u64 = shared.pool.call(&call).await?;
-        Ok(held == 1)
+        self.warm.extend(&self.key, &self.holder).await
     }
 }
 
@@ -361,3 +404,6 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 
 /// How many entries are read with one question. More of them would keep the replies of others waiting.
 const TOGETHER_MAX: usize = 128;
+
+/// Larger entries are read on the connection for what is large, once it is known that they are.
+const LANE_BYTES_MAX: u64 = 32 << 10;

@@ -70,7 +70,7 @@ impl Warm {
         &self,
         _: &Arc<str>,
         _: Option<Lease>,
-        _: (&[u8], Duration),
+        _: (&[u8], Duration, bool),
     ) -> Result<bool, StoreError> {
         match *self {}
     }

@@ -23,6 +23,7 @@ pub(crate) struct Claiming {
     tiers: Tiers,
     warm: Option<Warm>,
     place: Arc<str>,
+    holder: Arc<str>,
     began: Moment,
     patience: Duration,
     pause: Duration,
@@ -50,6 +51,7 @@ impl Claiming {
             patience,
             warm: tiers.warm().cloned(),
             place: Arc::clone(place),
+            holder: tiers.holder(),
             began: tiers.moment(),
             pause: PAUSE_LEAST,
             tiers: tiers.clone(),
@@ -65,7 +67,7 @@ impl Claiming {
             match warm
                 .claim(
                     &self.place,
-                    self.tiers.me(),
+                    &self.holder,
                     (&unfit.beginning, unfit.is_unreadable),
                 )
                 .await

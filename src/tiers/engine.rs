@@ -2,16 +2,14 @@
 
 use std::any::TypeId;
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState as Seeds};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::UNIX_EPOCH;
 
 use foldhash::quality::RandomState;
-use sha2::{Digest, Sha256};
 
 use crate::clock::{Clock, Moment};
-use crate::encoding::{Place, encoded};
 use crate::error::{ConfigError, Faults};
 use crate::event::{Event, Events};
 use crate::journal::{Journal, Probing, Temperature, Tier, Wanted};
@@ -85,8 +83,9 @@ struct Shared {
     seals: Option<Seals>,
     prefix: String,
     hasher: RandomState,
-    /// What this instance calls itself where it holds leases.
-    me: Arc<str>,
+    /// What this instance calls itself where it holds leases, and how many it has asked for.
+    me: u64,
+    holders: AtomicU64,
     register: Mutex<Register>,
 }
 
@@ -169,7 +168,8 @@ impl Tiers {
             prefix,
             hasher: RandomState::default(),
             // The standard library seeds its hashers at random.
-            me: format!("{:016x}", Seeds::new().hash_one(0_u8)).into(),
+            me: Seeds::new().hash_one(0_u8),
+            holders: AtomicU64::new(0),
             register: Mutex::default(),
         });
         let tier: Weak<Shared> = Arc::downgrade(&shared);
@@ -287,34 +287,9 @@ impl Tiers {
         register.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The key of an entry in Redis and in the cold store. One that is long, or nobody's business, is a hash.
-    pub(crate) fn place(
-        &self,
-        tenant: Option<&str>,
-        (cache, text): (&str, &str),
-        secret: bool,
-    ) -> Arc<str> {
-        // Neither a brace nor a slash comes through the encoding, nor does a `#`.
-        let cache = encoded(cache, Place::Name);
-        let plain = match tenant {
-            Some(tenant) => format!("{}/{cache}:{text}", encoded(tenant, Place::Name)),
-            None => format!("{cache}:{text}"),
-        };
-        if plain.len() > PLACE_MAX || secret {
-            return self.hashed_place(&cache, &plain);
-        }
-        format!("{}:v:{{{plain}}}", self.shared.prefix).into()
-    }
-
-    /// The key of an entry whose identity may be anything.
-    pub(crate) fn hashed_place(&self, cache: &str, identity: &str) -> Arc<str> {
-        let mut place = format!("{}:v:{{{cache}:#", self.shared.prefix);
-        for byte in Sha256::digest(identity.as_bytes()).iter().take(16) {
-            // Writing to a String does not fail.
-            let _ = write!(place, "{byte:02x}");
-        }
-        place.push('}');
-        place.into()
+    /// What all keys in Redis and in the cold store begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.shared.prefix
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -362,8 +337,10 @@ impl Tiers {
         self.shared.seals.as_ref()
     }
 
-    pub(crate) fn me(&self) -> &Arc<str> {
-        &self.shared.me
+    /// A name for one who holds a lease, unlike that of any other.
+    pub(crate) fn holder(&self) -> Arc<str> {
+        let nth = self.shared.holders.fetch_add(1, Ordering::Relaxed);
+        format!("{:016x}:{nth}", self.shared.me).into()
     }
 
     pub(crate) fn hasher(&self) -> RandomState {
@@ -390,9 +367,6 @@ fn shards(config: &TiersConfig) -> usize {
 
 /// A value of a typed cache is smaller than a page.
 const BYTES_PER_ITEM: u64 = 1 << 10;
-
-/// Longer keys are stored under their hash.
-const PLACE_MAX: usize = 200;
 
 /// How many pairs of cache and tenant are counted apart.
 const TALLIES_MAX: usize = 4_096;

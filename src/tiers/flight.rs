@@ -183,7 +183,7 @@ impl<L: Clone + Send + Sync> Passenger<L> {
     /// Waits until the flight has landed, at most until it has been under way for `wait`. A leader that
     /// dawdles, be it a client that reads a byte a second, thus costs nobody more than `wait`, and
     /// latecomers nothing. Safe to drop at any time.
-    pub(crate) async fn wait(self, wait: Duration) -> Waited<L> {
+    pub(crate) async fn wait(&self, wait: Duration) -> Waited<L> {
         let wait = wait.saturating_sub(self.missed);
         let landed = async {
             let mut landed = std::pin::pin!(self.flight.landed.notified());

@@ -23,7 +23,7 @@ use crate::tiers::fault::CacheError;
 use crate::tiers::flight::{Boarding, Pilot};
 use crate::tiers::held::Cached;
 use crate::tiers::looking::{Away, Found, Look, Quest};
-use crate::tiers::storing::Begun;
+use crate::tiers::storing::{Begun, Sharing};
 use crate::tiers::typed::Inner;
 #[cfg(feature = "redis")]
 use crate::tiers::warm::Lease;
@@ -35,6 +35,8 @@ pub(crate) struct Flying<T> {
     pub(crate) pilot: Pilot<Landing>,
     /// When what it is to replace ends, if something is there: only what ends later will do instead.
     pub(crate) replaces: Option<Moment>,
+    /// What it has found on its way that may stand in.
+    pub(crate) stale: Option<Cached<T>>,
 }
 
 /// What is known before it is computed.
@@ -99,16 +101,34 @@ impl<T: Send + Sync + 'static> Flying<T> {
         (lease, shares): (Option<Lease>, bool),
     ) {
         let (inner, quest) = (self.inner, self.quest);
-        let arrived = inner.arrived(&quest, computed, (begun, took), shares);
+        // Writing it down may panic as well as computing it.
+        let arrive = || inner.arrived(&quest, computed, (begun, took), shares);
+        let Ok(arrived) = catch_unwind(AssertUnwindSafe(arrive)) else {
+            return self.pilot.land(Err(CacheError::panicked()));
+        };
         self.pilot.land(Ok(arrived.value.kept()));
         if let Some(entry) = arrived.entry {
-            inner.write(&quest, entry, (lease, shares)).await;
+            let sharing = Sharing {
+                lease,
+                shares,
+                confirmed: false,
+            };
+            inner.write(&quest, entry, sharing).await;
         }
     }
 
     /// There is none. Dropping the lease gives it back.
     fn fail(self, error: CacheError, begun: Begun) {
         self.inner.tally.failed.one();
+        let (terms, now) = (&self.quest.terms, self.inner.clock.now());
+        let stands_in = |stale: &Cached<T>| now < stale.meta().life.fresh_until.plus(terms.error);
+        if let Some(stale) = self
+            .stale
+            .filter(|stale| terms.error > Duration::ZERO && stands_in(stale))
+        {
+            self.inner.tally.stale.one();
+            return self.pilot.land(Ok(stale.kept()));
+        }
         let lasts = self.quest.terms.ttl_error;
         if lasts > Duration::ZERO {
             self.inner.remember(&self.quest, &error, (begun, lasts));
@@ -136,7 +156,10 @@ impl<T: Send + Sync + 'static> Flying<T> {
                     return Ready::Landed;
                 }
             }
-            Found::Stale { .. } | Found::Unreadable | Found::Nothing => {
+            other => {
+                if let Found::Stale { value, .. } = other {
+                    self.stale = Some(value);
+                }
                 let cold = inner.find_cold(&self.quest).await;
                 if let Found::Fresh(value) = cold
                     && self.is_news(&value)
@@ -147,7 +170,9 @@ impl<T: Send + Sync + 'static> Flying<T> {
                 }
             }
         }
-        if is_away || self.quest.terms.warm == Duration::ZERO {
+        // What is not stored is not worth waiting for.
+        let terms = &self.quest.terms;
+        if is_away || terms.warm == Duration::ZERO || terms.ttl == Duration::ZERO {
             return ALONE;
         }
         self.lease(unfit).await
@@ -213,6 +238,40 @@ impl<T: Send + Sync + 'static> Flying<T> {
                 true
             }
             Boarding::Follow(_) => false,
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Inner<T> {
+    /// Computes for one caller alone; nothing is stored.
+    pub(crate) async fn alone<F, Fut, V, E>(
+        &self,
+        quest: &Quest,
+        compute: F,
+    ) -> Result<Cached<T>, CacheError>
+    where
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<V, E>> + Send,
+        V: Into<Computed<T>>,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let begun = self.begin();
+        let outcome = computing(quest.terms.hard_timeout, compute).await;
+        let took = self.clock.now().since(begun.at);
+        self.tiers.emit(Event::ValueComputed {
+            took,
+            failed: outcome.is_err(),
+        });
+        match outcome {
+            Ok(computed) => {
+                self.tally.took(took);
+                let arrived = self.arrived(quest, computed.unstored(), (begun, took), false);
+                Ok(arrived.value)
+            }
+            Err(error) => {
+                self.tally.failed.one();
+                Err(error)
+            }
         }
     }
 }

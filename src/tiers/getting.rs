@@ -10,7 +10,7 @@ use crate::clock::Moment;
 use crate::tiers::computed::Computed;
 use crate::tiers::engine::Landing;
 use crate::tiers::fault::{CacheError, KEY_BYTES_MAX};
-use crate::tiers::flight::{Boarding, Passenger, Pilot, Waited};
+use crate::tiers::flight::{Boarding, Pilot};
 use crate::tiers::flying::Flying;
 use crate::tiers::held::Cached;
 use crate::tiers::key::{EntryKey, with_text};
@@ -18,6 +18,7 @@ use crate::tiers::looking::{Look, Quest};
 use crate::tiers::options::EntryOptions;
 use crate::tiers::path::Path;
 use crate::tiers::typed::{Inner, TypedCache};
+use crate::tiers::waiting::Boarded;
 
 /// The future of [`get_or_compute`](TypedCache::get_or_compute). Ready at once where memory has the value.
 /// Dropping it leaves the computation running, for whoever asks next.
@@ -146,13 +147,6 @@ struct Asking<T, F> {
     compute: Option<F>,
 }
 
-/// Whoever has boarded a flight.
-struct Boarded {
-    passenger: Passenger<Landing>,
-    leads: bool,
-    asked: Moment,
-}
-
 /// Where a caller stands.
 enum Stand<T> {
     Done(Result<Cached<T>, CacheError>),
@@ -184,6 +178,7 @@ where
         path,
         compute: Some(compute),
     };
+    asking.inner.space.touched(asking.asked);
     for _ in 0..ROUNDS_MAX {
         let stale = match asking.look().await {
             Stand::Done(outcome) => return outcome,
@@ -193,11 +188,20 @@ where
             break;
         };
         let (inner, quest) = (Arc::clone(&asking.inner), asking.quest.clone());
-        if let Some(outcome) = inner.wait(&quest, boarded, stale).await {
+        if let Some(outcome) = inner.wait(&quest, &boarded).await {
             return outcome;
         }
     }
-    Err(CacheError::busy())
+    // Others were of no use to it, so it helps itself.
+    match asking.compute.take() {
+        Some(compute) => {
+            let (inner, quest) = (asking.inner, asking.quest);
+            let identity = Arc::clone(&quest.identity);
+            let alone = async move { inner.alone(&quest, compute).await };
+            asking.path.through(identity, alone).await
+        }
+        None => Err(CacheError::busy()),
+    }
 }
 
 impl<T, F, Fut, V, E> Asking<T, F>
@@ -211,19 +215,17 @@ where
     /// Looks in memory.
     async fn look(&mut self) -> Stand<T> {
         let inner = Arc::clone(&self.inner);
-        let mut look = inner.look(&self.quest.text);
+        let mut look = inner.look_for(&self.quest);
         if matches!(look, Look::Unverified) {
             // Usually it is known in a moment.
-            inner
-                .journal
-                .reverified(inner.tenant.as_deref(), WORD_MAX)
-                .await;
-            look = inner.look(&self.quest.text);
+            inner.reverified().await;
+            look = inner.look_for(&self.quest);
         }
         match look {
             Look::Fresh(value) => Stand::Done(Ok(value)),
             Look::Early(value) => {
-                if self.refresh(&value) {
+                let ends = value.meta().life.fresh_until;
+                if self.refresh(ends) {
                     inner.tally.early.one();
                 }
                 Stand::Done(Ok(value))
@@ -235,7 +237,7 @@ where
                 revalidate: true,
                 ..
             } if self.quest.terms.soft_timeout.is_none() => {
-                self.refresh(&value);
+                self.refresh(inner.end_of(&value));
                 inner.tally.stale.one();
                 Stand::Done(Ok(value))
             }
@@ -244,10 +246,10 @@ where
     }
 
     /// Computes behind the caller's back what is there already, unless somebody does. Says whether it does.
-    fn refresh(&mut self, value: &Cached<T>) -> bool {
+    fn refresh(&mut self, ends: Moment) -> bool {
         match (board(&self.inner, &self.quest), self.compute.take()) {
             (Boarding::Lead(pilot), Some(compute)) => {
-                let flight = self.flight(pilot, Some(value), compute);
+                let flight = self.flight(pilot, Some(ends), compute);
                 self.inner.tiers.spawner().spawn(flight)
             }
             _ => false,
@@ -269,7 +271,8 @@ where
             Boarding::Lead(pilot) => {
                 let compute = self.compute.take()?;
                 let passenger = pilot.passenger();
-                let flight = self.flight(pilot, stale, compute);
+                let ends = stale.map(|value| self.inner.end_of(value));
+                let flight = self.flight(pilot, ends, compute);
                 let spawner = self.inner.tiers.spawner();
                 // Once the stack is shut down no task begins; requests that are under way are answered.
                 if spawner.is_open() {
@@ -286,21 +289,29 @@ where
         }
     }
 
-    /// A flight that is ready to begin, to `replace` what is there.
+    /// A flight that is ready to begin, to replace what ends then, if something is there.
     fn flight(
         &self,
         pilot: Pilot<Landing>,
-        replace: Option<&Cached<T>>,
+        replaces: Option<Moment>,
         compute: F,
     ) -> impl Future<Output = ()> + Send + use<T, F, Fut, V, E> {
         let flying = Flying {
             inner: Arc::clone(&self.inner),
             quest: self.quest.clone(),
             pilot,
-            replaces: replace.map(|value| value.meta().life.fresh_until),
+            replaces,
+            stale: None,
         };
         let identity = Arc::clone(&self.quest.identity);
         self.path.clone().through(identity, flying.fly(compute))
+    }
+}
+
+impl<T> Inner<T> {
+    /// When a stale value has ended, be it that somebody has expired it.
+    fn end_of(&self, stale: &Cached<T>) -> Moment {
+        stale.meta().life.fresh_until.min(self.clock.now())
     }
 }
 
@@ -309,56 +320,6 @@ fn board<T>(inner: &Inner<T>, quest: &Quest) -> Boarding<Landing> {
     let wait = inner.tiers.config().flight_wait;
     inner.tiers.flights().board(hash, inner.clock.now(), wait)
 }
-
-impl<T: Send + Sync + 'static> Inner<T> {
-    /// Waits for a flight. `None` says that it was in vain.
-    async fn wait(
-        &self,
-        quest: &Quest,
-        boarded: Boarded,
-        stale: Option<Cached<T>>,
-    ) -> Option<Result<Cached<T>, CacheError>> {
-        let patience = match quest.terms.soft_timeout {
-            Some(soft) if stale.is_some() => soft,
-            // Its own computation takes as long as it takes, or as its hard timeout says.
-            _ if boarded.leads => Duration::MAX,
-            _ => self.tiers.config().flight_wait,
-        };
-        match boarded.passenger.wait(patience).await {
-            // Whoever led asked before anything that was invalidated meanwhile.
-            Waited::Landed(Ok(kept)) if boarded.leads => kept.typed().map(Ok),
-            Waited::Landed(Ok(kept)) => {
-                let landed = self.landed(kept, &quest.identity, boarded.asked);
-                landed.map(Ok)
-            }
-            Waited::Landed(Err(error)) => Some(self.instead(quest, error)),
-            Waited::TooLong => {
-                let value = stale?;
-                self.tally.stale.one();
-                Some(Ok(value))
-            }
-            Waited::Gone => None,
-        }
-    }
-
-    /// What may stand in for a computation that failed.
-    fn instead(&self, quest: &Quest, failed: CacheError) -> Result<Cached<T>, CacheError> {
-        // The flight may have found something on its way.
-        match self.look(&quest.text) {
-            Look::Fresh(value) | Look::Early(value) => Ok(value),
-            Look::Stale {
-                value, error: true, ..
-            } => {
-                self.tally.stale.one();
-                Ok(value)
-            }
-            _ => Err(failed),
-        }
-    }
-}
-
-/// How long a caller waits for the journal's word; longer than Redis takes to answer.
-const WORD_MAX: Duration = Duration::from_millis(50);
 
 /// How often a caller waits for somebody else. Each time it was in vain.
 const ROUNDS_MAX: u32 = 3;

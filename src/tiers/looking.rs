@@ -70,6 +70,15 @@ impl<T: Send + Sync + 'static> Inner<T> {
 
     /// Looks in memory, and counts as a use.
     pub(crate) fn look(&self, text: &str) -> Look<T> {
+        self.look_within(text, (Duration::MAX, Duration::MAX))
+    }
+
+    /// The same for somebody whose terms may give less grace than those by which it was stored.
+    pub(crate) fn look_for(&self, quest: &Quest) -> Look<T> {
+        self.look_within(&quest.text, (quest.terms.revalidate, quest.terms.error))
+    }
+
+    fn look_within(&self, text: &str, graces: (Duration, Duration)) -> Look<T> {
         let Some(kept) = self.space.get(&self.view(text)) else {
             return Look::Nothing;
         };
@@ -83,7 +92,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
                 return Look::Nothing;
             }
         };
-        self.read(text, kept, (now, expired))
+        self.read(text, kept, (now, expired), graces)
     }
 
     /// Whether memory has a value that may be served, be it stale. Counts as no use.
@@ -100,13 +109,21 @@ impl<T: Send + Sync + 'static> Inner<T> {
         kept.meta().life.state(now, expired) != State::Over && kept.typed::<T>().is_some()
     }
 
-    fn read(&self, text: &str, kept: Kept, (now, expired): (Moment, bool)) -> Look<T> {
-        let life = kept.meta().life;
-        let state = life.state(now, expired);
-        if state == State::Over {
+    fn read(
+        &self,
+        text: &str,
+        kept: Kept,
+        (now, expired): (Moment, bool),
+        (revalidate, error): (Duration, Duration),
+    ) -> Look<T> {
+        let mut life = kept.meta().life;
+        if life.state(now, expired) == State::Over {
             self.drop_out(text, &kept);
             return Look::Nothing;
         }
+        life.revalidate = life.revalidate.min(revalidate);
+        life.error = life.error.min(error);
+        let state = life.state(now, expired);
         let again = kept.clone();
         let Some(value) = kept.typed::<T>() else {
             // What is no value of this cache is an error that is remembered.
@@ -134,19 +151,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
         }
     }
 
-    /// What a landed value is to somebody who has `asked` and not begun the flight: it may have begun before
-    /// something was invalidated that he knows to be. If it was computed since he asked, it is as good as his
-    /// own, whatever was invalidated meanwhile and whether that can be known or not.
-    pub(crate) fn landed(&self, kept: Kept, identity: &str, asked: Moment) -> Option<Cached<T>> {
-        let (meta, now) = (kept.meta(), self.clock.now());
-        let holds = meta.began.is_some_and(|began| began > asked)
-            || meta.verdict(&self.journal, now) == Verdict::Fresh;
-        // Flights go by hashes; what they bring is compared in full.
-        let same = self.is_of(meta.subject.key(), identity);
-        if holds && same { kept.typed() } else { None }
-    }
-
-    fn is_of(&self, journal_key: &str, identity: &str) -> bool {
+    pub(crate) fn is_of(&self, journal_key: &str, identity: &str) -> bool {
         match &self.tenant {
             Some(_) => identity
                 .split_once('/')
@@ -172,6 +177,10 @@ impl<T: Send + Sync + 'static> Inner<T> {
                 return Found::Unreadable;
             }
         };
+        // Whoever wrote it had not met the journal: nobody knows what was invalidated since.
+        if header.stamp.inc == 0 {
+            return Found::Nothing;
+        }
         let subject = self.subject(&quest.text, header.tags.iter());
         let expired = match judge(header.stamp, &subject) {
             Verdict::Fresh => false,

@@ -96,6 +96,7 @@ mod looking;
 mod luck;
 mod options;
 mod path;
+mod place;
 mod probe;
 mod queue;
 mod raw;
@@ -118,6 +119,7 @@ mod trial;
 mod typed;
 mod unreadable;
 mod uses;
+mod waiting;
 #[cfg(feature = "redis")]
 mod warm;
 mod worth;

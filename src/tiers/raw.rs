@@ -15,6 +15,7 @@ use crate::tiers::engine::Tiers;
 use crate::tiers::frame::{Header, Writing, decode, encode};
 #[cfg(feature = "redis")]
 use crate::tiers::looking::TELLING;
+use crate::tiers::place::hashed_place;
 use crate::tiers::terms::millis;
 #[cfg(feature = "redis")]
 use crate::tiers::warm::Lease;
@@ -69,7 +70,7 @@ impl Tiers {
             None => format!("{room}:{text}"),
         };
         Spot {
-            place: self.hashed_place(room, &identity),
+            place: hashed_place(self.prefix(), room, &identity),
             identity: identity.into(),
             #[cfg(feature = "redis")]
             tenant: tenant.map(Into::into),
@@ -162,6 +163,10 @@ impl Tiers {
     /// What is to be said of something that was found.
     pub(crate) fn verdict(&self, stored: &Stored, subject: &Subject) -> Verdict {
         let stamp: Stamp = stored.header.stamp;
+        // Whoever wrote it had not met the journal: nobody knows what was invalidated since.
+        if stamp.inc == 0 {
+            return Verdict::Gone;
+        }
         match &stored.judge {
             #[cfg(feature = "redis")]
             Judge::Read(read) => read.verdict(stamp, subject),
@@ -181,6 +186,9 @@ impl Tiers {
         lasts: Duration,
         (lease, shares): (Option<Lease>, bool),
     ) {
+        if header.stamp.inc == 0 {
+            return;
+        }
         let squeeze_above = self.config().compress_above_bytes;
         let how = Writing {
             squeeze_above: usize::try_from(squeeze_above).unwrap_or(usize::MAX),
@@ -192,7 +200,7 @@ impl Tiers {
         let warm = lasts.min(self.config().ttl_warm);
         if let Some(redis) = self.warm().filter(|warm| shares && warm.is_up()) {
             // Where Redis goes away meanwhile, others ask for themselves.
-            let _ = redis.fill(&spot.place, lease, (&entry, warm)).await;
+            let _ = redis.fill(&spot.place, lease, (&entry, warm, false)).await;
         }
         if let Some(cold) = self.cold() {
             let cold_for = lasts.min(self.config().ttl_cold);

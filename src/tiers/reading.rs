@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::journal::{Marker, Pending, Receipt, Record, Subject, Temperature};
+use crate::journal::{Marker, Pending, Receipt, Record, Stamp, Subject, Temperature};
 use crate::tiers::cold::BATCH_MAX;
 use crate::tiers::computed::Computed;
+use crate::tiers::fault::KEY_BYTES_MAX;
 use crate::tiers::held::Cached;
 use crate::tiers::key::{EntryKey, with_text};
 use crate::tiers::looking::{Found, Look, Quest};
 use crate::tiers::options::EntryOptions;
+use crate::tiers::storing::{Begun, Sharing};
 use crate::tiers::typed::{Inner, TypedCache};
 
 impl<T: Send + Sync + 'static> TypedCache<T> {
@@ -71,7 +73,10 @@ impl<T: Send + Sync + 'static> TypedCache<T> {
     ///
     /// # Errors
     ///
-    /// [`Pending`] where it could not be confirmed in time that all instances know; the value is there.
+    /// [`Pending`] where it could not be confirmed in time that all instances know: what was there is purged, and
+    /// nothing takes its place.
+    ///
+    /// A key that is longer than [`KEY_BYTES_MAX`] is purged, and nothing is put there.
     ///
     /// # Cancellation
     ///
@@ -99,14 +104,26 @@ async fn put<T: Send + Sync + 'static>(
     if let Some(tenant) = &inner.tenant {
         record = record.of_tenant(tenant);
     }
-    let outcome = inner.journal.append(record).await;
-    let begun = inner.begin();
+    if quest.text.len() > KEY_BYTES_MAX {
+        return inner.journal.append(record).await;
+    }
+    // Not the position of now, when others may have changed it again.
+    let receipt = inner.journal.append(record).await?;
+    let begun = Begun {
+        born: Stamp::stored(receipt.0.inc, receipt.0.seq),
+        at: inner.clock.now(),
+    };
     let shares = quest.terms.warm > Duration::ZERO;
     let arrived = inner.arrived(&quest, value, (begun, Duration::ZERO), shares);
     if let Some(entry) = arrived.entry {
-        inner.write(&quest, entry, (None, shares)).await;
+        let sharing = Sharing {
+            shares,
+            confirmed: true,
+            ..Sharing::default()
+        };
+        inner.write(&quest, entry, sharing).await;
     }
-    outcome
+    Ok(receipt)
 }
 
 async fn many<T: Send + Sync + 'static>(
@@ -116,8 +133,16 @@ async fn many<T: Send + Sync + 'static>(
     let terms = inner.terms(&EntryOptions::new());
     let mut values: Vec<Option<Cached<T>>> = Vec::with_capacity(texts.len());
     let mut missing: Vec<(usize, Quest)> = Vec::new();
+    let mut asked_the_journal = false;
     for (at, text) in texts.into_iter().enumerate() {
-        let value = inner.in_memory(&text).await;
+        let mut look = inner.look(&text);
+        if matches!(look, Look::Unverified) && !asked_the_journal {
+            // What it says is said of all of them.
+            asked_the_journal = true;
+            inner.reverified().await;
+            look = inner.look(&text);
+        }
+        let value = fresh(look);
         if value.is_none() {
             missing.push((at, inner.quest(text, terms.clone())));
         }
@@ -131,17 +156,12 @@ async fn many<T: Send + Sync + 'static>(
 impl<T: Send + Sync + 'static> Inner<T> {
     /// A fresh value from memory; waits a moment where it is not known yet whether it holds.
     async fn in_memory(&self, text: &str) -> Option<Cached<T>> {
-        let mut look = self.look(text);
+        let look = self.look(text);
         if matches!(look, Look::Unverified) {
-            self.journal
-                .reverified(self.tenant.as_deref(), WORD_MAX)
-                .await;
-            look = self.look(text);
+            self.reverified().await;
+            return fresh(self.look(text));
         }
-        match look {
-            Look::Fresh(value) | Look::Early(value) => Some(value),
-            _ => None,
-        }
+        fresh(look)
     }
 
     /// Takes what Redis has of what is missing.
@@ -212,10 +232,14 @@ impl<T: Send + Sync + 'static> Inner<T> {
     }
 }
 
+fn fresh<T>(look: Look<T>) -> Option<Cached<T>> {
+    match look {
+        Look::Fresh(value) | Look::Early(value) => Some(value),
+        _ => None,
+    }
+}
+
 fn places(missing: &[(usize, Quest)]) -> Vec<Arc<str>> {
     let place = |(_, quest): &(usize, Quest)| Arc::clone(&quest.place);
     missing.iter().map(place).collect()
 }
-
-/// How long a caller waits for the journal's word; longer than Redis takes to answer.
-const WORD_MAX: Duration = Duration::from_millis(50);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Moment;
-use crate::journal::{Stamp, Verdict};
+use crate::journal::{Stamp, Temperature, Verdict};
 #[cfg(not(feature = "redis"))]
 use crate::tiers::absent::Lease;
 use crate::tiers::cold::ColdEntry;
@@ -32,6 +32,15 @@ pub(crate) struct Begun {
 pub(crate) struct Arrived<T> {
     pub(crate) value: Cached<T>,
     pub(crate) entry: Option<Written>,
+}
+
+/// Whether an entry is for Redis, and by which right it takes the place of what is there.
+#[derive(Default)]
+pub(crate) struct Sharing {
+    pub(crate) lease: Option<Lease>,
+    pub(crate) shares: bool,
+    /// The journal has just confirmed its stamp.
+    pub(crate) confirmed: bool,
 }
 
 /// What is to be written to the tiers behind memory.
@@ -85,7 +94,13 @@ impl<T: Send + Sync + 'static> Inner<T> {
             // What a lagging replica may have supplied is for those who wait now.
             && self.journal.has_settled(begun.at, &subject);
         // How large it is, its bytes tell; where nobody wants them, nobody makes them.
-        let body = stores.then(|| self.codec.encode(&value).ok()).flatten();
+        let body = stores.then(|| self.codec.encode(&value)).transpose();
+        if body.is_err() {
+            self.unreadable(Temperature::Hot, "encode");
+        }
+        // Of what cannot be written, nobody knows what it takes up.
+        let stores = stores && (body.is_ok() || self.can_weigh());
+        let body = body.ok().flatten();
         let size = body.as_ref().map_or(size_of::<T>(), Vec::len);
         let fits = size as u64 <= self.tiers.config().value_bytes_max;
         if !fits {
@@ -140,29 +155,37 @@ impl<T: Send + Sync + 'static> Inner<T> {
             return;
         };
         let (meta, now) = (value.meta(), self.tiers.now());
-        let left = meta.life.fresh_until.since(now.moment);
-        let ends = quest.terms.ends(left, now);
+        let life = meta.life;
+        let left = life.fresh_until.since(now.moment);
+        let fresh_until_ms = now.wall_ms.saturating_add(millis(left));
+        let ends = Ends {
+            fresh_until_ms,
+            stale_until_ms: fresh_until_ms.saturating_add(millis(life.revalidate.max(life.error))),
+        };
         let entry = Written {
             header: self.header((meta.born, meta.cost), ends, (false, meta.tags.to_vec())),
             body,
         };
         if let Some(entry) = self.framed(quest, &entry) {
-            self.fill(quest, (&entry, ends), None).await;
+            let sharing = Sharing {
+                confirmed: true,
+                ..Sharing::default()
+            };
+            self.fill(quest, (&entry, ends), sharing).await;
         }
     }
 
     /// Writes an entry to the tiers behind memory.
-    pub(crate) async fn write(
-        &self,
-        quest: &Quest,
-        entry: Written,
-        (lease, shares): (Option<Lease>, bool),
-    ) {
+    pub(crate) async fn write(&self, quest: &Quest, entry: Written, sharing: Sharing) {
+        // Whoever has not met the journal yet cannot say for others how old it is.
+        if entry.header.stamp.inc == 0 {
+            return;
+        }
         let cold = self
             .tiers
             .cold()
             .filter(|_| quest.terms.cold > Duration::ZERO);
-        let shares = shares && self.tiers.warm().is_some();
+        let shares = sharing.shares && self.tiers.warm().is_some();
         if !shares && cold.is_none() {
             return;
         }
@@ -174,7 +197,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
             return;
         };
         if shares {
-            self.fill(quest, (&framed, ends), lease).await;
+            self.fill(quest, (&framed, ends), sharing).await;
         }
         if let Some(cold) = cold {
             // A queue that is full drops its oldest, and counts it.
@@ -196,14 +219,15 @@ impl<T: Send + Sync + 'static> Inner<T> {
         encode(&entry.header, &quest.identity, &entry.body, &how).ok()
     }
 
-    async fn fill(&self, quest: &Quest, (entry, ends): (&[u8], Ends), lease: Option<Lease>) {
+    async fn fill(&self, quest: &Quest, (entry, ends): (&[u8], Ends), sharing: Sharing) {
         let Some(warm) = self.tiers.warm().filter(|warm| warm.is_up()) else {
             return;
         };
         let lasts = quest.terms.warm_for(ends, self.tiers.now());
         if millis(lasts) > 0 {
             // Where Redis goes away meanwhile, others compute for themselves.
-            let _ = warm.fill(&quest.place, lease, (entry, lasts)).await;
+            let entry = (entry, lasts, sharing.confirmed);
+            let _ = warm.fill(&quest.place, sharing.lease, entry).await;
         }
     }
 
@@ -226,7 +250,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
             life: terms.life(lasts, Duration::ZERO, self.tiers.now()),
             began: Some(begun.at),
             cost: Duration::ZERO,
-            value_bytes: 0,
+            value_bytes: error.to_string().len(),
             saving: 0,
             tally: Arc::clone(&self.tally),
             tags: Arc::default(),

@@ -132,7 +132,7 @@ pub struct CacheStats {
     pub too_large: u64,
     /// Values that were computed anew before their end.
     pub refreshed_early: u64,
-    /// Values that had to go for others.
+    /// Values that had to go for others: of all caches, and 0 for a single one.
     pub evictions: u64,
     /// Values in this process' memory.
     pub entries: u64,
@@ -182,7 +182,7 @@ impl CacheStats {
     /// The share of lookups that were answered without computing, from 0 to 1; `None` before the first.
     #[must_use]
     pub fn hit_ratio(&self) -> Option<f64> {
-        let hits = self.hits_hot + self.hits_warm + self.hits_cold;
+        let hits = self.hits_hot + self.hits_warm + self.hits_cold + self.served_stale;
         let all = hits + self.computed + self.failed;
         (all > 0).then(|| hits as f64 / all as f64)
     }

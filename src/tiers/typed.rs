@@ -18,6 +18,7 @@ use crate::tiers::engine::{HotSpace, Tiers};
 use crate::tiers::held::{Cached, Kept};
 use crate::tiers::key::{EntryKey, HotKeyView, with_text};
 use crate::tiers::options::EntryOptions;
+use crate::tiers::place::place;
 use crate::tiers::tally::{CacheStats, Tally};
 use crate::tiers::terms::Terms;
 
@@ -105,7 +106,9 @@ impl<T: Send + Sync + 'static> TypedCache<T> {
     }
 
     /// The same cache for one tenant: its entries are its own, in its own memory, and what is purged here is
-    /// purged for this tenant alone. Costs two lookups and an allocation.
+    /// purged for this tenant alone. Costs two lookups and an allocation, so ask for it with each request: where more
+    /// than `tenants_max` tenants come, the one that was idle for longest loses its memory, and a handle of it that
+    /// was kept does without.
     #[must_use]
     pub fn for_tenant(&self, tenant: &str) -> Self {
         let tenant: Arc<str> = tenant.into();
@@ -258,7 +261,8 @@ impl<T> Inner<T> {
     /// Its key in Redis and in the cold store.
     pub(crate) fn place(&self, text: &str) -> Arc<str> {
         let tenant = self.tenant.as_deref();
-        self.tiers.place(tenant, (&self.name, text), self.sealed)
+        let prefix = self.tiers.prefix();
+        place(prefix, tenant, (&self.name, text), self.sealed)
     }
 
     pub(crate) fn subject(&self, text: &str, tags: impl Iterator<Item: AsRef<str>>) -> Subject {
@@ -289,6 +293,11 @@ impl<T> Inner<T> {
     /// What a value takes up that has so many bytes when it is written.
     pub(crate) fn weight(&self, value: &T, written: usize) -> usize {
         self.weigh.as_ref().map_or(written, |weigh| weigh(value))
+    }
+
+    /// Whether what values take up can be told without writing them.
+    pub(crate) fn can_weigh(&self) -> bool {
+        self.weigh.is_some()
     }
 
     /// Keeps a value in memory, unless a younger one is there or what would have to go is worth more.

@@ -283,7 +283,8 @@ impl Warm {
         })
     }
 
-    /// Writes an entry for `lasts`. Returns whether nothing younger was there. Dropping it does not call it back.
+    /// Writes an entry for `lasts`, also in place of one of another journal if the present one has `confirmed` its
+    /// stamp. Returns whether nothing younger was there. Dropping it does not call it back.
     ///
     /// # Errors
     ///
@@ -292,7 +293,7 @@ impl Warm {
         &self,
         key: &Arc<str>,
         lease: Option<Lease>,
-        (entry, lasts): (&[u8], Duration),
+        (entry, lasts, confirmed): (&[u8], Duration, bool),
     ) -> Result<bool, StoreError> {
         let holder = lease.as_ref().map_or("", |lease| &lease.holder);
         let call = Call::new(&FILL)
@@ -300,7 +301,8 @@ impl Warm {
             .key(lease_key(key))
             .arg(holder)
             .arg(entry)
-            .arg(millis(lasts).max(1));
+            .arg(millis(lasts).max(1))
+            .arg(u8::from(confirmed));
         let written: Result<u64, StoreError> = self.shared.pool.call(&call).await;
         if let Some(mut lease) = lease {
             // Where it failed the lease may still be there, and dropping it gives it back.

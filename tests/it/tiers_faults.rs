@@ -138,9 +138,10 @@ impl Load {
             self.cache.stats()
         );
         assert_eq!((of(&self.errors), of(&self.stale)), (0, 0), "errors, stale");
-        // 50 ms for a command and 50 for the cold store; the rest is for a busy machine.
+        // 50 ms for a command and 50 for the cold store: alone on a machine that is what is printed. Beside other
+        // tests it says only that nobody has waited for a lease or a flight to run out, which takes ten seconds.
         let longest = Duration::from_micros(of(&self.longest_us));
-        assert!(longest < SECOND * 2, "{longest:?}");
+        assert!(longest < SECOND * 5, "{longest:?}");
     }
 }
 

@@ -298,13 +298,15 @@ impl<T: Send + Sync + 'static> Inner<T> {
             }
         };
         match bytes {
-            Some(bytes) => self.judge_here(quest, &bytes, now),
+            Some(bytes) => self.judge_here(quest, &bytes),
             None => Found::Nothing,
         }
     }
 
     /// Opens what the cold store has, which this process' mirror judges.
-    pub(crate) fn judge_here(&self, quest: &Quest, bytes: &Bytes, now: Now) -> Found<T> {
+    pub(crate) fn judge_here(&self, quest: &Quest, bytes: &Bytes) -> Found<T> {
+        // Not the time before it was loaded: the mirror's word may have run out since.
+        let now = self.tiers.now();
         let judge = |stamp: Stamp, subject: &Subject| {
             let checked = Checked::at(stamp);
             self.journal.judge(stamp, &checked, subject, now.moment)

@@ -224,7 +224,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
             let Some(bytes) = cold.behind.waiting(&quest.place).or(loaded) else {
                 continue;
             };
-            if let Found::Fresh(value) = self.judge_here(&quest, &bytes, now) {
+            if let Found::Fresh(value) = self.judge_here(&quest, &bytes) {
                 self.found(Temperature::Cold, &value);
                 values[at] = Some(value);
             }

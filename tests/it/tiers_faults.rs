@@ -359,7 +359,7 @@ impl Damage {
             Self::Longer => bytes.push(0),
             Self::Version => bytes[4] = 9,
             Self::Text(text) => bytes = text.into(),
-            Self::List | Self::Hash | Self::Set | Self::Stream => {
+            Self::List | Self::Hash | Self::Stream => {
                 raw.must(&["DEL", key]);
                 let words: &[&str] = match self {
                     Self::List => &["RPUSH", key, "a"],

@@ -10,7 +10,7 @@
 
 use std::alloc::System;
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::future::{Future, Ready, ready};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -26,6 +26,8 @@ use tower_keep::invalidation::{InvalidateLayer, InvalidationConfig, Invalidation
 use tower_keep::invalidation::{Invalidator, Variables};
 use tower_keep::journal::{Journal, JournalConfig};
 use tower_keep::outbound::{QuotaConfig, QuotaLayer, RemoteQuota};
+use tower_keep::tiers::{CacheError, EntryOptions, Getting};
+use tower_keep::{Keep, Profile};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -229,11 +231,46 @@ fn a_write_of_no_rule_allocates_nothing() {
     );
 }
 
+/// What is in memory is found, shared and counted without an allocation, whatever its key is made of.
+fn a_hit_of_a_typed_cache_allocates_nothing() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let keep = runtime.block_on(async { Keep::builder(Profile::development()).build().unwrap() });
+    let cache = keep.cache::<String>("report");
+    let tenant = cache.for_tenant("acme");
+    let options = EntryOptions::new();
+    let mut allocated = |ask: &dyn Fn() -> Getting<String>| {
+        // The first one computes it.
+        runtime.block_on(async { ask().await.unwrap() });
+        let mut counts = Vec::new();
+        for _ in 0..100 {
+            let region = Region::new(ALLOCATOR);
+            let mut cx = Context::from_waker(Waker::noop());
+            let Poll::Ready(Ok(value)) = std::pin::pin!(ask()).poll(&mut cx) else {
+                unreachable!("it is in memory")
+            };
+            drop(value);
+            let change = region.change();
+            counts.push(change.allocations + change.reallocations);
+        }
+        counts.sort_unstable();
+        counts[50]
+    };
+    let compute = || ready(Ok::<_, CacheError>("a report".to_owned()));
+    let text = allocated(&|| cache.get_or_compute("weekly", &options, compute));
+    let tuple = allocated(&|| cache.get_or_compute((7, "weekly"), &options, compute));
+    let theirs = allocated(&|| tenant.get_or_compute("weekly", &options, compute));
+    assert_eq!((text, tuple, theirs), (0, 0, 0));
+}
+
 #[test]
 fn hits_allocate_little_and_weights_are_true() {
     a_request_within_its_remotes_quota_allocates_nothing();
     a_write_of_no_rule_allocates_nothing();
     a_hit_allocates_little();
+    a_hit_of_a_typed_cache_allocates_nothing();
     the_weight_is_near_the_truth();
     markers_are_weighed_too();
 }

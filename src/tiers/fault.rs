@@ -10,12 +10,13 @@ use std::time::Duration;
 /// What ails Redis, the cold store or stored bytes is never among it: those are misses.
 #[derive(Clone, Debug)]
 pub struct CacheError {
-    kind: Kind,
+    /// In one word, so that a result which is none of them is small: every hit hands one on.
+    kind: Arc<Kind>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Kind {
-    Failed(Arc<dyn Error + Send + Sync>),
+    Failed(Box<dyn Error + Send + Sync>),
     Panicked,
     TimedOut(Duration),
     Busy,
@@ -27,44 +28,40 @@ enum Kind {
 pub const KEY_BYTES_MAX: usize = 64 << 10;
 
 impl CacheError {
+    fn of(kind: Kind) -> Self {
+        Self {
+            kind: Arc::new(kind),
+        }
+    }
+
     pub(crate) fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self {
-            kind: Kind::Failed(Arc::from(error.into())),
-        }
+        Self::of(Kind::Failed(error.into()))
     }
 
-    pub(crate) const fn panicked() -> Self {
-        Self {
-            kind: Kind::Panicked,
-        }
+    pub(crate) fn panicked() -> Self {
+        Self::of(Kind::Panicked)
     }
 
-    pub(crate) const fn timed_out(after: Duration) -> Self {
-        Self {
-            kind: Kind::TimedOut(after),
-        }
+    pub(crate) fn timed_out(after: Duration) -> Self {
+        Self::of(Kind::TimedOut(after))
     }
 
-    pub(crate) const fn busy() -> Self {
-        Self { kind: Kind::Busy }
+    pub(crate) fn busy() -> Self {
+        Self::of(Kind::Busy)
     }
 
-    pub(crate) const fn nested(key: Arc<str>) -> Self {
-        Self {
-            kind: Kind::Nested(key),
-        }
+    pub(crate) fn nested(key: Arc<str>) -> Self {
+        Self::of(Kind::Nested(key))
     }
 
-    pub(crate) const fn key_too_long(bytes: usize) -> Self {
-        Self {
-            kind: Kind::KeyTooLong(bytes),
-        }
+    pub(crate) fn key_too_long(bytes: usize) -> Self {
+        Self::of(Kind::KeyTooLong(bytes))
     }
 
     /// The computation's own error, if it is of this type.
     #[must_use]
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
-        match &self.kind {
+        match &*self.kind {
             Kind::Failed(error) => error.downcast_ref(),
             _ => None,
         }
@@ -72,44 +69,44 @@ impl CacheError {
 
     /// Whether the computation itself returned an error.
     #[must_use]
-    pub const fn is_failed(&self) -> bool {
-        matches!(self.kind, Kind::Failed(_))
+    pub fn is_failed(&self) -> bool {
+        matches!(*self.kind, Kind::Failed(_))
     }
 
     /// Whether the computation panicked.
     #[must_use]
-    pub const fn is_panicked(&self) -> bool {
-        matches!(self.kind, Kind::Panicked)
+    pub fn is_panicked(&self) -> bool {
+        matches!(*self.kind, Kind::Panicked)
     }
 
     /// Whether it took longer than the hard timeout.
     #[must_use]
-    pub const fn is_timed_out(&self) -> bool {
-        matches!(self.kind, Kind::TimedOut(_))
+    pub fn is_timed_out(&self) -> bool {
+        matches!(*self.kind, Kind::TimedOut(_))
     }
 
     /// Whether computations of others took longer than anybody waits.
     #[must_use]
-    pub const fn is_busy(&self) -> bool {
-        matches!(self.kind, Kind::Busy)
+    pub fn is_busy(&self) -> bool {
+        matches!(*self.kind, Kind::Busy)
     }
 
     /// Whether a computation asked for the value that it was to compute.
     #[must_use]
-    pub const fn is_nested(&self) -> bool {
-        matches!(self.kind, Kind::Nested(_))
+    pub fn is_nested(&self) -> bool {
+        matches!(*self.kind, Kind::Nested(_))
     }
 
     /// Whether the key is longer than [`KEY_BYTES_MAX`].
     #[must_use]
-    pub const fn is_key_too_long(&self) -> bool {
-        matches!(self.kind, Kind::KeyTooLong(_))
+    pub fn is_key_too_long(&self) -> bool {
+        matches!(*self.kind, Kind::KeyTooLong(_))
     }
 }
 
 impl fmt::Display for CacheError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.kind {
+        match &*self.kind {
             Kind::Failed(_) => f.write_str("the computation failed"),
             Kind::Panicked => f.write_str("the computation panicked"),
             Kind::TimedOut(after) => write!(f, "the computation took longer than {after:?}"),
@@ -129,7 +126,7 @@ impl fmt::Display for CacheError {
 
 impl Error for CacheError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.kind {
+        match &*self.kind {
             Kind::Failed(error) => Some(&**error),
             _ => None,
         }

@@ -72,13 +72,26 @@ impl<T: Send + Sync + 'static> TypedCache<T> {
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
         let inner = &self.inner;
-        let text = match with_text(&key, |text| inner.at_once(text)) {
-            Ok(value) => return Getting::ready(Ok(value)),
-            Err(text) => text,
-        };
+        match with_text(&key, |text| inner.at_once(text).ok_or_else(|| text.into())) {
+            Ok(value) => Getting::ready(Ok(value)),
+            Err(text) => self.beyond(text, options, compute),
+        }
+    }
+
+    /// A look further than what memory says at once. Apart, so that a hit is short.
+    #[cold]
+    #[inline(never)]
+    fn beyond<F, Fut, V, E>(&self, text: Arc<str>, options: &EntryOptions, compute: F) -> Getting<T>
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        V: Into<Computed<T>> + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
         if text.len() > KEY_BYTES_MAX {
             return Getting::ready(Err(CacheError::key_too_long(text.len())));
         }
+        let inner = &self.inner;
         let quest = inner.quest(text, inner.terms(options));
         let asking = ask(Arc::clone(inner), quest, compute);
         Getting {
@@ -88,17 +101,16 @@ impl<T: Send + Sync + 'static> TypedCache<T> {
 }
 
 impl<T: Send + Sync + 'static> Inner<T> {
-    /// A fresh value from memory, or the key's text for those who look further.
+    /// A fresh value from memory.
     #[inline]
-    fn at_once(&self, text: &str) -> Result<Cached<T>, Arc<str>> {
-        if let Some(kept) = self.space.get(&self.view(text))
-            && kept.meta().is_plain(&self.journal, self.clock.now())
-            && let Some(value) = kept.typed::<T>()
-        {
-            value.meta().count_hit();
-            return Ok(value);
+    fn at_once(&self, text: &str) -> Option<Cached<T>> {
+        let kept = self.space.get(&self.view(text))?;
+        if !kept.meta().is_plain(&self.journal, self.clock.now()) {
+            return None;
         }
-        Err(text.into())
+        let value = kept.typed::<T>()?;
+        value.meta().count_hit();
+        Some(value)
     }
 }
 

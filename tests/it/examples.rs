@@ -781,6 +781,45 @@ async fn hyper_service_has_the_same_layers_without_axum() {
     assert!(service.ended().await.success());
 }
 
+/// What an example that has ended well has said, without how long things took.
+fn said(output: &Output) -> Vec<String> {
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let without_times = |line: &str| line.split(" in ").next().map(str::to_owned);
+    text.lines().filter_map(without_times).collect()
+}
+
+const TYPED_CACHE: [&str; 8] = [
+    "again: sales of 7000",
+    "purged by its key: 1 computed",
+    "purged by its tag: 1 computed",
+    "two tenants: a value for each true",
+    "one has purged: it has a value false, the other true",
+    "expired: still served true",
+    "a moment later there is a new one",
+    "of the weeks 1 to 5 there are [1, 2, 3]",
+];
+
+#[tokio::test]
+async fn typed_cache_shows_what_becomes_of_values_and_ends() {
+    let told = said(&run("typed_cache", &[]).await);
+    assert_eq!(told[0], "100 callers at once: 1 computed");
+    assert_eq!(told[1..9], TYPED_CACHE);
+    assert!(told[9].starts_with("in all: "), "{told:?}");
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn typed_cache_finds_in_redis_what_an_earlier_run_has_computed() {
+    let redis = crate::redis::TestRedis::start();
+    let variables = [("REDIS_URL", &*redis.url())];
+    for computed in ["1 computed", "0 computed"] {
+        let told = said(&run("typed_cache", &variables).await);
+        assert_eq!(told[0], format!("100 callers at once: {computed}"));
+        assert_eq!(told[1..9], TYPED_CACHE);
+    }
+}
+
 /// What stands behind the proxy: answers each request on a connection of its own with what it was, and how many
 /// there were before it.
 async fn origin(listener: TcpListener) {

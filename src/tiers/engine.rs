@@ -25,6 +25,7 @@ use crate::tiers::fault::CacheError;
 use crate::tiers::flight::Flights;
 use crate::tiers::held::{ByBytes, Kept};
 use crate::tiers::key::HotKey;
+use crate::tiers::opened::Opened;
 use crate::tiers::probe::probe;
 use crate::tiers::seal::Seals;
 #[cfg(feature = "encryption")]
@@ -87,6 +88,7 @@ struct Shared {
     me: u64,
     holders: AtomicU64,
     register: Mutex<Register>,
+    opened: Opened,
 }
 
 /// The cold store, and the way to it.
@@ -171,6 +173,7 @@ impl Tiers {
             me: Seeds::new().hash_one(0_u8),
             holders: AtomicU64::new(0),
             register: Mutex::default(),
+            opened: Opened::default(),
         });
         let tier: Weak<Shared> = Arc::downgrade(&shared);
         shared.journal.watch(tier);
@@ -279,6 +282,16 @@ impl Tiers {
 
     pub(crate) fn hot(&self) -> &Spaces<HotKey, Kept, ByBytes> {
         &self.shared.hot
+    }
+
+    pub(crate) fn caches(&self) -> &Opened {
+        &self.shared.opened
+    }
+
+    /// Finds the tiers again, if anybody else still holds them.
+    pub(crate) fn weakly(&self) -> impl Fn() -> Option<Self> + Send + Sync + 'static {
+        let shared = Arc::downgrade(&self.shared);
+        move || shared.upgrade().map(|shared| Self { shared })
     }
 
     fn register(&self) -> MutexGuard<'_, Register> {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use quick_cache::Weighter;
@@ -34,6 +34,10 @@ pub(crate) struct Meta {
     pub(crate) checked: Checked,
     uses: Uses,
     hits: AtomicU32,
+    /// How many hits it had when it was walked past for the last time.
+    walked: AtomicU32,
+    /// Whether somebody has taken it on himself to have it computed anew.
+    taken_on: AtomicBool,
     pub(crate) subject: Subject,
     pub(crate) life: Life,
     /// When its computation began, after `born` was read; `None` if that was elsewhere.
@@ -152,6 +156,8 @@ impl Meta {
             checked: Checked::at(born),
             uses: Uses::default(),
             hits: AtomicU32::new(0),
+            walked: AtomicU32::new(0),
+            taken_on: AtomicBool::new(false),
             bytes: size + names + value_bytes + OVERHEAD,
             subject,
             life,
@@ -191,6 +197,17 @@ impl Meta {
     /// How often it was served from memory.
     pub(crate) fn hits(&self) -> u32 {
         self.hits.load(Ordering::Relaxed)
+    }
+
+    /// How often it was served since this was last asked.
+    pub(crate) fn new_hits(&self) -> u32 {
+        let hits = self.hits();
+        hits.saturating_sub(self.walked.swap(hits, Ordering::Relaxed))
+    }
+
+    /// Takes it on to have this computed anew. Says whether nobody had.
+    pub(crate) fn take_on(&self) -> bool {
+        !self.taken_on.swap(true, Ordering::Relaxed)
     }
 }
 

@@ -83,6 +83,12 @@ impl KeyText {
         self.text.push_str(&encoded(part, Place::Name));
     }
 
+    /// Adds what was written before, as it is.
+    pub(crate) fn written(&mut self, parts: &str) {
+        self.begin();
+        self.text.push_str(parts);
+    }
+
     fn begin(&mut self) {
         if self.begun {
             self.text.push(':');

@@ -94,6 +94,7 @@ mod held;
 mod key;
 mod looking;
 mod luck;
+mod opened;
 mod options;
 mod path;
 mod place;
@@ -101,6 +102,8 @@ mod probe;
 mod queue;
 mod raw;
 mod reading;
+mod refetching;
+mod renewing;
 #[cfg(feature = "redis")]
 mod script;
 mod seal;
@@ -120,6 +123,7 @@ mod typed;
 mod unreadable;
 mod uses;
 mod waiting;
+mod walk;
 #[cfg(feature = "redis")]
 mod warm;
 mod worth;
@@ -151,7 +155,9 @@ pub(crate) use flight::{Boarding, Flights, Passenger, Pilot, Waited};
 pub(crate) use frame::Header;
 pub(crate) use hashed::HashedKey;
 pub(crate) use raw::{Spot, Stored};
+pub(crate) use renewing::{Renewal, Renewed};
 pub(crate) use shelf::{Shelf, Shelved};
 pub(crate) use uses::Uses;
+pub(crate) use walk::Seen;
 #[cfg(feature = "redis")]
 pub(crate) use warm::Lease;

@@ -86,16 +86,19 @@ where
     /// Shows every space with its tenant, the common one first. No lock is held meanwhile, so that spaces may
     /// come and go.
     pub(crate) fn each(&self, mut show: impl FnMut(Option<&str>, &Space<K, V, W>)) {
-        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
-        let all: Vec<_> = tenants
-            .iter()
-            .map(|(tenant, space)| (tenant.clone(), Arc::clone(space)))
-            .collect();
-        drop(tenants);
-        show(None, &self.common);
-        for (tenant, space) in all {
-            show(Some(&tenant), &space);
+        for (tenant, space) in self.all() {
+            show(tenant.as_deref(), &space);
         }
+    }
+
+    /// Every space with its tenant, the common one first.
+    pub(crate) fn all(&self) -> Vec<(Option<Box<str>>, Arc<Space<K, V, W>>)> {
+        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        let of_tenants = tenants
+            .iter()
+            .map(|(tenant, space)| (Some(tenant.clone()), Arc::clone(space)));
+        let common = (None, Arc::clone(&self.common));
+        std::iter::once(common).chain(of_tenants).collect()
     }
 
     /// What all items weigh together: never more than the capacity, as no allowance moves while they are added up.

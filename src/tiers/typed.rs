@@ -40,7 +40,7 @@ pub(crate) struct Inner<T> {
     pub(crate) options: EntryOptions,
     pub(crate) codec: Arc<dyn Codec<T>>,
     pub(crate) sealed: bool,
-    weigh: Option<Arc<Weigh<T>>>,
+    pub(crate) weigh: Option<Arc<Weigh<T>>>,
     /// What its keys begin with, encoded.
     prefix: Arc<str>,
     id: u32,
@@ -48,7 +48,7 @@ pub(crate) struct Inner<T> {
     hasher: RandomState,
 }
 
-type Weigh<T> = dyn Fn(&T) -> usize + Send + Sync;
+pub(crate) type Weigh<T> = dyn Fn(&T) -> usize + Send + Sync;
 
 impl Tiers {
     /// The cache of this name, for values that serde can write and read. The name is the first part of its
@@ -72,11 +72,11 @@ impl Tiers {
 }
 
 impl<T: Send + Sync + 'static> TypedCache<T> {
-    fn new(tiers: Tiers, name: &str, codec: Arc<dyn Codec<T>>) -> Self {
+    pub(crate) fn new(tiers: Tiers, name: &str, codec: Arc<dyn Codec<T>>) -> Self {
         let name: Arc<str> = name.into();
         let (id, tally, space) = tiers.enter(&name, TypeId::of::<T>(), None);
         let hasher = tiers.hasher();
-        Self {
+        let cache = Self {
             inner: Arc::new(Inner {
                 journal: tiers.journal().clone(),
                 clock: tiers.clock().clone(),
@@ -94,10 +94,18 @@ impl<T: Send + Sync + 'static> TypedCache<T> {
                 hasher,
                 tiers,
             }),
-        }
+        };
+        cache.note_opened(id, false);
+        cache
     }
 
-    fn with(self, change: impl FnOnce(&mut Inner<T>)) -> Self {
+    /// Whoever fetches its entries from now on does it as was said of it last.
+    fn said(self) -> Self {
+        self.note_opened(self.inner.id, true);
+        self
+    }
+
+    pub(crate) fn with(self, change: impl FnOnce(&mut Inner<T>)) -> Self {
         let mut inner = (*self.inner).clone();
         change(&mut inner);
         Self {
@@ -111,22 +119,31 @@ impl<T: Send + Sync + 'static> TypedCache<T> {
     /// was kept does without.
     #[must_use]
     pub fn for_tenant(&self, tenant: &str) -> Self {
-        let tenant: Arc<str> = tenant.into();
+        self.of(Some(tenant.into()))
+    }
+
+    /// The same cache for this tenant, or for nobody in particular.
+    pub(crate) fn of(&self, tenant: Option<Arc<str>>) -> Self {
         let inner = &self.inner;
         let (_, tally, space) = inner
             .tiers
-            .enter(&inner.name, TypeId::of::<T>(), Some(&tenant));
-        space.touched(inner.clock.now());
+            .enter(&inner.name, TypeId::of::<T>(), tenant.as_ref());
+        if tenant.is_some() {
+            space.touched(inner.clock.now());
+        }
         self.clone().with(|inner| {
-            inner.seed = inner.hasher.hash_one((inner.id, &tenant));
-            (inner.tally, inner.space, inner.tenant) = (tally, space, Some(tenant));
+            inner.seed = match &tenant {
+                Some(tenant) => inner.hasher.hash_one((inner.id, tenant)),
+                None => inner.hasher.hash_one(inner.id),
+            };
+            (inner.tally, inner.space, inner.tenant) = (tally, space, tenant);
         })
     }
 
     /// The same cache, whose entries have these options where a call says nothing else.
     #[must_use]
     pub fn options(self, options: EntryOptions) -> Self {
-        self.with(|inner| inner.options = options)
+        self.with(|inner| inner.options = options).said()
     }
 
     /// Says what a value takes up in memory, in bytes. Without it that is estimated by what it takes up when
@@ -134,6 +151,7 @@ impl<T: Send + Sync + 'static> TypedCache<T> {
     #[must_use]
     pub fn weigher(self, weigh: impl Fn(&T) -> usize + Send + Sync + 'static) -> Self {
         self.with(|inner| inner.weigh = Some(Arc::new(weigh)))
+            .said()
     }
 
     /// The same cache, whose entries are encrypted in Redis and in the cold store, and whose keys are hashed
@@ -147,7 +165,7 @@ impl<T: Send + Sync + 'static> TypedCache<T> {
             let allowed = "needs keys: see KeepBuilder::seal_keys and the feature `encryption`";
             return Err(ConfigError::one("tiers.seals", "none", allowed));
         }
-        Ok(self.with(|inner| inner.sealed = true))
+        Ok(self.with(|inner| inner.sealed = true).said())
     }
 
     /// Its name.

@@ -36,6 +36,7 @@ use crate::rate_limit::RateLimitConfig;
 use crate::route::Route;
 use crate::store::RedisConfig;
 use crate::tiers::TiersConfig;
+use crate::warming::WarmingConfig;
 
 /// The settings of every room.
 ///
@@ -66,6 +67,8 @@ pub struct KeepConfig {
     pub cache: CacheConfig,
     /// Values of typed caches, and what is kept behind memory.
     pub tiers: TiersConfig,
+    /// What is computed before it is asked for.
+    pub warming: WarmingConfig,
     /// Streams that tell of long work.
     pub progress: ProgressConfig,
     /// Database pools and slow queries.
@@ -118,6 +121,7 @@ impl KeepConfig {
         );
         keep(&mut new.cache, &self.cache, named("cache"));
         keep(&mut new.tiers, &self.tiers, named("tiers"));
+        keep(&mut new.warming, &self.warming, named("warming"));
         keep(&mut new.progress, &self.progress, named("progress"));
         keep(&mut new.database, &self.database, named("database"));
         Ok(new)
@@ -174,6 +178,7 @@ impl KeepConfig {
         self.invalidation.check("invalidation", faults);
         self.cache.check("cache", faults);
         self.tiers.check("tiers", faults);
+        self.warming.check("warming", faults);
         self.progress.check("progress", faults);
         self.database.check("database", faults);
         if let Some(budget) = self.guard.memory_budget_bytes

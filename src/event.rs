@@ -47,6 +47,13 @@ pub enum Event<'a> {
         /// Why: `foreign`, `truncated`, `corrupt`, `newer`, `other_key`, `sealed`, `codec`, `value`, ..
         why: &'static str,
     },
+    /// Something was done before somebody had to wait for it, or was tried.
+    Warmed {
+        /// Why: `invalidated` while in use, `near_expiry`, `boot`, `scheduled`.
+        class: &'static str,
+        /// What came of it: `computed`, `found`, `joined`, `failed`, `dropped`.
+        outcome: &'static str,
+    },
     /// A rate limit rule let a request through.
     RateLimitAllowed {
         /// The rule's name.

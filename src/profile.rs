@@ -18,6 +18,7 @@ use crate::progress::ProgressConfig;
 use crate::rate_limit::RateLimitConfig;
 use crate::store::RedisConfig;
 use crate::tiers::TiersConfig;
+use crate::warming::WarmingConfig;
 
 /// A named set of settings to begin with.
 #[derive(Clone, Debug)]
@@ -239,6 +240,7 @@ fn base() -> KeepConfig {
         invalidation: InvalidationConfig::default(),
         cache: CacheConfig::default(),
         tiers: TiersConfig::default(),
+        warming: WarmingConfig::default(),
         progress: ProgressConfig::default(),
         database: DatabaseConfig::default(),
     }

@@ -29,6 +29,7 @@ use crate::store::{CredentialsProvider, Script};
 #[cfg(feature = "encryption")]
 use crate::tiers::SealKeys;
 use crate::tiers::{ColdStore, TiersConfig};
+use crate::warming::WarmingConfig;
 
 /// Puts a [`Keep`] together. Begin with [`Keep::builder`]; later calls win over earlier ones.
 ///
@@ -193,6 +194,12 @@ impl KeepBuilder {
     /// Changes the settings of typed caches, and of what is kept behind memory.
     pub fn tiers(mut self, change: impl FnOnce(&mut TiersConfig)) -> Self {
         change(&mut self.config.tiers);
+        self
+    }
+
+    /// Changes what is computed before it is asked for, and how fast.
+    pub fn warming(mut self, change: impl FnOnce(&mut WarmingConfig)) -> Self {
+        change(&mut self.config.warming);
         self
     }
 

@@ -30,6 +30,7 @@ use crate::task::{NoRuntime, Tasks};
 #[cfg(feature = "encryption")]
 use crate::tiers::SealKeys;
 use crate::tiers::{ColdStore, Tiers, TiersParts};
+use crate::warming::{Warmer, WarmerParts};
 
 /// What every engine stands on.
 pub(crate) struct Ground {
@@ -65,6 +66,7 @@ pub(crate) struct Engines {
     pub(crate) coherency: Coherency,
     pub(crate) cache: Cache,
     pub(crate) tiers: Tiers,
+    pub(crate) warmer: Warmer,
     pub(crate) progress: ProgressHub,
     pub(crate) locks: Locks,
     #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
@@ -121,6 +123,13 @@ impl Engines {
         #[cfg(not(feature = "redis"))]
         let tiers = tiers(ground, (&journal, tasks.as_ref()?));
         let tiers = noted(tiers, faults);
+        let warmer = tiers.as_ref().zip(tasks.as_ref()).map(|ground_floor| {
+            #[cfg(feature = "redis")]
+            return warmer(ground, ground_floor, redis.as_ref());
+            #[cfg(not(feature = "redis"))]
+            warmer(ground, ground_floor)
+        });
+        let warmer = warmer.and_then(|warmer| noted(warmer, faults));
         let parts = CacheParts {
             journal,
             clock: clock(),
@@ -139,6 +148,7 @@ impl Engines {
             coherency: coherency?,
             cache: cache?,
             tiers: tiers?,
+            warmer: warmer?,
             progress: progress?,
             locks,
             #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
@@ -162,6 +172,7 @@ fn connected(ground: &Ground, tasks: &Tasks, faults: &mut Faults) -> Option<Redi
             Journal::scripts(),
             Locks::scripts(),
             Tiers::scripts(),
+            Warmer::scripts(),
         ]
         .concat(),
         credentials: ground.credentials.clone(),
@@ -222,6 +233,24 @@ fn tiers(
         seal_keys: ground.seal_keys.clone(),
     };
     Tiers::new(&ground.config.tiers, parts)
+}
+
+/// The warmer, which remembers what is hot where there is a pool.
+fn warmer(
+    ground: &Ground,
+    (tiers, tasks): (&Tiers, &Tasks),
+    #[cfg(feature = "redis")] redis: Option<&RedisPool>,
+) -> Result<Warmer, ConfigError> {
+    let parts = WarmerParts {
+        tiers: tiers.clone(),
+        clock: ground.clock.clone(),
+        events: ground.events.clone(),
+        spawner: tasks.spawner(),
+        // One that could not be built is a fault already.
+        #[cfg(feature = "redis")]
+        redis: redis.cloned().unwrap_or_else(RedisPool::disabled),
+    };
+    Warmer::new(&ground.config.warming, parts)
 }
 
 /// The locks, which shut out other instances as well where there is a pool.

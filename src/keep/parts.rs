@@ -25,6 +25,7 @@ use crate::sqlx::Database;
 use crate::store::RedisPool;
 use crate::task::Spawner;
 use crate::tiers::{CacheStats, Tiers, TypedCache};
+use crate::warming::Warmer;
 
 /// The stack: its engines, its layers, its background work. Cheap to clone; all clones are one stack.
 ///
@@ -151,6 +152,12 @@ impl Keep {
     #[must_use]
     pub fn cache_stats(&self) -> CacheStats {
         self.tiers().stats()
+    }
+
+    /// Computes what is hot before somebody has to wait for it.
+    #[must_use]
+    pub fn warmer(&self) -> &Warmer {
+        &self.parts.engines.warmer
     }
 
     /// Stored answers.

@@ -8,6 +8,8 @@ use crate::event::Event;
 use crate::guard::{Guard, Pressure};
 use crate::keep::parts::Keep;
 use crate::metrics::{HealthBoard, HealthStatus};
+use crate::tiers::Tiers;
+use crate::warming::Warmer;
 
 /// Starts the beats. None of them holds the `Keep`, so dropping it ends them.
 ///
@@ -34,9 +36,13 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
         });
     }
     if keep.config().guard.enabled {
-        let cache = keep.http_cache().clone();
-        keep.guard()
-            .on_pressure(move |pressure| relieve(&cache, pressure));
+        let (cache, tiers) = (keep.http_cache().clone(), keep.tiers().clone());
+        let warmer = keep.warmer().clone();
+        keep.guard().on_pressure(move |pressure| {
+            relieve(&cache, pressure);
+            relieve_tiers(&tiers, pressure);
+            rest(&warmer, pressure);
+        });
         let guard = keep.guard().clone();
         spawner.every(keep.config().guard.memory_sample, move || {
             guard.sample();
@@ -53,15 +59,38 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
 
 /// What the cache gives up at each level of memory pressure.
 fn relieve(cache: &Cache, pressure: Pressure) {
-    let configured = cache.config().capacity_bytes;
+    match bearable(pressure, cache.bytes(), cache.config().capacity_bytes) {
+        None => cache.restore_capacity(),
+        Some(bytes) => cache.set_capacity_bytes(bytes),
+    }
+}
+
+/// And what typed caches do.
+fn relieve_tiers(tiers: &Tiers, pressure: Pressure) {
+    match bearable(pressure, tiers.bytes(), tiers.config().capacity_bytes) {
+        None => tiers.restore_capacity(),
+        Some(bytes) => tiers.set_capacity_bytes(bytes),
+    }
+}
+
+/// How much may be stored at this level where so much is; `None` for as much as is configured.
+fn bearable(pressure: Pressure, stored: u64, configured: u64) -> Option<u64> {
     match pressure {
-        Pressure::Normal | Pressure::Unknown => cache.restore_capacity(),
-        // Growth is frozen: what is there stays, new answers take the place of old ones.
-        Pressure::Elevated => cache.set_capacity_bytes(cache.bytes().max(configured / 8)),
+        Pressure::Normal | Pressure::Unknown => None,
+        // Growth is frozen: what is there stays, what is new takes the place of what is old.
+        Pressure::Elevated => Some(stored.max(configured / 8)),
         Pressure::High | Pressure::Severe => {
-            cache.set_capacity_bytes((cache.bytes().min(configured) / 10 * 7).max(configured / 16));
+            Some((stored.min(configured) / 10 * 7).max(configured / 16))
         }
-        Pressure::Critical => cache.set_capacity_bytes(configured / 16),
+        Pressure::Critical => Some(configured / 16),
+    }
+}
+
+/// Nothing is computed that nobody waits for while memory is short.
+fn rest(warmer: &Warmer, pressure: Pressure) {
+    match pressure {
+        Pressure::Normal | Pressure::Unknown | Pressure::Elevated => warmer.resume(),
+        Pressure::High | Pressure::Severe | Pressure::Critical => warmer.pause(),
     }
 }
 

@@ -155,6 +155,12 @@ fn write_tiers(text: &mut Exposition, tiers: &TierTotals) {
     let help = "Stored entries that could not be read, by reason.";
     let family = ("keep_entries_unreadable_total", help);
     by_word(text, family, "why", &tiers.unreadable);
+    let help = "What was done before somebody had to wait for it, by why.";
+    let family = ("keep_warming_jobs_total", help);
+    by_word(text, family, "class", &tiers.warmed_by_class);
+    let help = "The same, by what came of it.";
+    let family = ("keep_warmed_total", help);
+    by_word(text, family, "outcome", &tiers.warmed_by_outcome);
 }
 
 fn write_rate_limit(text: &mut Exposition, rules: &BTreeMap<Arc<str>, RuleFigures>) {

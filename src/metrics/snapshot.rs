@@ -163,6 +163,10 @@ pub struct TierTotals {
     pub failed: u64,
     /// Stored bytes that could not be read, by reason.
     pub unreadable: BTreeMap<Arc<str>, u64>,
+    /// What was done ahead of time, by why: `invalidated`, `near_expiry`, `boot`, `scheduled`.
+    pub warmed_by_class: BTreeMap<Arc<str>, u64>,
+    /// The same by what came of it: `computed`, `found`, `joined`, `failed`, `dropped`.
+    pub warmed_by_outcome: BTreeMap<Arc<str>, u64>,
 }
 
 /// What one rule of the rate limiter tells.
@@ -313,6 +317,8 @@ impl TierTotals {
             computed: Quantiles::of(totals.values.snapshot()),
             failed: read(&totals.values_failed),
             unreadable: words(&totals.unreadable),
+            warmed_by_class: words(&totals.warmed_classes),
+            warmed_by_outcome: words(&totals.warmed_outcomes),
         }
     }
 }
@@ -386,6 +392,10 @@ mod tests {
             Event::EntryUnreadable {
                 tier: "warm",
                 why: "corrupt",
+            },
+            Event::Warmed {
+                class: "boot",
+                outcome: "found",
             },
             Event::RateLimitAllowed { rule: "login" },
             Event::RateLimitDenied {
@@ -473,7 +483,8 @@ mod tests {
                 "collapsed": 1, "stored": 1, "stored_bytes": 42
             },
             "tiers": {
-                "hits": {"warm": 1}, "computed": {"count": 1}, "failed": 1, "unreadable": {"corrupt": 1}
+                "hits": {"warm": 1}, "computed": {"count": 1}, "failed": 1, "unreadable": {"corrupt": 1},
+                "warmed_by_class": {"boot": 1}, "warmed_by_outcome": {"found": 1}
             },
             "rate_limit": {
                 "all": {"allowed": 0, "denied": 0, "shadow_denied": 1},

@@ -28,6 +28,8 @@ pub(crate) struct Totals {
     pub(crate) values: Histogram,
     pub(crate) values_failed: AtomicU64,
     pub(crate) unreadable: Named<AtomicU64>,
+    pub(crate) warmed_classes: Named<AtomicU64>,
+    pub(crate) warmed_outcomes: Named<AtomicU64>,
     pub(crate) rules: Named<RuleTotals>,
     pub(crate) bans: AtomicU64,
     pub(crate) shut_out: Named<AtomicU64>,
@@ -74,6 +76,8 @@ impl Totals {
             values: Histogram::new(),
             values_failed: AtomicU64::default(),
             unreadable: Named::new(WORDS_MAX),
+            warmed_classes: Named::new(WORDS_MAX),
+            warmed_outcomes: Named::new(WORDS_MAX),
             rules: Named::new(RULES_MAX),
             bans: AtomicU64::default(),
             shut_out: Named::new(WORDS_MAX),
@@ -117,6 +121,10 @@ impl Totals {
                 }
             }
             Event::EntryUnreadable { why, .. } => self.unreadable.with(why, one_more),
+            Event::Warmed { class, outcome } => {
+                self.warmed_classes.with(class, one_more);
+                self.warmed_outcomes.with(outcome, one_more);
+            }
             Event::RateLimitAllowed { rule } => {
                 self.rules.with(rule, |rule| one_more(&rule.allowed));
             }

@@ -26,20 +26,31 @@
 //! # Ok(()) }
 //! ```
 
+mod agenda;
+#[cfg(feature = "redis")]
+mod boot;
 mod config;
 mod cron;
-#[cfg_attr(not(test), expect(dead_code, reason = "the worker comes next"))]
+mod errand;
+mod key;
 mod pace;
-#[cfg_attr(not(test), expect(dead_code, reason = "the worker comes next"))]
 mod queue;
 mod recipe;
-mod schedule;
 #[cfg(feature = "redis")]
-#[cfg_attr(not(test), expect(dead_code, reason = "the worker comes next"))]
+mod saving;
+mod schedule;
+mod shared;
+mod stats;
+#[cfg(feature = "redis")]
 mod store;
-#[cfg_attr(not(test), expect(dead_code, reason = "the worker comes next"))]
+mod sweep;
 mod top;
+mod warmer;
+mod worker;
 
 pub use config::WarmingConfig;
+pub use key::{KeyPartError, WarmKey};
 pub use recipe::{Recipe, RecipeError};
 pub use schedule::Schedule;
+pub use stats::{JobStats, WarmerStats};
+pub use warmer::{Warmer, WarmerParts};

@@ -91,6 +91,11 @@ impl Pace {
         self.running
     }
 
+    /// Whether none may begin.
+    pub(crate) const fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// Lets none begin from now on. What runs goes on.
     pub(crate) const fn pause(&mut self) {
         self.paused = true;

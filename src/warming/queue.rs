@@ -25,6 +25,17 @@ pub(crate) enum Class {
     Invalidated,
 }
 
+impl Class {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Boot => "boot",
+            Self::NearExpiry => "near_expiry",
+            Self::Invalidated => "invalidated",
+        }
+    }
+}
+
 /// One thing to compute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Job<K> {

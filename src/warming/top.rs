@@ -114,6 +114,17 @@ impl<W: Clone> Top<W> {
         }
     }
 
+    /// What is known of a key that is on the list.
+    pub(crate) fn what(&self, key: u64) -> Option<&W> {
+        self.entries.get(&key).map(|entry| &entry.what)
+    }
+
+    /// What a key weighs at least; nothing if it is not on the list.
+    pub(crate) fn at_least(&self, key: u64, now: Moment) -> f64 {
+        let entry = self.entries.get(&key);
+        entry.map_or(0.0, |entry| (entry.count - entry.error) / self.unit(now))
+    }
+
     /// The `count` keys that weigh most at `now`, by what they weigh at least: whoever came by once and took
     /// the place of another does not stand before those who were seen twice. Sorts the list.
     pub(crate) fn top(&self, count: usize, now: Moment) -> Vec<Learned<W>> {

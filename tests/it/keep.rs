@@ -566,6 +566,8 @@ async fn memory_pressure_shrinks_the_cache_and_spares_the_critical_routes() {
     let address = serve(&keep, Register::default()).await;
     let client = client();
     assert_eq!(keep.http_cache().capacity_bytes(), (8 << 20) / 16);
+    assert_eq!(keep.tiers().capacity_bytes(), (16 << 20) / 16);
+    assert!(keep.warmer().stats().paused);
     let refused = send(&client, "GET", format!("http://{address}/registers/a")).await;
     assert_eq!(refused.status(), 503);
     assert!(refused.headers().contains_key("retry-after"));

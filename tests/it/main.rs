@@ -62,3 +62,4 @@ mod tiers_keys;
 mod tiers_races;
 mod tiers_room;
 mod tiers_time;
+mod warming;

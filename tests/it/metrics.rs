@@ -145,6 +145,16 @@ fn record_one_of_each(metrics: &Metrics) {
         Event::CacheForwarded { reason: "uri-miss" },
         Event::CacheCollapsed,
         Event::CacheStored { bytes: 1_234 },
+        Event::TierHit { tier: "warm" },
+        Event::ValueComputed { took, failed: true },
+        Event::EntryUnreadable {
+            tier: "warm",
+            why: "corrupt",
+        },
+        Event::Warmed {
+            class: "boot",
+            outcome: "computed",
+        },
         Event::RateLimitAllowed {
             rule: "login \"strict\"",
         },

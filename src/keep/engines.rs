@@ -117,24 +117,21 @@ impl Engines {
         let rewritten = config.cache.rewrites_keys();
         let invalidator =
             noted(invalidator, faults).map(|invalidator| invalidator.for_rewritten_keys(rewritten));
-        let spawner = tasks.as_ref().map(Tasks::spawner);
         #[cfg(feature = "redis")]
         let tiers = tiers(ground, (&journal, tasks.as_ref()?), redis.as_ref());
         #[cfg(not(feature = "redis"))]
         let tiers = tiers(ground, (&journal, tasks.as_ref()?));
         let tiers = noted(tiers, faults);
-        let warmer = tiers.as_ref().zip(tasks.as_ref()).map(|ground_floor| {
-            #[cfg(feature = "redis")]
-            return warmer(ground, ground_floor, redis.as_ref());
-            #[cfg(not(feature = "redis"))]
-            warmer(ground, ground_floor)
-        });
-        let warmer = warmer.and_then(|warmer| noted(warmer, faults));
+        let below = (tiers.as_ref(), tasks.as_ref());
+        #[cfg(feature = "redis")]
+        let warmer = warmer(ground, below, faults, redis.as_ref());
+        #[cfg(not(feature = "redis"))]
+        let warmer = warmer(ground, below, faults);
         let parts = CacheParts {
             journal,
             clock: clock(),
             events: events(),
-            spawner,
+            spawner: tasks.as_ref().map(Tasks::spawner),
             tiers: tiers.clone(),
         };
         let cache = noted(Cache::new(&config.cache, parts), faults);
@@ -238,19 +235,20 @@ fn tiers(
 /// The warmer, which remembers what is hot where there is a pool.
 fn warmer(
     ground: &Ground,
-    (tiers, tasks): (&Tiers, &Tasks),
+    (tiers, tasks): (Option<&Tiers>, Option<&Tasks>),
+    faults: &mut Faults,
     #[cfg(feature = "redis")] redis: Option<&RedisPool>,
-) -> Result<Warmer, ConfigError> {
+) -> Option<Warmer> {
     let parts = WarmerParts {
-        tiers: tiers.clone(),
+        tiers: tiers?.clone(),
         clock: ground.clock.clone(),
         events: ground.events.clone(),
-        spawner: tasks.spawner(),
+        spawner: tasks?.spawner(),
         // One that could not be built is a fault already.
         #[cfg(feature = "redis")]
         redis: redis.cloned().unwrap_or_else(RedisPool::disabled),
     };
-    Warmer::new(&ground.config.warming, parts)
+    noted(Warmer::new(&ground.config.warming, parts), faults)
 }
 
 /// The locks, which shut out other instances as well where there is a pool.

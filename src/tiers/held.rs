@@ -3,8 +3,8 @@
 use std::any::Any;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use quick_cache::Weighter;
@@ -36,8 +36,8 @@ pub(crate) struct Meta {
     hits: AtomicU32,
     /// How many hits it had when it was walked past for the last time.
     walked: AtomicU32,
-    /// Whether somebody has taken it on himself to have it computed anew.
-    taken_on: AtomicBool,
+    /// For which reason somebody has taken it on to have it computed anew.
+    taken_on: AtomicU8,
     pub(crate) subject: Subject,
     pub(crate) life: Life,
     /// When its computation began, after `born` was read; `None` if that was elsewhere.
@@ -135,6 +135,15 @@ pub(crate) struct Making {
     pub(crate) tags: Arc<[Arc<str>]>,
 }
 
+/// Why something is computed anew before anybody asks, the better reason last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// It ends soon.
+    Ending = 1,
+    /// It was invalidated.
+    Invalidated = 2,
+}
+
 impl Meta {
     fn new(making: Making, size: usize) -> Self {
         let Making {
@@ -157,7 +166,7 @@ impl Meta {
             uses: Uses::default(),
             hits: AtomicU32::new(0),
             walked: AtomicU32::new(0),
-            taken_on: AtomicBool::new(false),
+            taken_on: AtomicU8::new(0),
             bytes: size + names + value_bytes + OVERHEAD,
             subject,
             life,
@@ -205,9 +214,10 @@ impl Meta {
         hits.saturating_sub(self.walked.swap(hits, Ordering::Relaxed))
     }
 
-    /// Takes it on to have this computed anew. Says whether nobody had.
-    pub(crate) fn take_on(&self) -> bool {
-        !self.taken_on.swap(true, Ordering::Relaxed)
+    /// Takes it on to have this computed anew. Says whether nobody had, for a reason as good.
+    pub(crate) fn take_on(&self, reason: Reason) -> bool {
+        let reason = reason as u8;
+        self.taken_on.fetch_max(reason, Ordering::Relaxed) < reason
     }
 }
 
@@ -332,6 +342,12 @@ impl Kept {
 
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// A way to find it as long as anybody has it.
+    pub(crate) fn weakly(&self) -> impl Fn() -> Option<Self> + Send + Sync + use<> {
+        let weak: Weak<dyn Held> = Arc::downgrade(&self.0);
+        move || weak.upgrade().map(Self)
     }
 }
 

@@ -154,10 +154,11 @@ pub(crate) use claiming::{Claiming, Turn, Unfit};
 pub(crate) use flight::{Boarding, Flights, Passenger, Pilot, Waited};
 pub(crate) use frame::Header;
 pub(crate) use hashed::HashedKey;
+pub(crate) use held::Reason;
 pub(crate) use raw::{Spot, Stored};
 pub(crate) use renewing::{Renewal, Renewed};
 pub(crate) use shelf::{Shelf, Shelved};
 pub(crate) use uses::Uses;
-pub(crate) use walk::Seen;
+pub(crate) use walk::{Seen, Watched};
 #[cfg(feature = "redis")]
 pub(crate) use warm::Lease;

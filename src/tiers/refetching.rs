@@ -11,7 +11,7 @@ impl<T: Send + Sync + 'static> TypedCache<T> {
     pub(crate) fn note_opened(&self, id: u32, again: bool) {
         let opened = self.inner.tiers.caches();
         if again || !opened.knows(id) {
-            opened.note(id, &self.inner.name, self.fetch());
+            opened.note(id, &self.inner.name, (self.fetch(), self.inner.sealed));
         }
     }
 

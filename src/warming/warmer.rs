@@ -192,6 +192,7 @@ impl Warmer {
     /// Has everything be there for this user: does what was said [per user](Self::per_user), in the background.
     /// For whoever hears that the user has signed in. Returns how much of it waits now. It is dropped if its
     /// turn has not come after a minute.
+    #[expect(clippy::must_use_candidate, reason = "it does something")]
     pub fn warm_user(&self, user: &str) -> usize {
         let user: Arc<str> = user.into();
         let warmers: Vec<Arc<str>> = self.shared.state().users.keys().cloned().collect();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tower_keep::clock::{Clock, ManualClock};
 use tower_keep::store::Command;
-use tower_keep::tiers::{CacheError, EntryOptions, TypedCache};
+use tower_keep::tiers::{CacheError, EntryOptions, SealKeys, TypedCache};
 use tower_keep::warming::{KeyPartError, Schedule, WarmKey};
 use tower_keep::{Keep, KeepBuilder, Profile};
 
@@ -25,7 +25,11 @@ fn alone() -> KeepBuilder {
 
 /// One of several instances.
 async fn shared(server: &TestRedis) -> Keep {
-    let keep = alone()
+    shared_with(server, |builder| builder).await
+}
+
+async fn shared_with(server: &TestRedis, change: impl FnOnce(KeepBuilder) -> KeepBuilder) -> Keep {
+    let keep = change(alone())
         .redis(|redis| {
             redis.url = Some(server.url());
             redis.command_timeout = Duration::from_secs(5);
@@ -100,6 +104,24 @@ async fn what_is_purged_while_it_is_in_use_is_computed_before_anybody_asks() {
     cache.purge("hot").await.unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(origin.asked(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_hot_is_computed_within_a_tenth_of_a_second() {
+    let keep = alone().build().unwrap();
+    let (cache, origin) = (keep.cache::<u64>("report"), Origin::default());
+    origin.register(&keep, &cache);
+    origin.use_often(&cache, "hot").await;
+    // Long enough to be known as hot.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let purged = tokio::time::Instant::now();
+    cache.purge("hot").await.unwrap();
+    until("it is computed anew", || cache.peek("hot").is_some()).await;
+    let took = purged.elapsed();
+    assert!(took <= Duration::from_millis(100), "{took:?}");
+    assert_eq!(keep.warmer().stats().invalidated.computed, 1);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(origin.asked(), 2, "once is enough");
 }
 
 #[tokio::test(start_paused = true)]
@@ -434,6 +456,32 @@ async fn what_was_hot_and_is_not_in_redis_any_more_is_computed_at_the_start() {
     assert_eq!(*reports.peek("a").unwrap(), 3);
     assert_eq!(origin.asked(), 3);
     assert_eq!(new.warmer().stats().boot.computed, 1);
+}
+
+#[tokio::test]
+async fn the_keys_of_a_sealed_cache_are_not_written_down() {
+    let server = TestRedis::start();
+    let keep = shared_with(&server, |builder| {
+        builder.seal_keys(SealKeys::new(1, [7; 32]))
+    })
+    .await;
+    let origin = Origin::default();
+    let sealed = keep.cache::<u64>("diagnosis").sealed().unwrap();
+    origin.use_often(&sealed, "alice").await;
+    origin.use_often(&keep.cache("report"), "hot").await;
+    let all = Command::new("ZRANGE")
+        .key(keep.redis().key("warming:hot"))
+        .arg(0)
+        .arg(-1);
+    let told = loop {
+        let told: Vec<String> = keep.redis().run(&all).await.unwrap();
+        if !told.is_empty() {
+            break told;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(told, ["report:hot"]);
+    assert_eq!(keep.warmer().stats().learned, 2);
 }
 
 #[tokio::test]

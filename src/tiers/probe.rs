@@ -28,7 +28,7 @@ pub(crate) async fn probe(
 ) -> Seen {
     let mut seen = Seen::of(Temperature::Hot);
     let mut looks = 0;
-    for space in hot.all() {
+    for (_, space) in hot.all() {
         for (_, kept) in space.iter() {
             looks += 1;
             if looks > LOOKS_MAX {

@@ -105,6 +105,7 @@ impl<T: Send + Sync + 'static> TypedCache<T> {
                     pilot,
                     replaces,
                     quest: quest.clone(),
+                    stale: None,
                 };
                 let flight = flying.fly(watched);
                 Path::here().through(quest.identity, flight).await;

@@ -76,13 +76,6 @@ where
         self.open(tenant)
     }
 
-    /// All of them, the common one first.
-    pub(crate) fn all(&self) -> Vec<Arc<Space<K, V, W>>> {
-        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
-        let common = std::iter::once(&self.common);
-        common.chain(tenants.values()).cloned().collect()
-    }
-
     /// Shows every space with its tenant, the common one first. No lock is held meanwhile, so that spaces may
     /// come and go.
     pub(crate) fn each(&self, mut show: impl FnMut(Option<&str>, &Space<K, V, W>)) {

@@ -86,12 +86,12 @@ mod tests {
         agenda.add("b".into(), (every(7), 0), nothing(), 1_000);
         agenda.add("b".into(), (every(90), 0), nothing(), 1_000);
         assert_eq!(agenda.due(1_019), [] as [Arc<str>; 0]);
-        assert_eq!(agenda.due(1_020), ["a".into()]);
+        assert_eq!(agenda.due(1_020), [Arc::<str>::from("a")]);
         assert_eq!(agenda.due(1_021), [] as [Arc<str>; 0]);
-        assert_eq!(agenda.due(1_085), ["a".into(), "b".into()]);
+        assert_eq!(agenda.due(1_085), [Arc::<str>::from("a"), Arc::<str>::from("b")]);
         // An hour back: not silent for an hour.
         assert_eq!(agenda.due(1_085 - 900), [] as [Arc<str>; 0]);
-        assert_eq!(agenda.due(240), ["a".into()]);
+        assert_eq!(agenda.due(240), [Arc::<str>::from("a")]);
         assert!(agenda.work("a").is_some() && agenda.work("c").is_none());
     }
 }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+#[cfg(feature = "redis")]
 use tokio::sync::futures::Notified;
 
 /// Takes what is fresh behind memory, of these keys of this tenant, into memory. Says of each whether it is there.
@@ -56,6 +57,7 @@ impl Opened {
     }
 
     /// Whether the keys of a cache must not be written anywhere.
+    #[cfg(feature = "redis")]
     pub(crate) fn is_secret(&self, name: &str) -> bool {
         let all = self.all();
         all.values()
@@ -71,6 +73,7 @@ impl Opened {
     }
 
     /// Resolves when another one is opened.
+    #[cfg(feature = "redis")]
     pub(crate) fn news(&self) -> Notified<'_> {
         self.news.notified()
     }

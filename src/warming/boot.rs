@@ -54,9 +54,9 @@ fn remember(shared: &Shared, learned: &[Weighed]) {
     let now = shared.clock.now();
     let mut state = shared.state();
     for one in learned {
-        let hash = shared.hash_of(&one.recipe);
-        let recipe = || one.recipe.clone();
-        state.top.restore(hash, one.weight, now, recipe);
+        let recipe = &one.recipe;
+        let hash = shared.hash(recipe.cache(), recipe.tenant(), recipe.key());
+        state.top.restore(hash, one.weight, now, || recipe.clone());
     }
 }
 

@@ -119,11 +119,6 @@ impl Shared {
         self.hasher.hash_one((cache, tenant, key))
     }
 
-    /// The same, of a recipe.
-    pub(crate) fn hash_of(&self, recipe: &Recipe) -> u64 {
-        self.hash(recipe.cache(), recipe.tenant(), recipe.key())
-    }
-
     /// Unix time in seconds.
     pub(crate) fn wall(&self) -> u64 {
         let since = self.clock.wall().duration_since(UNIX_EPOCH);

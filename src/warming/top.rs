@@ -55,6 +55,7 @@ pub(crate) struct Learned<W> {
 }
 
 /// What a key has gained that others were not told yet.
+#[cfg(any(test, feature = "redis"))]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Gain<W> {
     pub(crate) key: u64,
@@ -105,15 +106,6 @@ impl<W: Clone> Top<W> {
         self.entries.insert(key, entry);
     }
 
-    /// Adds what others have told of a key: it is no gain of this list. What was learned here is not pushed
-    /// off a full list for it.
-    pub(crate) fn restore(&mut self, key: u64, weight: f64, now: Moment, what: impl FnOnce() -> W) {
-        if self.len() < self.keys_max || self.entries.contains_key(&key) {
-            self.learn(key, weight, now, what);
-            self.told(key, weight, now);
-        }
-    }
-
     /// What is known of a key that is on the list.
     pub(crate) fn what(&self, key: u64) -> Option<&W> {
         self.entries.get(&key).map(|entry| &entry.what)
@@ -143,35 +135,6 @@ impl<W: Clone> Top<W> {
         });
         all.truncate(count);
         all
-    }
-
-    /// The `count` keys that have gained most since others were told, greatest first. Who has told them says
-    /// so by [`told`](Self::told). Sorts the list.
-    pub(crate) fn gains(&self, count: usize, now: Moment) -> Vec<Gain<W>> {
-        let unit = self.unit(now);
-        let gained = self.entries.iter().filter_map(|(key, entry)| {
-            let weight = (entry.count - entry.told) / unit;
-            (weight >= GAIN_LEAST).then(|| Gain {
-                key: *key,
-                what: entry.what.clone(),
-                weight,
-            })
-        });
-        let mut all: Vec<_> = gained.collect();
-        all.sort_unstable_by(|one, other| {
-            (other.weight.total_cmp(&one.weight)).then(one.key.cmp(&other.key))
-        });
-        all.truncate(count);
-        all
-    }
-
-    /// Others have been told that a key gained `weight`, in units of `at`.
-    pub(crate) fn told(&mut self, key: u64, weight: f64, at: Moment) {
-        let told = weight * self.unit(at);
-        if let Some(entry) = self.entries.get_mut(&key) {
-            // It may have left the list in between and come again with less.
-            entry.told = (entry.told + told).min(entry.count);
-        }
     }
 
     /// A weight of `now` in units of the landmark.
@@ -228,6 +191,48 @@ impl<W: Clone> Top<W> {
     }
 }
 
+/// Sharing with others, who remember what this process forgets.
+#[cfg(any(test, feature = "redis"))]
+impl<W: Clone> Top<W> {
+    /// Adds what others have told of a key: it is no gain of this list. What was learned here is not pushed
+    /// off a full list for it.
+    pub(crate) fn restore(&mut self, key: u64, weight: f64, now: Moment, what: impl FnOnce() -> W) {
+        if self.len() < self.keys_max || self.entries.contains_key(&key) {
+            self.learn(key, weight, now, what);
+            self.told(key, weight, now);
+        }
+    }
+
+    /// The `count` keys that have gained most since others were told, greatest first. Who has told them says
+    /// so by [`told`](Self::told). Sorts the list.
+    pub(crate) fn gains(&self, count: usize, now: Moment) -> Vec<Gain<W>> {
+        let unit = self.unit(now);
+        let gained = self.entries.iter().filter_map(|(key, entry)| {
+            let weight = (entry.count - entry.told) / unit;
+            (weight >= GAIN_LEAST).then(|| Gain {
+                key: *key,
+                what: entry.what.clone(),
+                weight,
+            })
+        });
+        let mut all: Vec<_> = gained.collect();
+        all.sort_unstable_by(|one, other| {
+            (other.weight.total_cmp(&one.weight)).then(one.key.cmp(&other.key))
+        });
+        all.truncate(count);
+        all
+    }
+
+    /// Others have been told that a key gained `weight`, in units of `at`.
+    pub(crate) fn told(&mut self, key: u64, weight: f64, at: Moment) {
+        let told = weight * self.unit(at);
+        if let Some(entry) = self.entries.get_mut(&key) {
+            // It may have left the list in between and come again with less.
+            entry.told = (entry.told + told).min(entry.count);
+        }
+    }
+}
+
 /// A count by which keys are in order: numbers that are not negative compare as their bits do.
 type Rank = u64;
 
@@ -243,6 +248,7 @@ const HALF_LIVES_MAX: f64 = 256.0;
 const WEIGHT_MAX: f64 = 1e18;
 
 /// Others need not be told of less. It also hides what rounding leaves.
+#[cfg(any(test, feature = "redis"))]
 const GAIN_LEAST: f64 = 1e-3;
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ async fn what_is_hot_is_computed_within_a_tenth_of_a_second() {
     origin.register(&keep, &cache);
     origin.use_often(&cache, "hot").await;
     // Long enough to be known as hot.
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    tokio::time::sleep(Duration::from_millis(1_230)).await;
     let purged = tokio::time::Instant::now();
     cache.purge("hot").await.unwrap();
     until("it is computed anew", || cache.peek("hot").is_some()).await;
@@ -210,6 +210,30 @@ async fn a_failing_and_a_panicking_computation_harm_nobody() {
     assert_eq!(failed, 2, "it is not tried again and again");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_computed_before_its_end_is_tried_once() {
+    let (builder, hand) = by_hand();
+    let keep = builder.build().unwrap();
+    let (cache, origin) = (keep.cache::<u64>("report"), Origin::default());
+    keep.warmer().register(&cache, &MINUTE, |_: WarmKey| async {
+        Err::<u64, _>("not now")
+    });
+    origin.use_often(&cache, "hot").await;
+    hand.advance(Duration::from_secs(58));
+    for _ in 0..20 {
+        // It goes on being used, and is looked at again and again.
+        assert_eq!(origin.ask(&cache, "hot").await, 1);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(keep.warmer().stats().near_expiry.failed, 1);
+    // That it is purged then is another reason.
+    cache.purge("hot").await.unwrap();
+    until("it is tried again", || {
+        keep.warmer().stats().invalidated.failed == 1
+    })
+    .await;
+}
+
 /// A computation that goes on when it is told to, and how many of them run.
 #[derive(Clone)]
 struct Gate {
@@ -255,6 +279,7 @@ async fn no_more_than_the_pace_allows_are_computed_at_once() {
     assert_eq!(keep.warmer().warm(&cache, 0..50), 50);
     until("one is begun", || gate.inside() == 1).await;
     assert_eq!(keep.warmer().stats().running, 1, "it begins with one");
+    assert_eq!(keep.warmer().warm(&cache, 0..50), 49, "one is under way");
     gate.open.add_permits(50);
     until("all are there", || {
         keep.warmer().stats().scheduled.computed == 50
@@ -482,6 +507,36 @@ async fn the_keys_of_a_sealed_cache_are_not_written_down() {
     };
     assert_eq!(told, ["report:hot"]);
     assert_eq!(keep.warmer().stats().learned, 2);
+}
+
+#[tokio::test]
+async fn what_is_in_use_and_leaves_memory_is_fetched_before_and_not_computed() {
+    let server = TestRedis::start();
+    let keep = shared(&server).await;
+    let (cache, origin) = (keep.cache::<u64>("report"), Origin::default());
+    let options = EntryOptions::new()
+        .ttl(Duration::from_secs(3_600))
+        .ttl_hot(Duration::from_secs(4));
+    let cache = cache.options(options.clone());
+    let computed = origin.clone();
+    keep.warmer().register(&cache, &options, move |_: WarmKey| {
+        let nth = computed.next();
+        async move { Ok::<_, CacheError>(nth) }
+    });
+    for _ in 0..4 {
+        let value = cache.get_or_compute("hot", &EntryOptions::new(), || async {
+            Ok::<_, CacheError>(0)
+        });
+        value.await.unwrap();
+    }
+    let first = cache.peek("hot").unwrap();
+    until("it is fetched", || {
+        keep.warmer().stats().near_expiry.found == 1
+    })
+    .await;
+    let second = cache.peek("hot").unwrap();
+    assert!(!first.ptr_eq(&second), "it begins another stay");
+    assert_eq!((*second, origin.asked()), (0, 0));
 }
 
 #[tokio::test]

@@ -18,33 +18,11 @@ use crate::cache::hot::Slot;
 use crate::cache::key::{CacheKey, KeyView};
 use crate::cache::landing::{Boarding, Landing, Passenger, Pilot};
 use crate::cache::status::{FwdReason, Service};
+use crate::cache::stop::Stop;
 use crate::cache::terms::Freshness;
 use crate::clock::Moment;
 use crate::identity::RequestView;
 use crate::journal::Verdict;
-
-/// Where a request goes from here.
-#[derive(Debug)]
-pub(crate) enum Stop {
-    /// To the client, with what is stored.
-    Serve(Found),
-    /// To the client with what is stored, while it is fetched anew.
-    ServeAndFetch(Found, Box<Errand>),
-    /// To the service, and what comes back is nobody else's.
-    Pass(FwdReason),
-    /// To the service, and what is stored under its path holds no longer.
-    Unsafe,
-    /// To the service, and what comes back may be stored.
-    Fetch(Box<Errand>),
-    /// A HEAD to the service, whose answer may speak of what is stored.
-    Inquire(Box<Inquiry>),
-    /// Somebody else is fetching it, for the same reason.
-    Wait(Passenger, FwdReason),
-    /// To whoever knows whether what is stored still holds.
-    Verify(CacheKey),
-    /// The client wants a stored answer or none, and there is none.
-    Refuse,
-}
 
 /// Whether a request may wait for another one's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

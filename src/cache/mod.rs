@@ -112,6 +112,7 @@ mod rule;
 mod say;
 mod service;
 mod status;
+mod stop;
 mod tags;
 mod targeted;
 mod terms;

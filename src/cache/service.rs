@@ -19,9 +19,10 @@ use crate::cache::freshen::Asking;
 use crate::cache::future::{CacheFuture, Then};
 use crate::cache::key::CacheKey;
 use crate::cache::landing::{Landing, Passenger};
-use crate::cache::look::{Company, Stop, look, look_again};
+use crate::cache::look::{Company, look, look_again};
 use crate::cache::recording::UNATTENDED_MAX;
 use crate::cache::status::{FwdReason, Service};
+use crate::cache::stop::Stop;
 use crate::event::Event;
 use crate::tiers::Waited;
 

@@ -8,7 +8,9 @@ use crate::clock::Moment;
 use crate::tiers::absent::{Claimed, Lease, Warm};
 use crate::tiers::engine::Tiers;
 #[cfg(feature = "redis")]
-use crate::tiers::warm::{Claimed, Lease, Warm};
+use crate::tiers::lease::Lease;
+#[cfg(feature = "redis")]
+use crate::tiers::warm::{Claimed, Warm};
 
 /// What is in Redis and of no use.
 #[derive(Debug, Default)]

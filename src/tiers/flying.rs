@@ -22,11 +22,11 @@ use crate::tiers::engine::Landing;
 use crate::tiers::fault::CacheError;
 use crate::tiers::flight::{Boarding, Pilot};
 use crate::tiers::held::Cached;
+#[cfg(feature = "redis")]
+use crate::tiers::lease::Lease;
 use crate::tiers::looking::{Away, Found, Look, Quest};
 use crate::tiers::storing::{Begun, Sharing};
 use crate::tiers::typed::Inner;
-#[cfg(feature = "redis")]
-use crate::tiers::warm::Lease;
 
 /// A flight, before it has begun.
 pub(crate) struct Flying<T> {

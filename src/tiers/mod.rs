@@ -92,6 +92,8 @@ mod getting;
 mod hashed;
 mod held;
 mod key;
+#[cfg(feature = "redis")]
+mod lease;
 mod looking;
 mod luck;
 mod opened;
@@ -155,10 +157,10 @@ pub(crate) use flight::{Boarding, Flights, Passenger, Pilot, Waited};
 pub(crate) use frame::Header;
 pub(crate) use hashed::HashedKey;
 pub(crate) use held::Reason;
+#[cfg(feature = "redis")]
+pub(crate) use lease::Lease;
 pub(crate) use raw::{Spot, Stored};
 pub(crate) use renewing::{Renewal, Renewed};
 pub(crate) use shelf::{Shelf, Shelved};
 pub(crate) use uses::Uses;
 pub(crate) use walk::{Seen, Watched};
-#[cfg(feature = "redis")]
-pub(crate) use warm::Lease;

@@ -14,11 +14,11 @@ use crate::tiers::cold::ColdEntry;
 use crate::tiers::engine::Tiers;
 use crate::tiers::frame::{Header, Writing, decode, encode};
 #[cfg(feature = "redis")]
+use crate::tiers::lease::Lease;
+#[cfg(feature = "redis")]
 use crate::tiers::looking::TELLING;
 use crate::tiers::place::hashed_place;
 use crate::tiers::terms::millis;
-#[cfg(feature = "redis")]
-use crate::tiers::warm::Lease;
 
 /// Where an entry is.
 #[derive(Clone, Debug)]

@@ -14,12 +14,12 @@ use crate::tiers::computed::Computed;
 use crate::tiers::fault::CacheError;
 use crate::tiers::frame::{Header, TAG_BYTES_MAX, TAGS_MAX, Writing, encode};
 use crate::tiers::held::{Cached, Making};
+#[cfg(feature = "redis")]
+use crate::tiers::lease::Lease;
 use crate::tiers::looking::{Quest, saving};
 use crate::tiers::luck;
 use crate::tiers::terms::{Ends, millis};
 use crate::tiers::typed::Inner;
-#[cfg(feature = "redis")]
-use crate::tiers::warm::Lease;
 
 /// The journal's position, and the time, before a computation began.
 #[derive(Clone, Copy, Debug)]

@@ -10,9 +10,11 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::journal::{Barrier, Journal, Stamp, Subject, Verdict};
-use crate::store::{Batch, Call, Command, RedisPool, Script, StoreError};
+use crate::store::{Batch, Call, Command, RedisPool, Reply, Script, StoreError};
 use crate::task::Spawner;
-use crate::tiers::script::{CLAIM, EXTEND, FILL, RELEASE, SCRIPTS};
+use crate::tiers::lease::{Lease, Leases, lease_key};
+use crate::tiers::script::{CLAIM, FILL, SCRIPTS};
+use crate::tiers::terms::millis;
 
 /// The way to the entries in Redis. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -25,7 +27,7 @@ struct Shared {
     pool: RedisPool,
     journal: Journal,
     spawner: Spawner,
-    lease: Duration,
+    leases: Leases,
     /// Reads that wait for the next question, for each shard of the journal.
     waiting: Box<[Mutex<Vec<Asked>>]>,
 }
@@ -54,6 +56,14 @@ pub(crate) struct Read {
 }
 
 impl Read {
+    fn new(bytes: Option<Bytes>, barrier: &Arc<Barrier>) -> Self {
+        Self {
+            // An empty one is as good as none.
+            bytes: bytes.filter(|bytes| !bytes.is_empty()),
+            barrier: Arc::clone(barrier),
+        }
+    }
+
     /// What is to be said of an entry that was found.
     pub(crate) fn verdict(&self, born: Stamp, subject: &Subject) -> Verdict {
         self.barrier.judge(born, subject)
@@ -71,17 +81,6 @@ pub(crate) enum Claimed {
     Filled,
 }
 
-/// The right to compute an entry. Dropping it gives it back in the background; so does writing the entry.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    warm: Warm,
-    key: Arc<str>,
-    holder: Arc<str>,
-    given_back: bool,
-    /// Ends whoever puts its end off.
-    tending: Option<oneshot::Sender<()>>,
-}
-
 impl Warm {
     /// Entries in the Redis of `pool`, which knows the [scripts](Self::scripts). Leases last for `lease`.
     pub(crate) fn new(
@@ -94,10 +93,10 @@ impl Warm {
         Self {
             shared: Arc::new(Shared {
                 waiting: waiting.collect(),
+                leases: Leases::new(pool.clone(), spawner.clone(), lease),
                 pool,
                 journal,
                 spawner,
-                lease,
             }),
         }
     }
@@ -191,7 +190,11 @@ impl Warm {
         let shard = self.shared.journal.shard_of(tenant);
         let mut found = Vec::with_capacity(keys.len());
         for some in keys.chunks(TOGETHER_MAX) {
-            found.extend(self.read_of(some, shard).await?);
+            let one_by_one = some.len() <= FEW || self.shared.pool.is_cluster();
+            found.extend(match one_by_one {
+                true => self.read_of(some, shard).await?,
+                false => self.read_together(some, shard).await?,
+            });
         }
         Ok(found)
     }
@@ -220,6 +223,22 @@ impl Warm {
         Ok(found)
     }
 
+    /// Reads many with one command, beside everybody's small ones.
+    async fn read_together(
+        &self,
+        keys: &[Arc<str>],
+        shard: usize,
+    ) -> Result<Vec<Read>, StoreError> {
+        let all = Command::new("MGET").bulk();
+        let all = keys.iter().fold(all, |all, key| all.key(&**key));
+        let batch = Batch::new().command(all);
+        let (mut replies, barrier) = self.shared.journal.read_of(batch, shard).await?;
+        let barrier = Arc::new(barrier);
+        let all: Vec<Reply> = replies.read()?;
+        let read = |reply: Reply| Read::new(reply.read().unwrap_or(None), &barrier);
+        Ok(all.into_iter().map(read).collect())
+    }
+
     /// Asks about each of `keys`, and where the journal stands.
     async fn question(
         &self,
@@ -231,12 +250,8 @@ impl Warm {
         let (mut replies, barrier) = self.shared.journal.read_of(batch, shard).await?;
         let barrier = Arc::new(barrier);
         let each = keys.iter().map(|_| {
-            // What is no string is not ours, and an empty one is as good as none.
-            let bytes: Option<Bytes> = replies.read().unwrap_or(None);
-            Read {
-                bytes: bytes.filter(|bytes| !bytes.is_empty()),
-                barrier: Arc::clone(&barrier),
-            }
+            // What is no string is not ours.
+            Read::new(replies.read().unwrap_or(None), &barrier)
         });
         Ok(each.collect())
     }
@@ -250,29 +265,29 @@ impl Warm {
     ///
     /// # Cancellation
     ///
-    /// The lease may be granted to nobody then, and ends by itself.
+    /// The lease may be granted to nobody then, and whoever asks next gets it.
     pub(crate) async fn claim(
         &self,
         key: &Arc<str>,
         holder: &Arc<str>,
-        (beginning, is_unreadable): (&[u8], bool),
+        (unfit, is_unreadable): (&[u8], bool),
     ) -> Result<Claimed, StoreError> {
+        let leases = &self.shared.leases;
+        let holder = leases.holder(key, holder);
         let call = Call::new(&CLAIM)
             .key(&**key)
             .key(lease_key(key))
-            .arg(&**holder)
-            .arg(millis(self.shared.lease))
-            .arg(beginning)
+            .arg(&*holder)
+            .arg(millis(leases.last()))
+            .arg(unfit)
             .arg(u8::from(is_unreadable));
-        let (outcome, said): (u64, Bytes) = self.shared.pool.call(&call).await?;
+        let mut ghost = leases.ghost(key, &holder);
+        let said: Result<(u64, Bytes), StoreError> = self.shared.pool.call(&call).await;
+        ghost.is_known =
+            said.as_ref().is_ok() || said.as_ref().is_err_and(|error| !error.may_have_run());
+        let (outcome, said) = said?;
         Ok(match outcome {
-            1 => Claimed::Granted(Lease {
-                warm: self.clone(),
-                key: Arc::clone(key),
-                holder: Arc::clone(holder),
-                given_back: false,
-                tending: None,
-            }),
+            1 => Claimed::Granted(leases.granted(key, holder)),
             2 => Claimed::Filled,
             _ => {
                 let millis = std::str::from_utf8(&said)
@@ -312,17 +327,6 @@ impl Warm {
     }
 }
 
-impl Warm {
-    async fn extend(&self, key: &str, holder: &str) -> Result<bool, StoreError> {
-        let call = Call::new(&EXTEND)
-            .key(lease_key(key))
-            .arg(holder)
-            .arg(millis(self.shared.lease));
-        let held: u64 = self.shared.pool.call(&call).await?;
-        Ok(held == 1)
-    }
-}
-
 impl Turn {
     async fn ask(mut self) {
         let all = self.begin();
@@ -344,68 +348,11 @@ impl Drop for Turn {
     }
 }
 
-impl Lease {
-    /// Has its end put off in the background as long as it is held, for so long at most.
-    pub(crate) fn tended(mut self, at_most: Duration) -> Self {
-        let (tending, mut over) = oneshot::channel::<()>();
-        let (key, holder) = (Arc::clone(&self.key), Arc::clone(&self.holder));
-        let warm = self.warm.clone();
-        let rounds = at_most.as_millis() / (self.lasts().as_millis() / 3).max(1);
-        self.warm.shared.spawner.spawn(async move {
-            for _ in 0..rounds {
-                tokio::select! {
-                    _ = &mut over => return,
-                    () = tokio::time::sleep(warm.shared.lease / 3) => {}
-                }
-                // One that is lost, or cannot be put off, changes nothing: what is written is fenced.
-                let _ = warm.extend(&key, &holder).await;
-            }
-        });
-        self.tending = Some(tending);
-        self
-    }
-
-    /// For how long it is held if its end is not put off.
-    pub(crate) fn lasts(&self) -> Duration {
-        self.warm.shared.lease
-    }
-
-    /// Puts its end off. Returns whether it is still held.
-    ///
-    /// # Errors
-    ///
-    /// Those of the store.
-    pub(crate) async fn extend(&self) -> Result<bool, StoreError> {
-        self.warm.extend(&self.key, &self.holder).await
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if self.given_back || !self.warm.is_up() {
-            return;
-        }
-        let (key, holder) = (Arc::clone(&self.key), Arc::clone(&self.holder));
-        let warm = self.warm.clone();
-        self.warm.shared.spawner.spawn(async move {
-            let call = Call::new(&RELEASE).key(lease_key(&key)).arg(&*holder);
-            // It ends by itself where this comes to nothing.
-            let _: Result<u64, StoreError> = warm.shared.pool.call(&call).await;
-        });
-    }
-}
-
-/// The key of an entry's lease. The entry's own key is all within its hash tag.
-fn lease_key(key: &str) -> String {
-    format!("{key}:lease")
-}
-
-pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// How many entries are read with one question. More of them would keep the replies of others waiting.
 const TOGETHER_MAX: usize = 128;
+
+/// More than these are worth a command of their own, and perhaps a connection.
+const FEW: usize = 8;
 
 /// Larger entries are read on the connection for what is large, once it is known that they are.
 const LANE_BYTES_MAX: u64 = 32 << 10;

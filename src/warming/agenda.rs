@@ -88,7 +88,10 @@ mod tests {
         assert_eq!(agenda.due(1_019), [] as [Arc<str>; 0]);
         assert_eq!(agenda.due(1_020), [Arc::<str>::from("a")]);
         assert_eq!(agenda.due(1_021), [] as [Arc<str>; 0]);
-        assert_eq!(agenda.due(1_085), [Arc::<str>::from("a"), Arc::<str>::from("b")]);
+        assert_eq!(
+            agenda.due(1_085),
+            [Arc::<str>::from("a"), Arc::<str>::from("b")]
+        );
         // An hour back: not silent for an hour.
         assert_eq!(agenda.due(1_085 - 900), [] as [Arc<str>; 0]);
         assert_eq!(agenda.due(240), [Arc::<str>::from("a")]);

@@ -147,7 +147,7 @@ impl HotSetStore {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let call = Call::new(&LOAD).key(&self.key).arg(count).bulk();
+        let call = Call::new(&LOAD).key(&self.key).arg(count);
         let found: Vec<Vec<u8>> = self.pool.call(&call).await?;
         let (pairs, time) = found.as_chunks();
         let now = time.first().and_then(|now| number(now));

@@ -40,6 +40,7 @@ mod test_redis;
 #[expect(dead_code, reason = "the traces use a part of what is shipped")]
 mod tiers;
 mod traffic;
+mod typed;
 
 use std::process::ExitCode;
 
@@ -51,8 +52,8 @@ pub(crate) type Failure = Box<dyn std::error::Error>;
 /// A name for the command line, and what measures it.
 type Room = (&'static str, fn(&Bench) -> Result<(), Failure>);
 
-/// What can be measured, in order. Rooms still to come: `guard`, `tiers`.
-const ROOMS: [Room; 10] = [
+/// What can be measured, in order. Rooms still to come: `guard`.
+const ROOMS: [Room; 12] = [
     ("metrics", metrics::run),
     ("cache", http_cache::run),
     ("hit_ratio", hit_ratio::run),
@@ -63,6 +64,8 @@ const ROOMS: [Room; 10] = [
     ("rate_limit/layer", rate_limit::layer),
     ("rate_limit/redis", rate_limit::redis),
     ("coherence", coherence::run),
+    ("tiers/hot", typed::hot),
+    ("tiers/warm", typed::warm),
 ];
 
 fn main() -> ExitCode {

@@ -133,6 +133,22 @@ impl Bench {
 }
 
 impl Contender {
+    /// One that is no service: `run` draws so many times and returns the bytes that it was given.
+    pub(crate) fn calling(
+        name: &'static str,
+        role: Role,
+        traffic: &Traffic,
+        run: impl FnMut(&mut Traffic, usize) -> u64 + 'static,
+    ) -> Self {
+        Self {
+            name,
+            role,
+            traffic: traffic.clone(),
+            run: Box::new(run),
+            rest: None,
+        }
+    }
+
     /// Lets it do `chores` after every turn, off the clock.
     pub(crate) fn resting(mut self, chores: impl FnMut() + 'static) -> Self {
         self.rest = Some(Box::new(chores));

@@ -97,7 +97,7 @@ impl Stand {
 }
 
 /// One who takes part: sends so many commands from so many callers and returns each one's latency.
-struct Contender<'a> {
+pub(crate) struct Contender<'a> {
     name: &'static str,
     /// Of a full turn, how much it is given: a slow one would take minutes.
     share: usize,
@@ -105,7 +105,7 @@ struct Contender<'a> {
 }
 
 /// `caller` makes what one caller runs: so many commands, one after the other, on a handle of its own.
-fn contender<'a, W>(
+pub(crate) fn contender<'a, W>(
     runtime: &'a Runtime,
     name: &'static str,
     share: usize,
@@ -174,7 +174,7 @@ fn gets(runtime: &Runtime, stand: &Stand, callers: usize, commands: usize) {
         }
     });
     compare(
-        &format!("get-{callers}"),
+        &format!("store/get-{callers}"),
         callers,
         commands,
         vec![ours, bare, checkout],
@@ -200,7 +200,7 @@ fn scripts(runtime: &Runtime, stand: &Stand) {
         })
     };
     let (fcall, evalsha) = (raw("FCALL", "peer_read"), raw("EVALSHA", &stand.sha));
-    compare("script-64", 64, 60_000, vec![ours, fcall, evalsha]);
+    compare("store/script-64", 64, 60_000, vec![ours, fcall, evalsha]);
 }
 
 /// Median of the rounds: nanoseconds for one command, and its latency in the middle and at the end.
@@ -211,7 +211,12 @@ struct Row {
     p99: f64,
 }
 
-fn compare(case: &str, callers: usize, commands: usize, mut contenders: Vec<Contender<'_>>) {
+pub(crate) fn compare(
+    case: &str,
+    callers: usize,
+    commands: usize,
+    mut contenders: Vec<Contender<'_>>,
+) {
     let mut rounds: Vec<Vec<[f64; 3]>> = contenders.iter().map(|_| Vec::new()).collect();
     for round in 0..=ROUNDS {
         for turn in 0..contenders.len() {
@@ -255,7 +260,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn print(case: &str, callers: usize, rows: &[Row]) {
-    println!("store/{case} ({callers} callers, medians of {ROUNDS} rounds, wall time)");
+    println!("{case} ({callers} callers, medians of {ROUNDS} rounds, wall time)");
     println!(
         "  {:<20}{:>14}{:>12}{:>12}{:>12}",
         "contender", "commands/s", "ns each", "p50 us", "p99 us"
@@ -274,7 +279,7 @@ fn print(case: &str, callers: usize, rows: &[Row]) {
         for (what, ours, theirs) in [("", ours.each, peer.each), ("-p99", ours.p99, peer.p99)] {
             let ratio = ours / theirs;
             println!(
-                "RATIO store/{case}{what} ours={ours:.0} {}={theirs:.0} ratio={ratio:.3}",
+                "RATIO {case}{what} ours={ours:.0} {}={theirs:.0} ratio={ratio:.3}",
                 peer.name
             );
         }

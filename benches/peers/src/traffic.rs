@@ -57,6 +57,13 @@ impl Traffic {
         Ok(Self { clients, ..traffic })
     }
 
+    /// The number of what is asked for next, for contenders that are asked without a request.
+    pub(crate) fn draw(&mut self) -> usize {
+        let number = self.order[self.at] as usize;
+        self.at = (self.at + 1) % self.order.len();
+        number
+    }
+
     fn over(keys: u32, order: Arc<[u32]>) -> Result<Self, Failure> {
         let uri = |key: u32| format!("/items/{key:08}").parse::<Uri>();
         let uris = (0..keys).map(uri).collect::<Result<Arc<[_]>, _>>()?;

@@ -241,7 +241,7 @@ fn a_hit_of_a_typed_cache_allocates_nothing() {
     let cache = keep.cache::<String>("report");
     let tenant = cache.for_tenant("acme");
     let options = EntryOptions::new();
-    let mut allocated = |ask: &dyn Fn() -> Getting<String>| {
+    let allocated = |ask: &dyn Fn() -> Getting<String>| {
         // The first one computes it.
         runtime.block_on(async { ask().await.unwrap() });
         let mut counts = Vec::new();

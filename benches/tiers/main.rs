@@ -11,7 +11,7 @@
 )]
 
 #[path = "../journal/goals.rs"]
-#[allow(dead_code, reason = "shared with another bench, which uses more of it")]
+#[expect(dead_code, reason = "shared with another bench, which uses more of it")]
 mod goals;
 mod hot;
 mod stand;

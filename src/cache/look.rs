@@ -16,7 +16,7 @@ use crate::cache::fetch::{Fetch, Inquiry};
 use crate::cache::found::{Found, Wishes};
 use crate::cache::hot::Slot;
 use crate::cache::key::{CacheKey, KeyView};
-use crate::cache::landing::{Boarding, Landing, Passenger, Pilot};
+use crate::cache::landing::{Boarding, Landing, Pilot};
 use crate::cache::status::{FwdReason, Service};
 use crate::cache::stop::Stop;
 use crate::cache::terms::Freshness;

@@ -62,10 +62,10 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for MessagePack {
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<T, CodecError> {
-        let mut rest = bytes;
-        let value = rmp_serde::from_read(&mut rest).map_err(CodecError::new)?;
+        let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+        let value = T::deserialize(&mut reader).map_err(CodecError::new)?;
         // What is left over was meant to be something else.
-        match rest {
+        match reader.get_ref() {
             [] => Ok(value),
             _ => Err(CodecError::new("bytes behind the value")),
         }

@@ -11,6 +11,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use quick_cache::Equivalent;
+use smol_str::SmolStr;
 
 use crate::encoding::{Place, encoded};
 use crate::tiers::hashed::HashedKey;
@@ -80,7 +81,10 @@ impl KeyText {
 
     fn text(&mut self, part: &str) {
         self.begin();
-        self.text.push_str(&encoded(part, Place::Name));
+        match part.plain() {
+            Some(plain) => self.text.push_str(plain),
+            None => self.text.push_str(&encoded(part, Place::Name)),
+        }
     }
 
     /// Adds what was written before, as it is.
@@ -240,7 +244,7 @@ tuples! {
 pub(crate) struct HotKey {
     hash: u64,
     cache: u32,
-    text: Arc<str>,
+    text: SmolStr,
 }
 
 /// The same, borrowed.
@@ -266,7 +270,7 @@ impl HotKey {
         self.cache
     }
 
-    pub(crate) const fn text(&self) -> &Arc<str> {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 }

@@ -77,7 +77,7 @@ impl Tiers {
                     let name = || Named {
                         cache: Arc::clone(cache),
                         tenant: tenant.clone(),
-                        key: Arc::clone(key.text()),
+                        key: key.text().into(),
                     };
                     slice.extend(self.see(kept.clone(), name));
                 }

@@ -384,19 +384,6 @@ mod tests {
             Event::CacheForwarded { reason: "uri-miss" },
             Event::CacheCollapsed,
             Event::CacheStored { bytes: 42 },
-            Event::TierHit { tier: "warm" },
-            Event::ValueComputed {
-                took: Duration::from_millis(2),
-                failed: true,
-            },
-            Event::EntryUnreadable {
-                tier: "warm",
-                why: "corrupt",
-            },
-            Event::Warmed {
-                class: "boot",
-                outcome: "found",
-            },
             Event::RateLimitAllowed { rule: "login" },
             Event::RateLimitDenied {
                 rule: "login",
@@ -442,10 +429,10 @@ mod tests {
                 remote: "a.test",
                 waited: took,
             },
-            Event::ProgressPublished,
         ]
         .into_iter()
         .chain(OF_TROUBLE)
+        .chain(AND_MORE)
         {
             metrics.record(&event);
         }
@@ -458,6 +445,23 @@ mod tests {
         }
         assert_eq!(json, figures_of_every_event());
     }
+
+    const AND_MORE: [Event<'static>; 5] = [
+        Event::ProgressPublished,
+        Event::TierHit { tier: "warm" },
+        Event::ValueComputed {
+            took: Duration::from_millis(2),
+            failed: true,
+        },
+        Event::EntryUnreadable {
+            tier: "warm",
+            why: "corrupt",
+        },
+        Event::Warmed {
+            class: "boot",
+            outcome: "found",
+        },
+    ];
 
     const OF_TROUBLE: [Event<'static>; 5] = [
         Event::RemoteQuotaRefused { remote: "a.test" },

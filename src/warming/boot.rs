@@ -23,6 +23,7 @@ pub(crate) fn start(shared: &Arc<Shared>) {
     spawner.spawn(async move {
         let restoring = tokio::time::timeout(PATIENCE, restore(&shared, &hot_set));
         tokio::select! {
+            biased;
             () = shared.spawner.stopped() => return,
             // Caches that were not opened by now are others than those of before.
             _ = restoring => {}

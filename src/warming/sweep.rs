@@ -25,6 +25,7 @@ pub(crate) fn start(shared: &Arc<Shared>) {
     let spawner = shared.spawner.clone();
     spawner.spawn(async move {
         tokio::select! {
+            biased;
             () = shared.spawner.stopped() => {}
             () = sweep_on(&shared) => {}
         }

@@ -41,6 +41,7 @@ pub(crate) fn start(shared: &Arc<Shared>) {
     let spawner = shared.spawner.clone();
     spawner.spawn(async move {
         tokio::select! {
+            biased;
             () = shared.spawner.stopped() => {}
             () = work(&shared) => {}
         }

@@ -69,7 +69,7 @@ impl Pair {
 }
 
 /// Says the same of memory, of Redis, and of Redis with a cold store.
-async fn of_all<F: Future<Output = ()>>(says: impl Fn(Pair) -> F) {
+async fn of_all<F: Future<Output = ()> + Send>(says: impl Fn(Pair) -> F + Send + Sync) {
     let plan = Plan::default();
     says(Pair {
         one: plan.start().await,

@@ -1,12 +1,13 @@
 //! One of four instances is restarted: how soon does its memory answer again, and what does the origin notice?
 //!
 //! ```text
-//! cargo run --release --example restart -- [--rate 5000] [--capacity-mb 8]
+//! cargo run --release --example restart -- [--rate 5000] [--capacity-mb 8] [--hot-keys 4096]
 //! ```
 //!
 //! Four processes of this program share a Redis; each is asked for `--rate` of 100,000 keys a second, by Zipf's
-//! law with exponent 1, and has memory for some of them. When all keys have been computed and the share that memory answers does
-//! not change any more, one process is killed and started anew. What its first two seconds are like is compared
+//! law with exponent 1, and has memory for some of them. The hottest `--hot-keys` are remembered in Redis. When
+//! all keys have been computed and the share that memory answers does not change any more, one process is killed
+//! and started anew. What its first two seconds are like is compared
 //! with the last seconds of its predecessor, and with a process that finds nothing in Redis.
 //!
 //! The goals: within 2 s memory answers 90 % of what it did, and the origin is asked for 1 % of what a
@@ -62,14 +63,15 @@ async fn main() -> Result<ExitCode, Failure> {
         serve(&orders).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (mut rate, mut capacity_mb) = (5_000_u64, 8_u64);
+    let (mut rate, mut capacity_mb, mut hot_keys) = (5_000_u64, 8_u64, 4_096_u64);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let value = words.next().unwrap_or_default().parse()?;
         match word.as_str() {
             "--rate" => rate = value,
             "--capacity-mb" => capacity_mb = value,
-            _ => return Err("restart [--rate 5000] [--capacity-mb 8]".into()),
+            "--hot-keys" => hot_keys = value,
+            _ => return Err("restart [--rate 5000] [--capacity-mb 8] [--hot-keys 4096]".into()),
         }
     }
     let (url, _server) = match std::env::var("REDIS_URL") {
@@ -81,10 +83,12 @@ async fn main() -> Result<ExitCode, Failure> {
     };
     // Another run may have left its entries there.
     let run = std::process::id();
-    let orders =
-        |cache: &str, part: usize| format!("{url} {cache}-{run} {part} {rate} {capacity_mb}");
+    let orders = |cache: &str, part: usize| {
+        format!("{url} {cache}-{run} {part} {rate} {capacity_mb} {hot_keys}")
+    };
     println!(
-        "{INSTANCES} instances, {rate} requests/s each, {KEYS} keys, {capacity_mb} MiB of memory"
+        "{INSTANCES} instances, {rate} requests/s each, {KEYS} keys, {capacity_mb} MiB of memory, \
+         {hot_keys} hot keys remembered"
     );
 
     let mut alone = Processes::new();
@@ -210,17 +214,24 @@ fn steady(instances: &Processes) -> Result<Done, Failure> {
 /// (or none, where there is no such part), the rate, the capacity.
 async fn serve(orders: &str) -> Result<(), Failure> {
     let orders: Vec<&str> = orders.split(' ').collect();
-    let [url, name, part, rate, capacity_mb] = orders.as_slice() else {
-        return Err("five words".into());
+    let [url, name, part, rate, capacity_mb, hot_keys] = orders.as_slice() else {
+        return Err("six words".into());
     };
     let (part, rate, capacity_mb): (usize, u64, u64) =
         (part.parse()?, rate.parse()?, capacity_mb.parse()?);
+    let hot_keys: usize = hot_keys.parse()?;
     let _told = processes::told();
-    let builder = Keep::builder(Profile::development()).tiers(|tiers| {
-        tiers.capacity_bytes = capacity_mb << 20;
-        tiers.value_bytes_max = 64 << 10;
-        tiers.tenant_bytes_max = capacity_mb << 20;
-    });
+    let builder = Keep::builder(Profile::development())
+        .tiers(|tiers| {
+            tiers.capacity_bytes = capacity_mb << 20;
+            tiers.value_bytes_max = 64 << 10;
+            tiers.tenant_bytes_max = capacity_mb << 20;
+        })
+        .warming(|warming| {
+            (warming.keys_max, warming.boot_keys_max) = (hot_keys, hot_keys);
+            // Nobody waits for half a minute here.
+            warming.save_every = Duration::from_secs(2);
+        });
     let keep = processes::instance(builder, url).await?;
     let cache = keep
         .cache::<String>(name)

@@ -38,13 +38,13 @@ impl Default for WarmingConfig {
     fn default() -> Self {
         Self {
             enabled: true,
-            keys_max: 1_000,
+            keys_max: 4_096,
             half_life: Duration::from_secs(600),
             concurrency_max: 2,
             jobs_per_second_max: 10,
             queue_max: 1_024,
             save_every: Duration::from_secs(30),
-            boot_keys_max: 1_000,
+            boot_keys_max: 4_096,
             boot_batch: 100,
         }
     }
@@ -126,7 +126,7 @@ mod tests {
         let config: WarmingConfig =
             toml::from_str("enabled = false\nhalf_life_ms = 60000").unwrap();
         assert_eq!(config.half_life, Duration::from_secs(60));
-        assert!(!config.enabled && config.keys_max == 1_000);
+        assert!(!config.enabled && config.keys_max == 4_096);
         assert!(toml::from_str::<WarmingConfig>("half_life = 60").is_err());
     }
 }

@@ -154,14 +154,15 @@ where
             || item.saturating_mul(2) > self.shelf.shard_capacity()
     }
 
-    /// What it weighs, and a bit more if it is in parts, of which one may be full before the others.
+    /// What it weighs, and a bit more if it is in parts, of which one may be full before the others: items fall
+    /// into parts at random, so that one of `n` on average has seldom more than four roots of `n` beyond.
     fn needs(&self) -> u64 {
-        let bytes = self.shelf.weight();
-        if self.shelf.shards() > 1 {
-            bytes.saturating_add(bytes / UNEVEN_PART)
-        } else {
-            bytes
+        let (bytes, shards) = (self.shelf.weight(), self.shelf.shards());
+        if shards < 2 {
+            return bytes;
         }
+        let root = (self.shelf.len() / shards).isqrt().max(ROOTS);
+        bytes.saturating_add(bytes / (root / ROOTS) as u64)
     }
 
     /// The engine rounds the capacity of its parts up.
@@ -333,7 +334,7 @@ const LEASTS_PER_FAIR_SHARE: u64 = 4;
 /// A full space that was refused looks again after so many stored items.
 const PUTS_BETWEEN_ASKS: u64 = 256;
 
-/// By this part of its mean may a part of a shelf be fuller than the others.
-const UNEVEN_PART: u64 = 8;
+/// So many roots of its mean may a part of a shelf be fuller than the others.
+const ROOTS: usize = 4;
 
 const NANOS_UNTOUCHED: u64 = 1_000_000_000;

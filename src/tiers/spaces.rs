@@ -406,6 +406,32 @@ mod tests {
         assert_eq!(spaces.common.len(), 5200);
     }
 
+    /// A tenant takes what the common shelf does not use. Of what it keeps, none of its parts may be too small for
+    /// the items that fall into it.
+    #[test]
+    fn a_shelf_in_parts_loses_nothing_while_it_grows_beside_a_tenant() {
+        for round in 0..100 {
+            let bounds = Bounds {
+                capacity_bytes: 64 << 20,
+                tenant_bytes_max: 32 << 20,
+                tenants_max: 256,
+                items: 1 << 16,
+                shards: 8,
+            };
+            let spaces = Spaces::new(bounds, ByWeight);
+            let tenant = spaces.space(Some("acme"));
+            // As keys of a service: without the evenness of numbers in a row.
+            let hasher = foldhash::quality::FixedState::with_seed(round);
+            for key in 0..4_000 {
+                let key = Key(std::hash::BuildHasher::hash_one(&hasher, key));
+                spaces.common.put(key, weighing(534), |_| true);
+                tenant.put(key, weighing(534), |_| true);
+            }
+            let lost = spaces.common.evictions() + tenant.evictions();
+            assert_eq!(lost, 0, "round {round}");
+        }
+    }
+
     /// Threads that fill spaces, make them come and go, and change the capacity, while another looks.
     #[test]
     fn at_no_time_is_more_held_than_there_is_room() {

@@ -3,6 +3,7 @@
 //! Reads of one moment travel together, in one question for all of them that ends with where the journal
 //! stands: so each is judged as strictly as if it had asked alone, and costs a fraction.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ struct Shared {
     journal: Journal,
     spawner: Spawner,
     leases: Leases,
+    /// How large the largest entry is that was seen here.
+    largest: AtomicU64,
     /// Reads that wait for the next question, for each shard of the journal.
     waiting: Box<[Mutex<Vec<Asked>>]>,
 }
@@ -93,6 +96,7 @@ impl Warm {
         Self {
             shared: Arc::new(Shared {
                 waiting: waiting.collect(),
+                largest: AtomicU64::new(0),
                 leases: Leases::new(pool.clone(), spawner.clone(), lease),
                 pool,
                 journal,
@@ -190,16 +194,23 @@ impl Warm {
         let shard = self.shared.journal.shard_of(tenant);
         let mut found = Vec::with_capacity(keys.len());
         for some in keys.chunks(TOGETHER_MAX) {
-            let one_by_one = some.len() <= FEW || self.shared.pool.is_cluster();
-            found.extend(match one_by_one {
-                true => self.read_of(some, shard).await?,
-                false => self.read_together(some, shard).await?,
+            let many = some.len() > FEW && !self.shared.pool.is_cluster();
+            found.extend(match many && !self.are_small() {
+                true => {
+                    self.read_together(some, shard, Command::new("MGET").bulk())
+                        .await?
+                }
+                false => self.read_of(some, shard).await?,
             });
         }
         Ok(found)
     }
 
     async fn read_of(&self, keys: &[Arc<str>], shard: usize) -> Result<Vec<Read>, StoreError> {
+        let alone = keys.len() == 1 || self.shared.pool.is_cluster();
+        if !alone && self.are_small() {
+            return self.read_together(keys, shard, Command::new("MGET")).await;
+        }
         // So much and no more, lest a large entry hold up everybody's small replies.
         let read = |key: &Arc<str>| {
             let beginning = Command::new("GETRANGE").key(&**key);
@@ -214,6 +225,7 @@ impl Warm {
         };
         for at in 0..found.len() {
             if is_large(&found[at]) {
+                self.saw(usize::MAX);
                 let key = std::slice::from_ref(&keys[at]);
                 let get = |key: &Arc<str>| Command::new("GET").key(&**key).bulk();
                 let whole = self.question(key, shard, |batch, key| batch.command(get(key)));
@@ -223,19 +235,36 @@ impl Warm {
         Ok(found)
     }
 
-    /// Reads many with one command, beside everybody's small ones.
+    /// Whether nobody here has seen an entry that would hold up others' replies.
+    fn are_small(&self) -> bool {
+        self.shared.largest.load(Ordering::Relaxed) < LANE_BYTES_MAX
+    }
+
+    fn saw(&self, bytes: usize) {
+        if bytes as u64 > self.shared.largest.load(Ordering::Relaxed) {
+            self.shared
+                .largest
+                .fetch_max(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads many with one command.
     async fn read_together(
         &self,
         keys: &[Arc<str>],
         shard: usize,
+        all: Command,
     ) -> Result<Vec<Read>, StoreError> {
-        let all = Command::new("MGET").bulk();
         let all = keys.iter().fold(all, |all, key| all.key(&**key));
         let batch = Batch::new().command(all);
         let (mut replies, barrier) = self.shared.journal.read_of(batch, shard).await?;
         let barrier = Arc::new(barrier);
         let all: Vec<Reply> = replies.read()?;
-        let read = |reply: Reply| Read::new(reply.read().unwrap_or(None), &barrier);
+        let read = |reply: Reply| {
+            let read = Read::new(reply.read().unwrap_or(None), &barrier);
+            self.saw(read.bytes.as_ref().map_or(0, Bytes::len));
+            read
+        };
         Ok(all.into_iter().map(read).collect())
     }
 
@@ -310,6 +339,7 @@ impl Warm {
         lease: Option<Lease>,
         (entry, lasts, confirmed): (&[u8], Duration, bool),
     ) -> Result<bool, StoreError> {
+        self.saw(entry.len());
         let holder = lease.as_ref().map_or("", |lease| &lease.holder);
         let call = Call::new(&FILL)
             .key(&**key)

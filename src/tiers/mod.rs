@@ -36,7 +36,7 @@
 //! |---|---|---|---|
 //! | hot | decoded values, by bytes | 5 min (`ttl_hot`); without a tier behind, its life | a lookup, no allocation |
 //! | warm | entries in Redis, which all instances share | 1 h (`ttl_warm`) | a share of a round trip, and decoding |
-//! | cold | a [`ColdStore`]: a table of SQLite or PostgreSQL | 24 h (`ttl_cold`) | a query |
+//! | cold | a [`ColdStore`]: a table of SQLite or PostgreSQL, say | 24 h (`ttl_cold`) | a query |
 //!
 //! These are caps on the stay. What is promoted takes its stamp and its end along, and never lives longer for it.
 //! What is computed is written to all tiers; what is found in one is taken into those before it. Which values
@@ -53,9 +53,9 @@
 //!   [`lease_ms`](TiersConfig). All waits are bounded.
 //! - **A computation that has begun is finished**, although its caller has left. A panic is an error for all who
 //!   wait. One that asks for its own key is told so.
-//! - **Redis may go.** Then the cold store answers, and what is in neither is computed, in each instance. What is
-//!   in memory is served as long as the journal allows
-//!   ([`max_unverified_ms`](crate::journal::JournalConfig); not at all by default).
+//! - **Redis may go.** What is in memory and in the cold store is served as long as the journal allows
+//!   ([`max_unverified_ms`](crate::journal::JournalConfig); not at all by default), and what is in neither is
+//!   computed, in each instance.
 //! - **What cannot be read is a miss**: damaged, foreign, of another version, of another key. It is counted.
 //! - **Tenants are apart**: [`for_tenant`](TypedCache::for_tenant) gives each entries, a purge, counts and memory
 //!   of its own, and none has to give way to others while it has no more than its fair share.
@@ -68,8 +68,9 @@
 //!
 //! # What it does not do
 //!
-//! A flush of Redis, or a failover that loses the journal, makes everything old, in all tiers: nobody can know
-//! any more what was invalidated. The lifetimes of entries in Redis go by the instances' wall clocks; invalidation
+//! A flush or a restart of Redis, or a failover that loses the journal, makes everything old, in all tiers: nobody
+//! can know any more what was invalidated. Without Redis the journal is the process' own, so that what a cold
+//! store has is old after a restart. The lifetimes of entries in Redis go by the instances' wall clocks; invalidation
 //! does not.
 
 #[cfg(not(feature = "redis"))]

@@ -42,6 +42,16 @@ pub(crate) struct Writing {
 }
 
 impl Writing {
+    /// Others wait for it.
+    fn under(lease: Lease, place: Arc<str>, at_most: Duration) -> Self {
+        Self {
+            // By way of an option, because without Redis nothing comes after a lease.
+            lease: Some(lease).map(|lease| lease.tended(at_most)),
+            place: Some(place),
+            others: false,
+        }
+    }
+
     /// Somebody else writes it to Redis, or nobody can.
     pub(crate) fn beside_others() -> Self {
         Self {
@@ -122,12 +132,9 @@ impl Cache {
             }
             match claiming.next(&looked.unfit).await {
                 Turn::Compute(lease) => {
-                    let writing = Writing {
-                        // A client that reads a byte a second must not hold all instances up.
-                        lease: Some(lease.tended(self.flight_wait())),
-                        place: Some(looked.spot.place),
-                        others: false,
-                    };
+                    // A client that reads a byte a second must not hold all instances up.
+                    let at_most = self.flight_wait();
+                    let writing = Writing::under(lease, looked.spot.place, at_most);
                     return Behind::Ask(writing, old);
                 }
                 Turn::Alone => return Behind::Ask(Writing::beside_others(), old),

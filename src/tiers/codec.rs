@@ -43,7 +43,7 @@ impl CodecError {
     }
 }
 
-/// MessagePack with the names of fields: about half of JSON's bytes. A struct may gain fields that have a
+/// MessagePack with the names of fields: somewhat shorter than JSON. A struct may gain fields that have a
 /// default and lose others, and still reads what was written before; whatever else changes is a miss.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MessagePack;

@@ -125,6 +125,19 @@ impl Spawner {
         let _ = stop.wait_for(|stopped| *stopped).await;
     }
 
+    /// Starts a task that ends, at its next await, when the owner begins to shut down. Returns whether it was
+    /// started.
+    pub fn spawn_until_stopped(&self, work: impl Future<Output = ()> + Send + 'static) -> bool {
+        let stopped = self.clone();
+        self.spawn(async move {
+            tokio::select! {
+                biased;
+                () = stopped.stopped() => {}
+                () = work => {}
+            }
+        })
+    }
+
     /// Runs `beat` every `period`, the first time at once, until the owner shuts down. A beat that
     /// panics is reported to `tracing` and runs again the next time.
     pub fn every(&self, period: Duration, mut beat: impl FnMut() + Send + 'static) -> bool {

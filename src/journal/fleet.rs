@@ -188,23 +188,13 @@ fn part(
         keeper.leave().await;
     });
     let (status, writer) = (parts.redis.watch(), Arc::clone(&scribe));
-    spawn(&parts.spawner, async move { writer.write(status).await });
+    let spawner = &parts.spawner;
+    spawner.spawn_until_stopped(async move { writer.write(status).await });
     let heard = Arc::clone(&shard);
-    spawn(&parts.spawner, async move { owed.pay(&line, &heard).await });
-    spawn(&parts.spawner, async move { witness.answer().await });
+    spawner.spawn_until_stopped(async move { owed.pay(&line, &heard).await });
+    spawner.spawn_until_stopped(async move { witness.answer().await });
     Part {
         shard,
         line: Some(Line { scribe, wake, done }),
     }
-}
-
-/// Runs something until the stack is shut down.
-fn spawn(spawner: &Spawner, work: impl Future<Output = ()> + Send + 'static) {
-    let stopped = spawner.clone();
-    spawner.spawn(async move {
-        tokio::select! {
-            () = stopped.stopped() => {}
-            () = work => {}
-        }
-    });
 }

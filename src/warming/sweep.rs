@@ -23,13 +23,7 @@ pub(crate) fn start(shared: &Arc<Shared>) {
     }
     let shared = Arc::clone(shared);
     let spawner = shared.spawner.clone();
-    spawner.spawn(async move {
-        tokio::select! {
-            biased;
-            () = shared.spawner.stopped() => {}
-            () = sweep_on(&shared) => {}
-        }
-    });
+    spawner.spawn_until_stopped(async move { sweep_on(&shared).await });
 }
 
 async fn sweep_on(shared: &Arc<Shared>) {

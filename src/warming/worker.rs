@@ -39,13 +39,7 @@ pub(crate) fn start(shared: &Arc<Shared>) {
     }
     let shared = Arc::clone(shared);
     let spawner = shared.spawner.clone();
-    spawner.spawn(async move {
-        tokio::select! {
-            biased;
-            () = shared.spawner.stopped() => {}
-            () = work(&shared) => {}
-        }
-    });
+    spawner.spawn_until_stopped(async move { work(&shared).await });
 }
 
 async fn work(shared: &Arc<Shared>) {

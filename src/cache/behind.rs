@@ -19,7 +19,7 @@ use crate::cache::vary::Selector;
 use crate::clock::Moment;
 use crate::event::Event;
 use crate::journal::Verdict;
-use crate::tiers::{Claiming, Header, Lease, Spot, Stored, Tiers, Turn, Unfit};
+use crate::tiers::{Claiming, Header, Lease, Spot, Stored, Tiers, Turn, Unfit, millis};
 
 /// What the tiers behind memory say.
 #[derive(Debug)]
@@ -340,10 +340,6 @@ fn compact(content: Bytes) -> Bytes {
     } else {
         content
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What answers are filed under.

@@ -18,7 +18,7 @@ use crate::store::{RedisPool, RedisStatus, Script};
 use crate::task::Spawner;
 #[cfg(not(feature = "redis"))]
 use crate::tiers::absent::Warm;
-use crate::tiers::behind::Behind;
+use crate::tiers::chest::Cold;
 use crate::tiers::cold::ColdStore;
 use crate::tiers::config::TiersConfig;
 use crate::tiers::fault::CacheError;
@@ -91,13 +91,6 @@ struct Shared {
     opened: Opened,
 }
 
-/// The cold store, and the way to it.
-#[derive(Clone, Debug)]
-pub(crate) struct Cold {
-    pub(crate) store: Arc<dyn ColdStore>,
-    pub(crate) behind: Behind,
-}
-
 /// Which caches there are.
 #[derive(Debug, Default)]
 struct Register {
@@ -126,15 +119,9 @@ impl Tiers {
         config.check("tiers", &mut faults);
         faults.into_result()?;
         let (spawner, journal) = (parts.spawner, parts.journal);
-        let cold = parts.cold.map(|store| Cold {
-            behind: Behind::new(
-                Arc::clone(&store),
-                parts.clock.clone(),
-                &spawner,
-                crate::tiers::queue::Bounds::default(),
-            ),
-            store,
-        });
+        let cold = parts
+            .cold
+            .map(|store| Cold::new(store, (parts.clock.clone(), &spawner), config.cold_timeout));
         #[cfg(feature = "redis")]
         let (prefix, warm) = {
             let prefix = parts.redis.prefix().to_owned();

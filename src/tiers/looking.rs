@@ -283,20 +283,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
         let Some(cold) = self.tiers.cold() else {
             return Found::Nothing;
         };
-        let keys = [Arc::clone(&quest.place)];
-        let now = self.tiers.now();
-        let bytes = match cold.behind.waiting(&quest.place) {
-            Some(bytes) => Some(bytes),
-            None => {
-                let loading = cold.store.load(&keys, now.wall_ms);
-                let loaded = tokio::time::timeout(self.tiers.config().cold_timeout, loading).await;
-                // A store that is slow or fails has nothing; it says so to whoever keeps it.
-                loaded
-                    .ok()
-                    .and_then(Result::ok)
-                    .and_then(|mut found| found.pop()?)
-            }
-        };
+        let bytes = cold.read(&quest.place, self.tiers.now().wall_ms).await;
         match bytes {
             Some(bytes) => self.judge_here(quest, &bytes),
             None => Found::Nothing,

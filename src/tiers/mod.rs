@@ -77,6 +77,7 @@
 mod absent;
 mod behind;
 mod bets;
+mod chest;
 mod claiming;
 mod codec;
 mod cold;
@@ -163,5 +164,6 @@ pub(crate) use lease::Lease;
 pub(crate) use raw::{Spot, Stored};
 pub(crate) use renewing::{Renewal, Renewed};
 pub(crate) use shelf::{Shelf, Shelved};
+pub(crate) use terms::millis;
 pub(crate) use uses::Uses;
 pub(crate) use walk::{Seen, Watched};

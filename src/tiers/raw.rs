@@ -122,17 +122,7 @@ impl Tiers {
     }
 
     async fn seek_cold(&self, spot: &Spot, body_max: u64) -> Option<Stored> {
-        let cold = self.cold()?;
-        let now = self.now();
-        let bytes = match cold.behind.waiting(&spot.place) {
-            Some(bytes) => bytes,
-            None => {
-                let keys = [Arc::clone(&spot.place)];
-                let loading = cold.store.load(&keys, now.wall_ms);
-                let loaded = tokio::time::timeout(self.config().cold_timeout, loading).await;
-                loaded.ok()?.ok()?.pop()??
-            }
-        };
+        let bytes = self.cold()?.read(&spot.place, self.now().wall_ms).await?;
         let (header, body) = self.opened(spot, (&bytes, Temperature::Cold), body_max)?;
         Some(Stored {
             header,

@@ -4,10 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::journal::{Marker, Pending, Receipt, Record, Stamp, Subject, Temperature};
-use crate::tiers::cold::BATCH_MAX;
 use crate::tiers::computed::Computed;
 use crate::tiers::fault::KEY_BYTES_MAX;
 use crate::tiers::held::Cached;
@@ -207,21 +204,10 @@ impl<T: Send + Sync + 'static> Inner<T> {
         let Some(cold) = self.tiers.cold().filter(|_| !missing.is_empty()) else {
             return;
         };
-        let (keys, now) = (places(missing), self.tiers.now());
-        let mut loaded: Vec<Option<Bytes>> = Vec::with_capacity(keys.len());
-        for some in keys.chunks(BATCH_MAX) {
-            let loading = cold.store.load(some, now.wall_ms);
-            let found = tokio::time::timeout(self.tiers.config().cold_timeout, loading).await;
-            let Ok(Ok(found)) = found else {
-                // A store that is slow or fails has nothing, and is asked for nothing more.
-                break;
-            };
-            loaded.extend(found);
-        }
-        let mut loaded = loaded.into_iter();
-        for (at, quest) in std::mem::take(missing) {
-            let loaded = loaded.next().flatten();
-            let Some(bytes) = cold.behind.waiting(&quest.place).or(loaded) else {
+        let now_ms = self.tiers.now().wall_ms;
+        let stored = cold.read_many(&places(missing), now_ms).await;
+        for ((at, quest), bytes) in std::mem::take(missing).into_iter().zip(stored) {
+            let Some(bytes) = bytes else {
                 continue;
             };
             if let Found::Fresh(value) = self.judge_here(&quest, &bytes) {

@@ -87,7 +87,66 @@ pub enum Event<'a> {
     },
     /// The guard turned a request away.
     GuardRefused {
-        /// `overloaded` or `memory_pressure`, or `queue_timeout` for one that waited in vain.
+        /// `overloaded` where neither a slot nor a place in the queue was left, `memory_pressure`, and for
+        /// those who waited in vain: `queue_timeout`, `shed` where the queue had stood for too long, `displaced`
+        /// where somebody more important took the place.
+        why: &'static str,
+    },
+    /// A client left while its request waited for a slot.
+    GuardLeft {
+        /// How long it had waited.
+        waited: Duration,
+    },
+    /// How many requests may be inside at once has been adapted.
+    GuardSlotsChanged {
+        /// How many from now on.
+        slots: usize,
+    },
+    /// Tasks that are ready to run wait for the runtime, longer than they should, for some time now.
+    RuntimeLagging {
+        /// How long they wait.
+        lag: Duration,
+    },
+    /// Memory was given back, or was tried to be.
+    MemoryRelieved {
+        /// How: `freeze`, `evict`, `purge`, `close`, `shed`.
+        action: &'static str,
+        /// The bytes before: of what is stored for `freeze` and `evict`, else of the process.
+        before_bytes: u64,
+        /// The same afterwards.
+        after_bytes: u64,
+    },
+    /// What the process uses beside its caches grows and grows.
+    LeakSuspected {
+        /// How fast.
+        bytes_per_hour: u64,
+        /// How long until the budget is used up if it goes on.
+        until_limit: Duration,
+    },
+    /// A circuit breaker changed its state.
+    CircuitChanged {
+        /// The circuit's name: what is called.
+        circuit: &'a str,
+        /// The state before: `closed`, `open`, `half_open`.
+        from: &'static str,
+        /// The state now.
+        to: &'static str,
+    },
+    /// A call was not made, because its circuit is open.
+    CircuitRefused {
+        /// The circuit's name.
+        circuit: &'a str,
+    },
+    /// A long-lived connection (WebSocket, event stream) was let in.
+    ConnectionOpened,
+    /// A long-lived connection is gone.
+    ConnectionClosed {
+        /// `ended`, or `stale` where it had not been heard of for too long, or `relieved` to save memory.
+        why: &'static str,
+    },
+    /// A long-lived connection was not let in.
+    ConnectionRefused {
+        /// `full`, `tenant_full` or `memory_pressure`.
         why: &'static str,
     },
     /// The level of memory pressure changed.
@@ -275,6 +334,19 @@ impl Recorder for TracingRecorder {
             } => tracing::warn!(
                 target: "tower_keep", from, to, used_bytes, budget_bytes, "memory pressure changed"
             ),
+            Event::RuntimeLagging { lag } => tracing::warn!(
+                target: "tower_keep", lag_ms = lag.as_millis() as u64, "the runtime lags behind"
+            ),
+            Event::LeakSuspected {
+                bytes_per_hour,
+                until_limit,
+            } => tracing::warn!(
+                target: "tower_keep", bytes_per_hour, until_limit_s = until_limit.as_secs(),
+                "memory grows although caches do not: a leak?"
+            ),
+            Event::CircuitChanged { circuit, from, to } => {
+                tracing::warn!(target: "tower_keep", circuit, from, to, "circuit changed");
+            }
             Event::QueryFinished {
                 name,
                 took,

@@ -47,6 +47,16 @@ pub enum Refusal {
         /// A guess at when to come back.
         retry_after: Duration,
     },
+    /// What has to be called for the answer has failed too often of late (503).
+    CircuitOpen {
+        /// How long until it is tried again.
+        retry_after: Duration,
+    },
+    /// As many long-lived connections are open as there may be (503).
+    TooManyConnections {
+        /// A guess at when to come back.
+        retry_after: Duration,
+    },
 }
 
 impl Refusal {
@@ -56,9 +66,10 @@ impl Refusal {
         match self {
             Self::OverQuota { .. } | Self::Banned { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::DenyListed => StatusCode::FORBIDDEN,
-            Self::Overloaded { .. } | Self::MemoryPressure { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Overloaded { .. }
+            | Self::MemoryPressure { .. }
+            | Self::CircuitOpen { .. }
+            | Self::TooManyConnections { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -69,7 +80,9 @@ impl Refusal {
             Self::OverQuota { retry_after, .. }
             | Self::Banned { retry_after }
             | Self::Overloaded { retry_after }
-            | Self::MemoryPressure { retry_after } => Some(*retry_after),
+            | Self::MemoryPressure { retry_after }
+            | Self::CircuitOpen { retry_after }
+            | Self::TooManyConnections { retry_after } => Some(*retry_after),
             Self::DenyListed => None,
         }
     }
@@ -83,6 +96,8 @@ impl Refusal {
             Self::DenyListed => "deny_listed",
             Self::Overloaded { .. } => "overloaded",
             Self::MemoryPressure { .. } => "memory_pressure",
+            Self::CircuitOpen { .. } => "circuit_open",
+            Self::TooManyConnections { .. } => "too_many_connections",
         }
     }
 
@@ -103,6 +118,12 @@ impl Refusal {
             Self::Overloaded { .. } => {
                 br#"{"type":"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity","title":"Overloaded","status":503,"detail":"All places are taken. Come back after the time in the Retry-After field."}"#
             }
+            Self::CircuitOpen { .. } => {
+                br#"{"type":"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity","title":"Circuit open","status":503,"detail":"Something this service depends on does not answer as it should. Come back after the time in the Retry-After field."}"#
+            }
+            Self::TooManyConnections { .. } => {
+                br#"{"type":"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity","title":"Too many connections","status":503,"detail":"As many connections are open as there may be. Come back after the time in the Retry-After field."}"#
+            }
             Self::MemoryPressure { .. } => {
                 br#"{"type":"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity","title":"Out of memory budget","status":503,"detail":"The service is short of memory. Come back after the time in the Retry-After field."}"#
             }
@@ -118,6 +139,8 @@ impl fmt::Display for Refusal {
             Self::DenyListed => write!(f, "on the list of those who are never let in"),
             Self::Overloaded { .. } => write!(f, "overloaded"),
             Self::MemoryPressure { .. } => write!(f, "short of memory"),
+            Self::CircuitOpen { .. } => write!(f, "circuit open"),
+            Self::TooManyConnections { .. } => write!(f, "too many connections"),
         }
     }
 }
@@ -157,6 +180,8 @@ mod tests {
             },
             Refusal::Overloaded { retry_after: wait },
             Refusal::MemoryPressure { retry_after: wait },
+            Refusal::CircuitOpen { retry_after: wait },
+            Refusal::TooManyConnections { retry_after: wait },
         ] {
             let problem: serde_json::Value = serde_json::from_slice(&refusal.problem()).unwrap();
             assert_eq!(problem["status"], refusal.status().as_u16());

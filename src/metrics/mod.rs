@@ -61,11 +61,13 @@ mod body;
 mod config;
 mod engine;
 mod exposition;
+mod figures;
 mod gauges;
 mod health;
 mod histogram;
 mod layer;
 mod named;
+mod overload;
 mod prometheus;
 mod routes;
 mod service;
@@ -75,11 +77,12 @@ mod totals;
 pub use body::MetricsBody;
 pub use config::MetricsConfig;
 pub use engine::Metrics;
+pub use figures::Quantiles;
 pub use health::{ComponentHealth, Health, HealthBoard, HealthStatus};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use layer::MetricsLayer;
+pub use overload::{CircuitTotals, ConnectionTotals, GuardTotals};
 pub use service::{MetricsFuture, MetricsService};
 pub use snapshot::{
-    CacheTotals, GuardTotals, HttpTotals, Quantiles, RouteFigures, RuleFigures, Snapshot,
-    StatusCounts, TierTotals,
+    CacheTotals, HttpTotals, RouteFigures, RuleFigures, Snapshot, StatusCounts, TierTotals,
 };

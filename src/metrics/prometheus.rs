@@ -7,9 +7,8 @@ use crate::error::ConfigError;
 use crate::metrics::engine::Metrics;
 use crate::metrics::exposition::{Exposition, Kind};
 use crate::metrics::gauges::Gauge;
-use crate::metrics::snapshot::{
-    CacheTotals, GuardTotals, RouteFigures, RuleFigures, Snapshot, TierTotals,
-};
+use crate::metrics::overload::{CircuitTotals, ConnectionTotals, GuardTotals};
+use crate::metrics::snapshot::{CacheTotals, RouteFigures, RuleFigures, Snapshot, TierTotals};
 
 /// The gauge of this room's own, and its histograms: nobody else's gauge may take their names. Its
 /// counters end in what no gauge may end in.
@@ -35,6 +34,8 @@ impl Metrics {
         write_tiers(&mut text, &snapshot.tiers);
         write_rate_limit(&mut text, &snapshot.rate_limit);
         write_guard(&mut text, &snapshot.guard);
+        write_circuits(&mut text, &snapshot.circuits);
+        write_connections(&mut text, &snapshot.connections);
         write_rest(&mut text, &snapshot);
         for gauge in &*self.gauges().all() {
             text.family(gauge.name, gauge.help, Kind::Gauge);
@@ -211,6 +212,46 @@ fn write_guard(text: &mut Exposition, guard: &GuardTotals) {
     let help = "How long admitted requests waited in the guard's queue.";
     text.family(QUEUE_WAIT, help, Kind::Histogram);
     text.histogram(QUEUE_WAIT, &[], &guard.admitted.histogram);
+    let help = "Requests whose client left while they waited for a slot.";
+    total(text, "keep_guard_left_total", help, guard.left);
+    let help = "How often the number of slots was adapted.";
+    total(
+        text,
+        "keep_guard_slots_changes_total",
+        help,
+        guard.slots_changes,
+    );
+    let help = "How often the runtime began to lag behind.";
+    total(text, "keep_runtime_lags_total", help, guard.lags);
+    let help = "How often memory was given back, by action.";
+    let family = ("keep_memory_relieved_total", help);
+    by_word(text, family, "action", &guard.relieved);
+    let help = "How often a leak of memory was suspected.";
+    total(text, "keep_memory_leaks_suspected_total", help, guard.leaks);
+}
+
+fn write_circuits(text: &mut Exposition, circuits: &CircuitTotals) {
+    let help = "Changes of circuit breakers, by the state they led to.";
+    let family = ("keep_circuit_changes_total", help);
+    by_word(text, family, "to", &circuits.changes);
+    let help = "Calls that were not made because their circuit was open.";
+    total(text, "keep_circuit_refused_total", help, circuits.refused);
+}
+
+fn write_connections(text: &mut Exposition, connections: &ConnectionTotals) {
+    let help = "Long-lived connections that were let in.";
+    total(
+        text,
+        "keep_connections_opened_total",
+        help,
+        connections.opened,
+    );
+    let help = "Long-lived connections that are gone, by reason.";
+    let family = ("keep_connections_closed_total", help);
+    by_word(text, family, "why", &connections.closed);
+    let help = "Long-lived connections that were not let in, by reason.";
+    let family = ("keep_connections_refused_total", help);
+    by_word(text, family, "why", &connections.refused);
 }
 
 fn write_rest(text: &mut Exposition, figures: &Snapshot) {

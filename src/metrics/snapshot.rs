@@ -5,14 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::metrics::engine::Metrics;
-use crate::metrics::histogram::HistogramSnapshot;
-use crate::metrics::named::Named;
+use crate::metrics::figures::{Quantiles, read, words};
+use crate::metrics::overload::{CircuitTotals, ConnectionTotals, GuardTotals};
 use crate::metrics::routes::RouteStats;
 use crate::metrics::totals::{RuleTotals, Totals};
 
@@ -31,6 +30,10 @@ pub struct Snapshot {
     pub rate_limit: BTreeMap<Arc<str>, RuleFigures>,
     /// What the guard tells.
     pub guard: GuardTotals,
+    /// What circuit breakers tell.
+    pub circuits: CircuitTotals,
+    /// What the slots of long-lived connections tell.
+    pub connections: ConnectionTotals,
     /// Invalidations recorded in the journal.
     pub invalidations: u64,
     /// The keys, tags and patterns in them.
@@ -116,25 +119,6 @@ pub struct RouteFigures {
     pub latency: Quantiles,
 }
 
-/// A histogram and what one usually asks it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Quantiles {
-    /// How many durations were counted.
-    pub count: u64,
-    /// The median; like its siblings within 6.25 %, and nothing where nothing was counted.
-    #[serde(rename = "p50_ms", serialize_with = "fractional_millis")]
-    pub p50: Option<Duration>,
-    /// What 95 % did not exceed.
-    #[serde(rename = "p95_ms", serialize_with = "fractional_millis")]
-    pub p95: Option<Duration>,
-    /// What 99 % did not exceed.
-    #[serde(rename = "p99_ms", serialize_with = "fractional_millis")]
-    pub p99: Option<Duration>,
-    /// All of it, for other questions.
-    #[serde(skip)]
-    pub histogram: HistogramSnapshot,
-}
-
 /// What the cache tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CacheTotals {
@@ -180,17 +164,6 @@ pub struct RuleFigures {
     pub shadow_denied: u64,
 }
 
-/// What the guard tells.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct GuardTotals {
-    /// Requests admitted, and how long they waited in the queue.
-    pub admitted: Quantiles,
-    /// Requests turned away, by reason.
-    pub refused: BTreeMap<Arc<str>, u64>,
-    /// Changes of the level of memory pressure, by the level they led to.
-    pub pressure_changes: BTreeMap<Arc<str>, u64>,
-}
-
 impl Metrics {
     /// All figures as they are now. Copies every histogram, about 0.3 µs per route and method: meant
     /// for scrapes and tickers, not for requests.
@@ -216,6 +189,8 @@ impl Metrics {
             tiers: TierTotals::of(totals),
             rate_limit: rules(totals),
             guard: GuardTotals::of(totals),
+            circuits: CircuitTotals::of(totals),
+            connections: ConnectionTotals::of(totals),
             invalidations: read(&totals.invalidations),
             invalidation_markers: read(&totals.markers),
             invalidations_pending: read(&totals.invalidations_pending),
@@ -285,18 +260,6 @@ impl StatusCounts {
     }
 }
 
-impl Quantiles {
-    fn of(histogram: HistogramSnapshot) -> Self {
-        Self {
-            count: histogram.count(),
-            p50: histogram.quantile(0.50),
-            p95: histogram.quantile(0.95),
-            p99: histogram.quantile(0.99),
-            histogram,
-        }
-    }
-}
-
 impl CacheTotals {
     fn of(totals: &Totals) -> Self {
         Self {
@@ -323,16 +286,6 @@ impl TierTotals {
     }
 }
 
-impl GuardTotals {
-    fn of(totals: &Totals) -> Self {
-        Self {
-            admitted: Quantiles::of(totals.queue_wait.snapshot()),
-            refused: words(&totals.refused),
-            pressure_changes: words(&totals.pressure_changes),
-        }
-    }
-}
-
 fn rules(totals: &Totals) -> BTreeMap<Arc<str>, RuleFigures> {
     let figures = |(name, rule): (Arc<str>, Arc<RuleTotals>)| {
         let figures = RuleFigures {
@@ -345,28 +298,10 @@ fn rules(totals: &Totals) -> BTreeMap<Arc<str>, RuleFigures> {
     totals.rules.rows().into_iter().map(figures).collect()
 }
 
-fn words(named: &Named<AtomicU64>) -> BTreeMap<Arc<str>, u64> {
-    let rows = named.rows().into_iter();
-    rows.map(|(name, count)| (name, read(&count))).collect()
-}
-
-fn read(count: &AtomicU64) -> u64 {
-    count.load(Ordering::Relaxed)
-}
-
-/// Milliseconds with their fraction, because much of what is measured takes less than one.
-fn fractional_millis<S: Serializer>(
-    time: &Option<Duration>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match time {
-        Some(time) => serializer.serialize_f64(time.as_secs_f64() * 1_000.0),
-        None => serializer.serialize_none(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::clock::Clock;
     use crate::event::{Event, Recorder};
@@ -433,6 +368,7 @@ mod tests {
         .into_iter()
         .chain(OF_TROUBLE)
         .chain(AND_MORE)
+        .chain(OF_OVERLOAD)
         {
             metrics.record(&event);
         }
@@ -461,6 +397,34 @@ mod tests {
             class: "boot",
             outcome: "found",
         },
+    ];
+
+    const OF_OVERLOAD: [Event<'static>; 10] = [
+        Event::GuardLeft {
+            waited: Duration::from_millis(2),
+        },
+        Event::GuardSlotsChanged { slots: 7 },
+        Event::RuntimeLagging {
+            lag: Duration::from_millis(2),
+        },
+        Event::MemoryRelieved {
+            action: "evict",
+            before_bytes: 9,
+            after_bytes: 7,
+        },
+        Event::LeakSuspected {
+            bytes_per_hour: 9,
+            until_limit: Duration::from_secs(9),
+        },
+        Event::CircuitChanged {
+            circuit: "a.test",
+            from: "closed",
+            to: "open",
+        },
+        Event::CircuitRefused { circuit: "a.test" },
+        Event::ConnectionOpened,
+        Event::ConnectionClosed { why: "stale" },
+        Event::ConnectionRefused { why: "full" },
     ];
 
     const OF_TROUBLE: [Event<'static>; 5] = [
@@ -496,8 +460,11 @@ mod tests {
             },
             "guard": {
                 "admitted": {"count": 1}, "refused": {"overloaded": 1},
-                "pressure_changes": {"high": 1}
+                "pressure_changes": {"high": 1},
+                "left": 1, "slots_changes": 1, "lags": 1, "relieved": {"evict": 1}, "leaks": 1
             },
+            "circuits": {"changes": {"open": 1}, "refused": 1},
+            "connections": {"opened": 1, "closed": {"stale": 1}, "refused": {"full": 1}},
             "invalidations": 1, "invalidation_markers": 3, "invalidations_pending": 1,
             "journal_doubts": {"gap": 1}, "journal_replaced": 1,
             "coherency_checks": {"10ms": 1}, "coherency_violations": {"served": 1},

@@ -38,6 +38,17 @@ pub(crate) struct Totals {
     pub(crate) queue_wait: Histogram,
     pub(crate) refused: Named<AtomicU64>,
     pub(crate) pressure_changes: Named<AtomicU64>,
+    /// Those who left while they waited for a slot.
+    pub(crate) left: AtomicU64,
+    pub(crate) slots_changes: AtomicU64,
+    pub(crate) lags: AtomicU64,
+    pub(crate) relieved: Named<AtomicU64>,
+    pub(crate) leaks: AtomicU64,
+    pub(crate) circuit_changes: Named<AtomicU64>,
+    pub(crate) circuit_refused: AtomicU64,
+    pub(crate) connections_opened: AtomicU64,
+    pub(crate) connections_closed: Named<AtomicU64>,
+    pub(crate) connections_refused: Named<AtomicU64>,
     pub(crate) invalidations: AtomicU64,
     pub(crate) markers: AtomicU64,
     pub(crate) invalidations_pending: AtomicU64,
@@ -85,6 +96,16 @@ impl Totals {
             queue_wait: Histogram::new(),
             refused: Named::new(WORDS_MAX),
             pressure_changes: Named::new(WORDS_MAX),
+            left: AtomicU64::default(),
+            slots_changes: AtomicU64::default(),
+            lags: AtomicU64::default(),
+            relieved: Named::new(WORDS_MAX),
+            leaks: AtomicU64::default(),
+            circuit_changes: Named::new(WORDS_MAX),
+            circuit_refused: AtomicU64::default(),
+            connections_opened: AtomicU64::default(),
+            connections_closed: Named::new(WORDS_MAX),
+            connections_refused: Named::new(WORDS_MAX),
             invalidations: AtomicU64::default(),
             markers: AtomicU64::default(),
             invalidations_pending: AtomicU64::default(),
@@ -102,7 +123,7 @@ impl Totals {
         }
     }
 
-    /// Counts `event`. There is no arm for the rest: a new kind of event has to find its place here.
+    /// Counts `event`.
     pub(crate) fn count(&self, event: &Event<'_>) {
         match *event {
             Event::CacheHit { stale: false } => one_more(&self.hits),
@@ -141,6 +162,25 @@ impl Totals {
             Event::GuardAdmitted { waited } => self.queue_wait.record(waited),
             Event::GuardRefused { why } => self.refused.with(why, one_more),
             Event::PressureChanged { to, .. } => self.pressure_changes.with(to, one_more),
+            _ => self.count_rest(event),
+        }
+    }
+
+    /// What is not told with every request. There is no arm for the rest here: a new kind of event has to
+    /// find its place.
+    fn count_rest(&self, event: &Event<'_>) {
+        match *event {
+            Event::GuardLeft { .. } => one_more(&self.left),
+            Event::GuardSlotsChanged { .. } => one_more(&self.slots_changes),
+            Event::RuntimeLagging { .. } => one_more(&self.lags),
+            Event::MemoryRelieved { action, .. } => self.relieved.with(action, one_more),
+            Event::LeakSuspected { .. } => one_more(&self.leaks),
+            // Not by circuit: their names may be anybody's hosts.
+            Event::CircuitChanged { to, .. } => self.circuit_changes.with(to, one_more),
+            Event::CircuitRefused { .. } => one_more(&self.circuit_refused),
+            Event::ConnectionOpened => one_more(&self.connections_opened),
+            Event::ConnectionClosed { why } => self.connections_closed.with(why, one_more),
+            Event::ConnectionRefused { why } => self.connections_refused.with(why, one_more),
             Event::Invalidated { markers, .. } => {
                 one_more(&self.invalidations);
                 more(&self.markers, markers);
@@ -170,6 +210,22 @@ impl Totals {
             Event::RedisUp => {}
             Event::RedisDown { .. } => one_more(&self.redis_downs),
             Event::Warning { .. } => one_more(&self.warnings),
+            Event::CacheHit { .. }
+            | Event::CacheForwarded { .. }
+            | Event::CacheCollapsed
+            | Event::CacheStored { .. }
+            | Event::TierHit { .. }
+            | Event::ValueComputed { .. }
+            | Event::EntryUnreadable { .. }
+            | Event::Warmed { .. }
+            | Event::RateLimitAllowed { .. }
+            | Event::RateLimitDenied { .. }
+            | Event::ClientBanned { .. }
+            | Event::ClientShutOut { .. }
+            | Event::PeerUnknown
+            | Event::GuardAdmitted { .. }
+            | Event::GuardRefused { .. }
+            | Event::PressureChanged { .. } => {}
         }
     }
 }

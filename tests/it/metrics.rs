@@ -154,6 +154,34 @@ const AND_MORE: [Event<'static>; 5] = [
     Event::Warning { text: "odd" },
 ];
 
+const OF_OVERLOAD: [Event<'static>; 10] = [
+    Event::GuardLeft {
+        waited: Duration::from_millis(30),
+    },
+    Event::GuardSlotsChanged { slots: 7 },
+    Event::RuntimeLagging {
+        lag: Duration::from_millis(30),
+    },
+    Event::MemoryRelieved {
+        action: "evict",
+        before_bytes: 9,
+        after_bytes: 7,
+    },
+    Event::LeakSuspected {
+        bytes_per_hour: 9,
+        until_limit: Duration::from_secs(9),
+    },
+    Event::CircuitChanged {
+        circuit: "a.test",
+        from: "closed",
+        to: "open",
+    },
+    Event::CircuitRefused { circuit: "a.test" },
+    Event::ConnectionOpened,
+    Event::ConnectionClosed { why: "stale" },
+    Event::ConnectionRefused { why: "full" },
+];
+
 fn record_one_of_each(metrics: &Metrics) {
     let took = Duration::from_millis(30);
     for event in [
@@ -222,6 +250,7 @@ fn record_one_of_each(metrics: &Metrics) {
     ]
     .into_iter()
     .chain(AND_MORE)
+    .chain(OF_OVERLOAD)
     {
         metrics.record(&event);
     }

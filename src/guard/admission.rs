@@ -9,10 +9,13 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use crate::clock::{Clock, Moment};
-use crate::event::{Event, Events};
-use crate::guard::pressure::{Pressure, PressureCell};
-use crate::guard::slots::{Place, Slots};
+use crate::clock::Moment;
+use crate::event::Event;
+use crate::guard::claim::Claim;
+use crate::guard::entrance::{Entrance, newcomer};
+use crate::guard::line::Ticket;
+use crate::guard::pressure::Pressure;
+use crate::guard::slots::Place;
 use crate::refusal::Refusal;
 
 /// What [`Guard::admit`](crate::guard::Guard::admit) decided.
@@ -27,49 +30,71 @@ pub enum Admission {
     Refused(Refusal),
 }
 
-/// A slot. Dropping it gives the slot to the first in the queue, or back.
+/// A slot. Dropping it gives the slot to the next in the queue, or back.
 #[derive(Debug)]
 #[must_use = "dropping a permit gives its slot back"]
 pub struct Permit {
     /// `None` in a guard that is switched off.
-    entrance: Option<Arc<Entrance>>,
+    held: Option<Held>,
+    /// The route's, where it has slots of its own. Held for its drop alone.
+    _route: Option<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    entrance: Arc<Entrance>,
+    /// Where it is learnt how long requests take.
+    began: Option<Moment>,
+}
+
+impl Held {
+    fn of(entrance: Arc<Entrance>) -> Self {
+        let began = entrance.began();
+        Self { entrance, began }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.entrance.release(self.began);
+    }
 }
 
 impl Permit {
     /// A permit of a guard that is switched off: it holds no slot and knows no pressure.
     pub(crate) const fn unguarded() -> Self {
-        Self { entrance: None }
+        Self {
+            held: None,
+            _route: None,
+        }
     }
 
     /// The pressure right now.
     pub(crate) fn pressure(&self) -> Pressure {
-        self.entrance
+        self.held
             .as_ref()
-            .map_or(Pressure::Unknown, |entrance| entrance.pressure.load())
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if let Some(entrance) = &self.entrance {
-            entrance.slots.release();
-        }
+            .map_or(Pressure::Unknown, |held| held.entrance.pressure())
     }
 }
 
 pin_project! {
     /// A place in the queue, as a future: ready with a [`Permit`], or with the reason why not.
     ///
-    /// Served in the order of arrival. Refuses with [`Refusal::Overloaded`] once the queue timeout,
-    /// counted from arrival, has passed, and with [`Refusal::MemoryPressure`] as soon as the pressure
-    /// becomes critical. Cancel safe: dropping it at any time leaves the queue, and a slot that was
-    /// just handed over goes to the next. Pending for ever when polled after it was ready.
+    /// The more important come first, then everybody's tenants take turns, each in the order of arrival or,
+    /// once the queue has stood for an interval, the newest first. Refuses with [`Refusal::Overloaded`] once
+    /// the queue timeout, counted from arrival, has passed, when the queue stands and this wait has grown
+    /// too long, or when somebody more important takes the place; with [`Refusal::MemoryPressure`] as soon as
+    /// the pressure becomes critical. Cancel safe: dropping it at any time leaves the queue, and a slot that
+    /// was just handed over goes to the next. Pending for ever when polled after it was ready.
     #[derive(Debug)]
     #[must_use = "a place in the queue that nobody polls holds up those behind it"]
     pub struct Waiting {
         place: InLine,
-        critical: bool,
+        claim: Claim,
         began: Moment,
+        // What is still to be entered once the route's own slot is there, and that slot when it is.
+        guard: Option<Arc<Entrance>>,
+        route: Option<Held>,
         #[pin]
         patience: Sleep,
     }
@@ -78,22 +103,27 @@ pin_project! {
 /// A ticket of the line, given back on drop.
 #[derive(Debug)]
 struct InLine {
-    ticket: u64,
+    ticket: Ticket,
     /// `None` once the wait is over.
     entrance: Option<Arc<Entrance>>,
+    since: Moment,
 }
 
 impl Drop for InLine {
     fn drop(&mut self) {
-        self.give_up();
+        if let Some(entrance) = self.give_up() {
+            let waited = entrance.clock().now().since(self.since);
+            entrance.events().emit(Event::GuardLeft { waited });
+        }
     }
 }
 
 impl InLine {
-    fn give_up(&mut self) {
-        if let Some(entrance) = self.entrance.take() {
-            entrance.slots.leave(self.ticket);
-        }
+    fn give_up(&mut self) -> Option<Arc<Entrance>> {
+        let entrance = self.entrance.take()?;
+        let clock = entrance.clock();
+        entrance.wake_pacer(entrance.slots().leave(self.ticket, || clock.now()));
+        Some(entrance)
     }
 }
 
@@ -101,103 +131,128 @@ impl Future for Waiting {
     type Output = Result<Permit, Refusal>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let Some(entrance) = this.place.entrance.clone() else {
-            return Poll::Pending;
-        };
-        // The order matters: the waker stands in the line before the pressure is looked at, so that
-        // a change in between finds it there.
-        let handed = entrance.slots.poll(this.place.ticket, cx.waker());
-        if entrance.sheds() && !*this.critical {
-            this.place.give_up();
-            return Poll::Ready(Err(entrance.refuse_for_memory()));
-        }
-        if handed.is_ready() {
-            let waited = entrance.clock.now().since(*this.began);
-            // From here on the permit owns the slot, not the ticket.
+        let mut this = self.project();
+        loop {
+            let Some(entrance) = this.place.entrance.clone() else {
+                return Poll::Pending;
+            };
+            // The order matters: the waker stands in the line before the pressure is looked at, so that
+            // a change in between finds it there.
+            let handed = entrance.slots().poll(this.place.ticket, cx.waker());
+            if let Poll::Ready(Err(why)) = handed {
+                this.place.entrance = None;
+                return Poll::Ready(Err(entrance.refuse_as_overloaded(why)));
+            }
+            if entrance.sheds() && !this.claim.is_critical() {
+                this.place.give_up();
+                return Poll::Ready(Err(entrance.refuse_for_memory()));
+            }
+            if handed.is_pending() {
+                if this.patience.as_mut().poll(cx).is_ready() {
+                    this.place.give_up();
+                    return Poll::Ready(Err(entrance.refuse_as_overloaded("queue_timeout")));
+                }
+                return Poll::Pending;
+            }
+            // From here on the slot is held, not the ticket.
             this.place.entrance = None;
-            return Poll::Ready(Ok(entrance.permit(waited)));
-        }
-        if this.patience.poll(cx).is_ready() {
-            this.place.give_up();
-            return Poll::Ready(Err(entrance.refuse_as_overloaded("queue_timeout")));
-        }
-        Poll::Pending
-    }
-}
-
-/// The part of a guard that permits and waiters share.
-#[derive(Debug)]
-pub(crate) struct Entrance {
-    pub(crate) slots: Slots,
-    pub(crate) pressure: PressureCell,
-    pub(crate) clock: Clock,
-    pub(crate) events: Events,
-    pub(crate) queue_timeout: Duration,
-    pub(crate) retry_after: Duration,
-}
-
-impl Entrance {
-    /// Decides about one arrival. `critical` is asked only when it matters: at critical pressure and
-    /// before queueing.
-    #[inline]
-    pub(crate) fn admit(self: &Arc<Self>, critical: impl Fn() -> bool) -> Admission {
-        if self.sheds() && !critical() {
-            return Admission::Refused(self.refuse_for_memory());
-        }
-        match self.slots.take() {
-            Place::Slot => Admission::Admitted(Arc::clone(self).permit(Duration::ZERO)),
-            Place::Nowhere => Admission::Refused(self.refuse_as_overloaded("overloaded")),
-            Place::Line(ticket) => {
-                // The ticket is in good hands before anything that could fail is called.
-                let place = InLine {
-                    ticket,
-                    entrance: Some(Arc::clone(self)),
-                };
-                Admission::Wait(Waiting {
-                    place,
-                    critical: critical(),
-                    began: self.clock.now(),
-                    patience: tokio::time::sleep(self.queue_timeout),
-                })
+            let held = Held::of(entrance);
+            let Some(guard) = this.guard.take() else {
+                let waited = held.entrance.clock().now().since(*this.began);
+                return Poll::Ready(Ok(permit(held, this.route.take(), waited)));
+            };
+            *this.route = Some(held);
+            let (claim, now) = (*this.claim, guard.clock().now());
+            match guard.take(|| newcomer(claim.criticality(), claim.tenant_key(), now)) {
+                Place::Slot => {
+                    let waited = now.since(*this.began);
+                    let held = Held::of(guard);
+                    return Poll::Ready(Ok(permit(held, this.route.take(), waited)));
+                }
+                Place::Nowhere => {
+                    *this.route = None;
+                    return Poll::Ready(Err(guard.refuse_as_overloaded("overloaded")));
+                }
+                Place::Line(ticket) => {
+                    this.place.ticket = ticket;
+                    this.place.since = now;
+                    this.place.entrance = Some(guard);
+                }
             }
         }
     }
+}
 
-    /// Takes note of a new level; at the critical one, those who wait are told.
-    pub(crate) fn set_pressure(&self, pressure: Pressure) {
-        self.pressure.store(pressure);
-        if pressure >= Pressure::Critical {
-            self.slots.wake_all();
+/// Decides about one arrival at `guard`, which has to pass `route` first where there is one. `claim` is asked
+/// only when it matters: at critical pressure and before queueing.
+#[inline]
+pub(crate) fn admit(
+    guard: &Arc<Entrance>,
+    route: Option<&Arc<Entrance>>,
+    claim: impl Fn() -> Claim,
+) -> Admission {
+    if guard.sheds() && !claim().is_critical() {
+        return Admission::Refused(guard.refuse_for_memory());
+    }
+    let Some(route) = route else {
+        return enter(guard, None, None, claim);
+    };
+    enter(route, Some(guard), None, claim)
+}
+
+/// Asks `first` for a slot, and then `then`, holding `route` meanwhile.
+#[inline]
+fn enter(
+    first: &Arc<Entrance>,
+    then: Option<&Arc<Entrance>>,
+    route: Option<Held>,
+    claim: impl Fn() -> Claim,
+) -> Admission {
+    let mut came = None;
+    let place = first.take(|| {
+        let (claim, now) = (claim(), first.clock().now());
+        came = Some((claim, now));
+        newcomer(claim.criticality(), claim.tenant_key(), now)
+    });
+    match (place, came) {
+        (Place::Slot, _) => {
+            let held = Held::of(Arc::clone(first));
+            match then {
+                None => Admission::Admitted(permit(held, route, Duration::ZERO)),
+                Some(guard) => enter(guard, None, Some(held), claim),
+            }
+        }
+        (Place::Line(ticket), Some((claim, now))) => {
+            // The ticket is in good hands before anything that could fail is called.
+            let place = InLine {
+                ticket,
+                entrance: Some(Arc::clone(first)),
+                since: now,
+            };
+            Admission::Wait(Waiting {
+                place,
+                claim,
+                began: now,
+                guard: then.map(Arc::clone),
+                route,
+                patience: tokio::time::sleep(first.queue_timeout()),
+            })
+        }
+        (Place::Line(_) | Place::Nowhere, _) => {
+            Admission::Refused(first.refuse_as_overloaded("overloaded"))
         }
     }
+}
 
-    fn sheds(&self) -> bool {
-        self.pressure.load() >= Pressure::Critical
+/// The permit for a slot that was taken or handed over.
+fn permit(held: Held, route: Option<Held>, waited: Duration) -> Permit {
+    // The permit exists before anybody is told: should a recorder panic, its slot goes back.
+    let permit = Permit {
+        held: Some(held),
+        _route: route,
+    };
+    if let Some(held) = &permit.held {
+        held.entrance.events().emit(Event::GuardAdmitted { waited });
     }
-
-    /// The permit for a slot that was taken or handed over.
-    fn permit(self: Arc<Self>, waited: Duration) -> Permit {
-        // The permit exists before anybody is told: should a recorder panic, its slot goes back.
-        let permit = Permit {
-            entrance: Some(self),
-        };
-        if let Some(entrance) = &permit.entrance {
-            entrance.events.emit(Event::GuardAdmitted { waited });
-        }
-        permit
-    }
-
-    fn refuse_for_memory(&self) -> Refusal {
-        let retry_after = self.retry_after;
-        let why = "memory_pressure";
-        self.events.emit(Event::GuardRefused { why });
-        Refusal::MemoryPressure { retry_after }
-    }
-
-    fn refuse_as_overloaded(&self, why: &'static str) -> Refusal {
-        let retry_after = self.retry_after;
-        self.events.emit(Event::GuardRefused { why });
-        Refusal::Overloaded { retry_after }
-    }
+    permit
 }

@@ -111,13 +111,14 @@ mod tests {
     use crate::clock::Clock;
     use crate::event::Events;
     use crate::guard::admission::Admission;
+    use crate::guard::claim::Claim;
     use crate::guard::config::GuardConfig;
     use crate::guard::engine::Guard;
 
     #[tokio::test]
     async fn the_slot_of_a_large_answer_in_one_piece_is_kept_until_its_last_piece_is_taken() {
         let guard = Guard::new(&GuardConfig::default(), Clock::system(), Events::none()).unwrap();
-        let Admission::Admitted(permit) = guard.admit(false) else {
+        let Admission::Admitted(permit) = guard.admit(Claim::default()) else {
             panic!("there is room")
         };
         let content = vec![7_u8; 3 * PIECE_BYTES + 1];

@@ -5,18 +5,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
+use arc_swap::ArcSwap;
 use http::Request;
 
 use crate::clock::Clock;
 use crate::error::{ConfigError, Faults};
 use crate::event::{Event, Events};
-use crate::guard::admission::{Admission, Entrance, Permit};
+use crate::guard::admission::{Admission, Permit, admit};
+use crate::guard::claim::{Claim, Claims};
 use crate::guard::config::GuardConfig;
+use crate::guard::entrance::{Entrance, EntranceConfig};
 use crate::guard::memory::{MemoryProbe, MemoryReading, NoProbe};
 use crate::guard::pressure::{Patience, Pressure, PressureCell};
-use crate::guard::slots::Slots;
+use crate::guard::rule::Plan;
 use crate::identity::RequestView;
-use crate::route::Route;
 
 /// Decides who comes in, and watches the memory of the process. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -27,7 +29,10 @@ pub struct Guard {
 struct Shared {
     enabled: bool,
     entrance: Arc<Entrance>,
-    critical: Vec<Route>,
+    pressure: Arc<PressureCell>,
+    plan: Plan<Entrance>,
+    claims: ArcSwap<Claims>,
+    events: Events,
     used_bytes: AtomicU64,
     budget_bytes: u64,
     watch: Mutex<Watch>,
@@ -70,9 +75,6 @@ impl Guard {
         let mut faults = Faults::new();
         config.check("guard", &mut faults);
         faults.into_result()?;
-        // The check has gone through the same templates, so none is lost here.
-        let critical = config.critical.iter();
-        let critical = critical.filter_map(|template| Route::new(template, &[]).ok());
         let used_bytes = probe.used_bytes();
         let budget_bytes = config.memory_budget_bytes.or_else(|| {
             let bounds = probe.bounds()?;
@@ -83,18 +85,35 @@ impl Guard {
             Some(_) if config.enabled => Pressure::Normal,
             _ => Pressure::Unknown,
         };
+        let pressure = Arc::new(PressureCell::new(begin));
+        let (shown, told) = (Arc::clone(&pressure), events.clone());
+        let open = move |config: EntranceConfig| {
+            Entrance::new(&config, Arc::clone(&shown), clock.clone(), told.clone())
+        };
+        // The check has gone through the same settings, so nothing is lost here.
+        let noted = &mut Faults::new();
+        let open_route = |slots, queue: Option<usize>| {
+            let all = config.entrance();
+            let queue = queue.unwrap_or(all.queue);
+            let slots_min = all.slots_min.min(slots);
+            open(EntranceConfig {
+                slots,
+                slots_min,
+                queue,
+                ..all
+            })
+        };
+        let plan = Plan::compile(&config.rules, &config.critical, "guard", noted, open_route);
+        let (field, trusted) = config.field_of_trusted("guard", noted);
+        let claims = Claims::new().trusting(field, trusted);
         let guard = Self {
             shared: Arc::new(Shared {
                 enabled: config.enabled,
-                entrance: Arc::new(Entrance {
-                    slots: Slots::new(config.slots, config.queue),
-                    pressure: PressureCell::new(begin),
-                    clock,
-                    events,
-                    queue_timeout: config.queue_timeout,
-                    retry_after: config.retry_after,
-                }),
-                critical: critical.collect(),
+                entrance: Arc::new(open(config.entrance())),
+                plan,
+                claims: ArcSwap::from_pointee(claims),
+                pressure,
+                events,
                 used_bytes: AtomicU64::new(0),
                 budget_bytes: budget_bytes.unwrap_or(0),
                 watch: Mutex::new(Watch {
@@ -109,40 +128,89 @@ impl Guard {
         Ok(guard)
     }
 
-    /// Asks for a slot, for a request that may (`critical`) or may not be served at
-    /// [`Pressure::Critical`]. Lock-free while nobody waits.
+    /// Says how requests are told apart where not everybody can be served. Later calls replace earlier ones;
+    /// the field and the peers that the configuration names stay.
+    pub fn told(&self, claims: Claims) {
+        let known = self.shared.claims.load();
+        let claims = claims.trusting_as(&known);
+        self.shared.claims.store(Arc::new(claims));
+    }
+
+    /// Asks for a slot, with the claim that counts where not everybody can be served: below
+    /// [`Criticality::Critical`](crate::guard::Criticality::Critical) nobody is at [`Pressure::Critical`].
+    /// Lock-free while nobody waits.
     ///
     /// To wait takes a Tokio timer: outside of a runtime with time enabled, `admit` panics when all
     /// slots are taken and the queue has places.
     #[inline]
-    pub fn admit(&self, critical: bool) -> Admission {
-        self.admit_if(|| critical)
+    pub fn admit(&self, claim: impl Into<Claim>) -> Admission {
+        if !self.shared.enabled {
+            return Admission::Admitted(Permit::unguarded());
+        }
+        let claim = claim.into();
+        admit(&self.shared.entrance, None, || claim)
     }
 
-    /// The same for a request, whose route is looked up only when it matters.
+    /// The same for a request, which is looked at only where it matters.
     #[inline]
     pub(crate) fn admit_request<B>(&self, request: &Request<B>) -> Admission {
-        self.admit_if(|| self.is_critical(&RequestView::of(request)))
+        let shared = &*self.shared;
+        if !shared.enabled {
+            return Admission::Admitted(Permit::unguarded());
+        }
+        let route = if shared.plan.entrances().is_empty() {
+            None
+        } else {
+            let plan = shared.plan.of(RequestView::of(request).uri.path());
+            plan.and_then(|plan| plan.entrance.as_ref())
+        };
+        admit(&shared.entrance, route, || {
+            self.claim(&RequestView::of(request))
+        })
     }
 
-    #[inline]
-    fn admit_if(&self, critical: impl Fn() -> bool) -> Admission {
+    /// What a request may claim: how important it is, and on whose behalf it comes.
+    #[must_use]
+    pub fn claim(&self, request: &RequestView<'_>) -> Claim {
+        let plan = self.shared.plan.of(request.uri.path());
+        let of_route = plan.and_then(|plan| plan.criticality);
+        self.shared.claims.load().of(request, of_route)
+    }
+
+    /// The runtime lags behind, or does not any more: while it does, fewer requests are inside at once, and
+    /// they are let in by turns, for which [`pace`](Self::pace) has to run. Told again and again, as by a
+    /// [canary](crate::guard).
+    pub fn on_lag(&self, lags: bool) {
         if self.shared.enabled {
-            self.shared.entrance.admit(critical)
-        } else {
-            Admission::Admitted(Permit::unguarded())
+            self.shared.entrance.on_lag(lags);
         }
     }
 
-    /// Whether the request's route is among the critical ones: by the template that axum matched, or
-    /// by its path.
+    /// Lets requests in by turns while the runtime lags. Never ends; safe to drop after `on_lag(false)`.
+    pub async fn pace(&self) {
+        let entrance = Arc::clone(&self.shared.entrance);
+        entrance.pace().await;
+    }
+
+    /// How many may be inside at once right now: the configured number, or fewer while the runtime lags or
+    /// requests take too long.
     #[must_use]
-    pub fn is_critical(&self, request: &RequestView<'_>) -> bool {
-        let matched = request.matched_template();
-        self.shared
-            .critical
-            .iter()
-            .any(|route| matched == Some(&**route.template()) || route.matches(request))
+    pub fn slots(&self) -> usize {
+        self.shared.entrance.size()
+    }
+
+    fn entrances(&self) -> impl Iterator<Item = &Arc<Entrance>> {
+        let routes = self.shared.plan.entrances().iter();
+        routes.chain([&self.shared.entrance])
+    }
+
+    fn set_pressure(&self, pressure: Pressure) {
+        self.shared.pressure.store(pressure);
+        if pressure >= Pressure::Critical {
+            // Those who wait are told.
+            self.entrances()
+                .for_each(|entrance| entrance.slots().wake_all());
+        }
     }
 
     /// Reads the memory once, and acts if the level has changed: waiters learn of a critical one,
@@ -176,9 +244,8 @@ impl Guard {
         if from == to {
             return;
         }
-        let entrance = &self.shared.entrance;
-        entrance.set_pressure(to);
-        entrance.events.emit(Event::PressureChanged {
+        self.set_pressure(to);
+        self.shared.events.emit(Event::PressureChanged {
             from: from.name(),
             to: to.name(),
             used_bytes: used.unwrap_or(0),
@@ -214,7 +281,9 @@ impl Guard {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         watch.over = true;
-        self.shared.entrance.set_pressure(Pressure::Unknown);
+        self.set_pressure(Pressure::Unknown);
+        // Nobody will give out slots by turns any more.
+        self.shared.entrance.stop_turns();
         for hook in watch.hooks.drain(..) {
             self.call(&hook, Pressure::Unknown);
         }
@@ -224,7 +293,7 @@ impl Guard {
     /// level: the service would refuse everybody for ever. So it ends here.
     fn call(&self, hook: &Hook, pressure: Pressure) {
         if catch_unwind(AssertUnwindSafe(|| hook(pressure))).is_err() {
-            self.shared.entrance.events.emit(Event::Warning {
+            self.shared.events.emit(Event::Warning {
                 text: "a hook for memory pressure panicked; mend it, it frees less than it should",
             });
         }
@@ -234,7 +303,7 @@ impl Guard {
     #[must_use]
     #[inline]
     pub fn pressure(&self) -> Pressure {
-        self.shared.entrance.pressure.load()
+        self.shared.pressure.load()
     }
 
     /// The last sample and the budget.
@@ -249,13 +318,13 @@ impl Guard {
     /// How many slots are taken.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.shared.entrance.slots.taken()
+        self.shared.entrance.slots().taken()
     }
 
     /// How many requests wait for a slot.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.shared.entrance.slots.waiting()
+        self.shared.entrance.slots().waiting()
     }
 }
 
@@ -295,7 +364,9 @@ mod tests {
 
     use super::*;
     use crate::event::Recorder;
+    use crate::guard::criticality::Criticality;
     use crate::guard::memory::MemoryBounds;
+    use crate::guard::rule::GuardRule;
     use crate::refusal::Refusal;
 
     /// Uses as many of 1,000 bytes as it is told; `u64::MAX` is "cannot tell".
@@ -324,6 +395,8 @@ mod tests {
             self.0.lock().unwrap().push(match event {
                 Event::GuardAdmitted { waited } => format!("admitted after {waited:?}"),
                 Event::GuardRefused { why } => format!("refused: {why}"),
+                Event::GuardLeft { waited } => format!("left after {waited:?}"),
+                Event::GuardSlotsChanged { slots } => format!("{slots} slots"),
                 Event::PressureChanged { from, to, .. } => format!("{from} to {to}"),
                 other => format!("{other:?}"),
             });
@@ -359,14 +432,14 @@ mod tests {
 
     impl Set {
         fn admitted(&self) -> Permit {
-            match self.guard.admit(false) {
+            match self.guard.admit(ORDINARY) {
                 Admission::Admitted(permit) => permit,
                 other => panic!("{other:?}"),
             }
         }
 
         fn waiting(&self) -> crate::guard::Waiting {
-            match self.guard.admit(false) {
+            match self.guard.admit(ORDINARY) {
                 Admission::Wait(waiting) => waiting,
                 other => panic!("{other:?}"),
             }
@@ -383,6 +456,8 @@ mod tests {
         }
     }
 
+    const ORDINARY: Criticality = Criticality::SheddablePlus;
+    const CRITICAL: Criticality = Criticality::Critical;
     const RETRY_AFTER: Duration = Duration::from_secs(1);
     const OVERLOADED: Refusal = Refusal::Overloaded {
         retry_after: RETRY_AFTER,
@@ -396,7 +471,7 @@ mod tests {
         let set = guard(1, 1);
         let _permit = set.admitted();
         let waiting = set.waiting();
-        assert!(matches!(set.guard.admit(false), Admission::Refused(r) if r == OVERLOADED));
+        assert!(matches!(set.guard.admit(ORDINARY), Admission::Refused(r) if r == OVERLOADED));
         let late = tokio::time::timeout(Duration::from_millis(501), waiting);
         assert_eq!(late.await.unwrap().unwrap_err(), OVERLOADED);
         assert_eq!((set.guard.in_flight(), set.guard.queued()), (1, 0));
@@ -434,7 +509,7 @@ mod tests {
         let set = guard(1, 2);
         let permit = set.admitted();
         let waiting = set.waiting();
-        let Admission::Wait(critical) = set.guard.admit(true) else {
+        let Admission::Wait(critical) = set.guard.admit(CRITICAL) else {
             panic!("a critical request waits like others");
         };
         let mut tasks = JoinSet::new();
@@ -444,10 +519,10 @@ mod tests {
         assert_eq!(set.uses(950), Pressure::Critical);
         assert_eq!(tasks.join_next().await.unwrap().unwrap(), SHORT_OF_MEMORY);
         assert_eq!(now(), began, "woken, not timed out");
-        assert!(matches!(set.guard.admit(false), Admission::Refused(r) if r == SHORT_OF_MEMORY));
+        assert!(matches!(set.guard.admit(ORDINARY), Admission::Refused(r) if r == SHORT_OF_MEMORY));
         drop(permit);
         drop(critical.await.unwrap());
-        assert!(matches!(set.guard.admit(true), Admission::Admitted(_)));
+        assert!(matches!(set.guard.admit(CRITICAL), Admission::Admitted(_)));
         assert_eq!((set.guard.in_flight(), set.guard.queued()), (0, 0));
         set.uses(100);
         drop(set.admitted());
@@ -500,6 +575,155 @@ mod tests {
         assert_eq!((reading.used_bytes, reading.budget_bytes), (100, 1000));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_the_queue_is_counted_once() {
+        let set = guard(1, 1);
+        let permit = set.admitted();
+        let waiting = set.waiting();
+        set.hand.advance(Duration::from_millis(7));
+        drop(waiting);
+        drop(permit);
+        drop(set.admitted());
+        assert_eq!(
+            set.heard(),
+            ["admitted after 0ns", "left after 7ms", "admitted after 0ns"]
+        );
+    }
+
+    fn ruled(slots: usize, rules: Vec<GuardRule>) -> Guard {
+        let config = GuardConfig {
+            slots,
+            queue: 4,
+            rules,
+            ..GuardConfig::default()
+        };
+        let probe = Box::new(FakeProbe::default());
+        Guard::with_probe(&config, Clock::manual().0, Events::none(), probe).unwrap()
+    }
+
+    fn request(path: &str) -> Request<()> {
+        Request::builder().uri(path).body(()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_route_with_slots_of_its_own_leaves_the_others_to_the_rest() {
+        let guard = ruled(3, vec![GuardRule::new("/export/{id}").slots(1).queue(1)]);
+        let export = || guard.admit_request(&request("/export/7"));
+        let Admission::Admitted(first) = export() else {
+            panic!("nobody is there yet")
+        };
+        let Admission::Wait(second) = export() else {
+            panic!("one at a time")
+        };
+        assert!(matches!(export(), Admission::Refused(r) if r == OVERLOADED));
+        assert_eq!((guard.in_flight(), guard.queued()), (1, 0));
+        let others = [0; 2].map(|_| guard.admit_request(&request("/")));
+        assert!(others.iter().all(|it| matches!(it, Admission::Admitted(_))));
+        // The route's slot is free, and now the wait is for one of those for all.
+        let plain = guard.admit_request(&request("/"));
+        assert!(matches!(plain, Admission::Wait(_)));
+        drop(first);
+        let mut second = Box::pin(second);
+        tokio::select! {
+            biased;
+            _ = &mut second => panic!("the one who came before has the slot"),
+            () = tokio::task::yield_now() => {}
+        }
+        assert_eq!((guard.in_flight(), guard.queued()), (3, 1));
+        drop(plain);
+        drop(second.await.unwrap());
+        drop(others);
+        assert_eq!((guard.in_flight(), guard.queued()), (0, 0));
+        assert!(matches!(export(), Admission::Admitted(_)), "and its own");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rule_says_how_important_its_route_is_and_the_closure_knows_better() {
+        let rule = GuardRule::new("/pay").criticality(Criticality::CriticalPlus);
+        let guard = ruled(1, vec![rule]);
+        let class = |path: &str| guard.claim(&RequestView::of(&request(path))).criticality();
+        assert_eq!(class("/pay"), Criticality::CriticalPlus);
+        assert_eq!(class("/health"), Criticality::Critical);
+        assert_eq!(class("/other"), Criticality::SheddablePlus);
+        guard.told(Claims::new().judge(|_| Some(Criticality::Sheddable)));
+        assert_eq!(class("/pay"), Criticality::Sheddable);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_more_important_is_served_first_and_takes_the_last_place() {
+        let set = guard(1, 2);
+        let permit = set.admitted();
+        let first = set.waiting();
+        let second = set.waiting();
+        let Admission::Wait(vital) = set.guard.admit(CRITICAL) else {
+            panic!("somebody gives up a place");
+        };
+        assert_eq!(second.await.unwrap_err(), OVERLOADED);
+        drop(permit);
+        let held = vital.await.unwrap();
+        assert_eq!((set.guard.in_flight(), set.guard.queued()), (1, 1));
+        drop(held);
+        drop(first.await.unwrap());
+        assert_eq!(set.heard()[1], "refused: displaced");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_stands_sheds_its_oldest_and_serves_the_newest() {
+        let set = guard(1, 8);
+        let permit = set.admitted();
+        let mut waiting: Vec<_> = Vec::new();
+        for _ in 0..8 {
+            waiting.push(set.waiting());
+            set.hand.advance(Duration::from_millis(25));
+        }
+        // An interval begins in which everybody waits for longer than the target.
+        drop(permit);
+        let permit = waiting.pop().unwrap().await.unwrap();
+        set.hand.advance(Duration::from_millis(101));
+        let fresh = set.waiting();
+        assert_eq!(set.heard(), ["admitted after 0ns", "admitted after 25ms"]);
+        drop(permit);
+        drop(fresh.await.unwrap());
+        for late in waiting {
+            assert_eq!(late.await.unwrap_err(), OVERLOADED);
+        }
+        let heard = set.heard();
+        assert_eq!(heard[0], "admitted after 0ns");
+        assert_eq!(heard[1..], ["refused: shed"; 7]);
+        assert_eq!((set.guard.in_flight(), set.guard.queued()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_runtime_lags_fewer_are_let_in_and_by_turns() {
+        let set = guard(8, 8);
+        let lag = |lags: bool| {
+            set.hand.advance(Duration::from_millis(100));
+            set.guard.on_lag(lags);
+            set.guard.slots()
+        };
+        assert_eq!(lag(false), 8);
+        assert_eq!([lag(true), lag(true), lag(true)], [5, 3, 2]);
+        let mut pace = Box::pin(set.guard.pace());
+        let mut waiting = Box::pin(set.waiting());
+        tokio::select! {
+            biased;
+            _ = &mut waiting => panic!("not before the pacer says so"),
+            () = tokio::task::yield_now() => {}
+        }
+        let permit = tokio::select! {
+            () = &mut pace => panic!("it never ends"),
+            permit = &mut waiting => permit.unwrap(),
+        };
+        assert_eq!([lag(false), lag(false), lag(false)], [3, 4, 6]);
+        assert_eq!(lag(false), 8);
+        drop(set.admitted());
+        drop(permit);
+        assert_eq!(set.guard.in_flight(), 0);
+        set.guard.on_lag(true);
+        set.guard.stop_watching();
+        drop(set.admitted());
+    }
+
     #[test]
     fn a_guard_that_is_switched_off_lets_everybody_in() {
         let config = GuardConfig {
@@ -510,7 +734,7 @@ mod tests {
         let probe = FakeProbe(Arc::new(AtomicU64::new(2000)));
         let guard =
             Guard::with_probe(&config, Clock::system(), Events::none(), Box::new(probe)).unwrap();
-        let permits = [guard.admit(false), guard.admit(false)];
+        let permits = [guard.admit(ORDINARY), guard.admit(ORDINARY)];
         assert!(
             permits
                 .iter()
@@ -565,7 +789,7 @@ mod tests {
                 for _ in 0..20_000 {
                     dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                     let choice = dice >> 61;
-                    let permit = match guard.admit(false) {
+                    let permit = match guard.admit(ORDINARY) {
                         Admission::Admitted(permit) => permit,
                         Admission::Refused(_) => {
                             tokio::task::yield_now().await;
@@ -575,13 +799,17 @@ mod tests {
                         Admission::Wait(waiting) if choice < 3 => {
                             let won = tokio::select! {
                                 biased;
-                                permit = waiting => Some(permit.unwrap()),
+                                permit = waiting => permit.ok(),
                                 () = tokio::task::yield_now() => None,
                             };
                             let Some(permit) = won else { continue };
                             permit
                         }
-                        Admission::Wait(waiting) => waiting.await.unwrap(),
+                        // Where the queue has stood for too long some are shed, and come again.
+                        Admission::Wait(waiting) => match waiting.await {
+                            Ok(permit) => permit,
+                            Err(_) => continue,
+                        },
                     };
                     assert!(inside.fetch_add(1, Ordering::SeqCst) < 3);
                     if choice % 2 == 0 {

@@ -38,10 +38,10 @@
 //!
 //! ```
 //! # use tower_keep::{clock::Clock, event::Events, guard::{Guard, GuardConfig}, refusal::Refusal};
-//! use tower_keep::guard::Admission;
+//! use tower_keep::guard::{Admission, Criticality};
 //!
 //! async fn export(guard: &Guard) -> Result<(), Refusal> {
-//!     let _permit = match guard.admit(false) {
+//!     let _permit = match guard.admit(Criticality::Sheddable) {
 //!         Admission::Admitted(permit) => permit,
 //!         Admission::Wait(waiting) => waiting.await?,
 //!         Admission::Refused(refusal) => return Err(refusal),
@@ -51,29 +51,42 @@
 //! }
 //! ```
 
+mod adaptive;
 mod admission;
 mod body;
 #[cfg(target_os = "linux")]
 mod cgroup;
+mod claim;
+mod codel;
 mod config;
+mod criticality;
 mod engine;
+mod entrance;
 mod future;
 #[cfg(target_os = "linux")]
 mod kept_file;
 mod layer;
+mod limit;
+mod line;
 mod memory;
 mod pressure;
 #[cfg(target_os = "linux")]
 mod procfs;
+mod rule;
 mod service;
 mod slots;
 
+pub use adaptive::Adaptive;
 pub use admission::{Admission, Permit, Waiting};
 pub use body::{GuardBody, LongLived};
+pub use claim::{Claim, Claims};
 pub use config::GuardConfig;
+pub use criticality::Criticality;
 pub use engine::Guard;
 pub use future::GuardFuture;
 pub use layer::GuardLayer;
+pub use limit::{ConcurrencyLimit, LimitConfig};
 pub use memory::{MemoryBounds, MemoryProbe, MemoryReading};
 pub use pressure::Pressure;
+pub use rule::GuardRule;
 pub use service::GuardService;

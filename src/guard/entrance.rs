@@ -1,0 +1,258 @@
+//! One entrance: its slots, its line, and what is told of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, Moment};
+use crate::event::{Event, Events};
+use crate::guard::adaptive::{Adaptive, Learner};
+use crate::guard::criticality::Criticality;
+use crate::guard::line::{LineRules, Newcomer};
+use crate::guard::pressure::{Pressure, PressureCell};
+use crate::guard::slots::{Pacer, Place, Slots};
+use crate::refusal::Refusal;
+use crate::sync::{Mutex, PoisonError};
+
+/// How many are let in at once and how long others may wait; of a guard, of one of its routes, or of
+/// anything else that should not happen too often at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EntranceConfig {
+    pub(crate) slots: usize,
+    pub(crate) slots_min: usize,
+    pub(crate) adaptive: Adaptive,
+    pub(crate) latency_target: Duration,
+    pub(crate) queue: usize,
+    pub(crate) queue_timeout: Duration,
+    pub(crate) codel_target: Duration,
+    pub(crate) codel_interval: Duration,
+    pub(crate) retry_after: Duration,
+}
+
+/// The part of a guard that permits and waiters share.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    slots: Slots,
+    /// Wakes whoever runs [`Entrance::pace`].
+    pacer: Notify,
+    pressure: Arc<PressureCell>,
+    clock: Clock,
+    events: Events,
+    queue_timeout: Duration,
+    retry_after: Duration,
+    learner: Option<Learner>,
+    sizes: Mutex<Sizes>,
+}
+
+/// What says how many slots there are; the least counts.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    most: usize,
+    least: usize,
+    by_latency: usize,
+    by_lag: usize,
+    lags: bool,
+    /// When the runtime's lag last took slots away.
+    taken_at: Option<Moment>,
+    now: usize,
+}
+
+impl Entrance {
+    pub(crate) fn new(
+        config: &EntranceConfig,
+        pressure: Arc<PressureCell>,
+        clock: Clock,
+        events: Events,
+    ) -> Self {
+        let rules = LineRules {
+            target: config.codel_target,
+            interval: config.codel_interval,
+        };
+        Self {
+            slots: Slots::new(config.slots, config.queue, rules),
+            pacer: Notify::new(),
+            pressure,
+            clock,
+            events,
+            queue_timeout: config.queue_timeout,
+            retry_after: config.retry_after,
+            learner: Learner::new(
+                config.adaptive,
+                config.latency_target,
+                config.slots_min,
+                config.slots,
+            ),
+            sizes: Mutex::new(Sizes {
+                most: config.slots,
+                least: config.slots_min,
+                by_latency: config.slots,
+                by_lag: config.slots,
+                lags: false,
+                taken_at: None,
+                now: config.slots,
+            }),
+        }
+    }
+
+    pub(crate) const fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    pub(crate) const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(crate) const fn events(&self) -> &Events {
+        &self.events
+    }
+
+    pub(crate) const fn queue_timeout(&self) -> Duration {
+        self.queue_timeout
+    }
+
+    pub(crate) fn pressure(&self) -> Pressure {
+        self.pressure.load()
+    }
+
+    /// Whether all but the critical are turned away.
+    #[inline]
+    pub(crate) fn sheds(&self) -> bool {
+        self.pressure() >= Pressure::Critical
+    }
+
+    /// Asks for a slot or a place in the line.
+    #[inline]
+    pub(crate) fn take(&self, newcomer: impl FnOnce() -> Newcomer) -> Place {
+        let place = self.slots.take(newcomer);
+        if matches!(place, Place::Line(_)) && self.slots.in_turns() {
+            self.pacer.notify_one();
+        }
+        place
+    }
+
+    /// Gives a slot back. `began` is the moment it was taken, where that is kept.
+    #[inline]
+    pub(crate) fn release(&self, began: Option<Moment>) {
+        if let (Some(learner), Some(began)) = (&self.learner, began) {
+            self.learn(learner, began);
+        }
+        self.wake_pacer(self.slots.release(|| self.clock.now()));
+    }
+
+    /// The moment to be handed to [`release`](Self::release), if anything is learnt from it.
+    #[inline]
+    pub(crate) fn began(&self) -> Option<Moment> {
+        self.learner.as_ref().map(|_| self.clock.now())
+    }
+
+    pub(crate) fn wake_pacer(&self, pacer: Pacer) {
+        if pacer == Pacer::Wanted {
+            self.pacer.notify_one();
+        }
+    }
+
+    #[cold]
+    fn learn(&self, learner: &Learner, began: Moment) {
+        let now = self.clock.now();
+        if let Some(slots) = learner.record(now.since(began), self.slots.taken(), now) {
+            self.resize(|sizes| sizes.by_latency = slots);
+        }
+    }
+
+    /// The runtime lags behind, or does not. While it does, fewer are inside at once, and slots are given
+    /// out in turns.
+    pub(crate) fn on_lag(&self, lags: bool) {
+        let now = self.clock.now();
+        self.resize(|sizes| sizes.follow_lag(lags, now));
+    }
+
+    /// All slots are there, and given out as they become free: nobody watches the runtime any more.
+    pub(crate) fn stop_turns(&self) {
+        self.resize(|sizes| {
+            sizes.by_lag = sizes.most;
+            sizes.lags = false;
+        });
+    }
+
+    fn resize(&self, change: impl FnOnce(&mut Sizes)) {
+        let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *sizes;
+        change(&mut sizes);
+        sizes.now = sizes.by_latency.min(sizes.by_lag);
+        if sizes.now == before.now && sizes.lags == before.lags {
+            return;
+        }
+        let (slots, in_turns) = (sizes.now, sizes.lags);
+        // Under the lock, so that the last one to decide is the last one to be carried out.
+        self.slots.resize(slots, in_turns, self.clock.now());
+        drop(sizes);
+        if slots != before.now {
+            self.events.emit(Event::GuardSlotsChanged { slots });
+        }
+    }
+
+    /// How many may be inside at once right now.
+    pub(crate) fn size(&self) -> usize {
+        let sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        sizes.now
+    }
+
+    /// Gives slots out in turns for as long as it is polled: each time when all tasks that were ready have
+    /// had their turn, and the sockets have been looked at. Safe to drop at any await, after
+    /// [`on_lag(false)`](Self::on_lag).
+    pub(crate) async fn pace(&self) {
+        loop {
+            self.pacer.notified().await;
+            tokio::task::yield_now().await;
+            self.slots.serve(self.clock.now());
+        }
+    }
+
+    pub(crate) fn refuse_for_memory(&self) -> Refusal {
+        let retry_after = self.retry_after;
+        let why = "memory_pressure";
+        self.events.emit(Event::GuardRefused { why });
+        Refusal::MemoryPressure { retry_after }
+    }
+
+    pub(crate) fn refuse_as_overloaded(&self, why: &'static str) -> Refusal {
+        let retry_after = self.retry_after;
+        self.events.emit(Event::GuardRefused { why });
+        Refusal::Overloaded { retry_after }
+    }
+}
+
+impl Sizes {
+    /// Down by a third each tenth of a second while the runtime lags, up by a quarter each time it does not.
+    fn follow_lag(&mut self, lags: bool, now: Moment) {
+        if !lags && !self.lags {
+            return;
+        }
+        if lags {
+            let lately = self.taken_at.is_some_and(|at| now.since(at) < BREATH);
+            if !lately {
+                // Those that wait for something else than the processor are slots as well: not too few.
+                let least = self.least.max(self.most / 16).max(1);
+                self.by_lag = (self.by_lag * 2 / 3).max(least);
+                self.taken_at = Some(now);
+            }
+            self.lags = true;
+        } else {
+            self.by_lag = (self.by_lag + self.by_lag / 4 + 1).min(self.most);
+            self.lags = self.by_lag < self.most;
+        }
+    }
+}
+
+/// How long a change is given to show.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// Somebody at the door, as the line wants to know it.
+pub(crate) const fn newcomer(criticality: Criticality, tenant: u64, now: Moment) -> Newcomer {
+    Newcomer {
+        criticality,
+        tenant,
+        now,
+    }
+}

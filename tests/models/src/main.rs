@@ -15,7 +15,10 @@
 
 mod buckets;
 mod clock;
+mod entrances;
 mod event;
+#[expect(dead_code, reason = "the models use a part of what is shipped")]
+mod guard;
 #[expect(dead_code, reason = "the models use a part of what is shipped")]
 mod journal;
 mod mirrors;
@@ -70,6 +73,12 @@ const MODELS: &[(&str, fn())] = models![
     parties::one_is_sent_for_more,
     parties::what_a_share_lets_through_is_told_once,
     windows::a_window_ends_for_everybody_at_once,
+    entrances::whoever_waits_gets_in_and_nobody_is_one_too_many,
+    entrances::a_slot_handed_to_somebody_who_leaves_goes_to_the_next,
+    entrances::a_slot_that_is_added_meanwhile_is_given_out,
+    entrances::a_slot_that_is_taken_away_meanwhile_loses_nobody,
+    entrances::by_turns_somebody_calls_for_the_pacer_whenever_a_slot_is_free,
+    entrances::the_last_place_is_taken_from_one_and_not_from_two,
 ];
 
 fn main() -> ExitCode {

@@ -20,6 +20,9 @@ pub struct DatabaseConfig {
     /// than that is no longer waited for.
     #[serde(rename = "acquire_timeout_ms", with = "crate::config_time::millis")]
     pub acquire_timeout: Duration,
+    /// How many may wait at [`Keep::database_slots`](crate::Keep::database_slots), which has as many slots as
+    /// there are connections; 0 to 100,000. Default: 64.
+    pub queue: usize,
     /// How long a connection may lie idle before it is closed; 1 s to 24 h, and at most
     /// `max_lifetime`. Default: 5 min.
     #[serde(rename = "idle_timeout_ms", with = "crate::config_time::millis")]
@@ -38,6 +41,7 @@ impl Default for DatabaseConfig {
         Self {
             connections_max: 3,
             acquire_timeout: Duration::from_secs(3),
+            queue: 64,
             idle_timeout: Duration::from_secs(5 * 60),
             max_lifetime: Duration::from_secs(30 * 60),
             slow_query: Duration::from_millis(100),
@@ -56,6 +60,8 @@ impl DatabaseConfig {
             1..=1000,
             "connections",
         );
+        let queue = format!("{room}.queue");
+        faults.within(queue, self.queue, 0..=100_000, "waiters");
         let times = [
             ("acquire_timeout_ms", self.acquire_timeout, milli..=minute),
             ("idle_timeout_ms", self.idle_timeout, second..=day),
@@ -113,6 +119,7 @@ mod tests {
                 r#"{"acquire_timeout_ms": 60001}"#,
                 "database.acquire_timeout_ms",
             ),
+            (r#"{"queue": 100001}"#, "database.queue"),
             (r#"{"idle_timeout_ms": 0}"#, "database.idle_timeout_ms"),
             (r#"{"slow_query_ms": 0}"#, "database.slow_query_ms"),
             (r#"{"max_lifetime_ms": 60000}"#, "database.idle_timeout_ms"),

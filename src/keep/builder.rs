@@ -12,7 +12,7 @@ use crate::database::DatabaseConfig;
 use crate::env;
 use crate::error::{ConfigError, Faults};
 use crate::event::{Events, Recorder, TracingRecorder};
-use crate::guard::GuardConfig;
+use crate::guard::{Claims, GuardConfig};
 use crate::identity::{ApiKeyResolver, CallerResolver};
 use crate::invalidation::{InvalidationConfig, Supplier};
 use crate::journal::JournalConfig;
@@ -43,6 +43,7 @@ pub struct KeepBuilder {
     pub(crate) refusals: RefusalWriter,
     pub(crate) cache_key: Option<KeyPart>,
     pub(crate) invalidation_variables: Option<Supplier>,
+    pub(crate) claims: Claims,
     recorders: Vec<Arc<dyn Recorder>>,
     cold: Option<Arc<dyn ColdStore>>,
     #[cfg(feature = "encryption")]
@@ -78,6 +79,7 @@ impl Keep {
             refusals: RefusalWriter::default(),
             cache_key: None,
             invalidation_variables: None,
+            claims: Claims::new(),
             recorders,
             cold: None,
             #[cfg(feature = "encryption")]
@@ -262,6 +264,7 @@ impl KeepBuilder {
             refusals,
             cache_key,
             invalidation_variables,
+            claims,
             mut recorders,
             cold,
             #[cfg(feature = "encryption")]
@@ -294,6 +297,7 @@ impl KeepBuilder {
             #[cfg(feature = "redis")]
             scripts: redis_scripts,
         };
+        let claims = claims.callers(callers.clone());
         // What is wrong with a rule's route only its engine can tell, so all of them are asked before
         // anything is reported.
         let told = |limiter: RateLimiter| {
@@ -307,6 +311,7 @@ impl KeepBuilder {
             return Err(faults.into_error());
         };
         faults.into_result()?;
+        engines.tell_guard(&ground, claims);
         if let Some(part) = cache_key {
             engines.cache = engines.cache.with_key_part(part);
         }

@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::config::KeepConfig;
 use crate::error::{ConfigError, Faults};
 use crate::event::Events;
-use crate::guard::Guard;
+use crate::guard::{Claims, ConcurrencyLimit, Guard, LimitConfig};
 use crate::invalidation::{Coherency, Invalidator};
 use crate::journal::Journal;
 #[cfg(feature = "redis")]
@@ -69,6 +69,7 @@ pub(crate) struct Engines {
     pub(crate) warmer: Warmer,
     pub(crate) progress: ProgressHub,
     pub(crate) locks: Locks,
+    pub(crate) database_slots: ConcurrencyLimit,
     #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
     pub(crate) database: Database,
 }
@@ -83,10 +84,7 @@ impl Engines {
     ) -> Option<Self> {
         let config = &ground.config;
         let (clock, events) = (|| ground.clock.clone(), || ground.events.clone());
-        let tasks = Tasks::new().map_err(|NoRuntime| {
-            ConfigError::one("build()", "no Tokio runtime", NoRuntime.to_string())
-        });
-        let tasks = noted(tasks, faults);
+        let tasks = noted(tasks(), faults);
         #[cfg(feature = "redis")]
         let redis = connected(ground, tasks.as_ref()?, faults);
         let guard = noted(Guard::new(&config.guard, clock(), events()), faults);
@@ -148,10 +146,37 @@ impl Engines {
             warmer: warmer?,
             progress: progress?,
             locks,
+            database_slots: noted(database_slots(ground), faults)?,
             #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
             database: database?,
         })
     }
+
+    /// Tells the guard how requests are told apart. Whom to believe about addresses the limiter's settings say.
+    pub(crate) fn tell_guard(&self, ground: &Ground, claims: Claims) {
+        let limits = &ground.config.rate_limit;
+        // What is wrong with them has been noted before.
+        let proxies = limits.proxies("rate_limit", &mut Faults::new());
+        self.guard.told(claims.proxies(proxies));
+    }
+}
+
+/// The owner of the tasks to come.
+fn tasks() -> Result<Tasks, ConfigError> {
+    Tasks::new()
+        .map_err(|NoRuntime| ConfigError::one("build()", "no Tokio runtime", NoRuntime.to_string()))
+}
+
+/// As many slots as a pool has connections. What waits there is no request, so the guard's figures do not
+/// count it.
+fn database_slots(ground: &Ground) -> Result<ConcurrencyLimit, ConfigError> {
+    let database = &ground.config.database;
+    let config = LimitConfig {
+        slots: database.connections_max as usize,
+        queue: database.queue,
+        queue_timeout: database.acquire_timeout,
+    };
+    ConcurrencyLimit::new(&config, ground.clock.clone(), Events::none())
 }
 
 /// The pool, which begins to connect at once: nothing else that is built here may fail later on without

@@ -11,7 +11,7 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::KeepConfig;
 use crate::event::Events;
-use crate::guard::{Guard, Pressure};
+use crate::guard::{ConcurrencyLimit, Guard, Pressure};
 use crate::invalidation::{CoherencyReport, Invalidator};
 use crate::journal::Journal;
 use crate::keep::engines::{Engines, Ground};
@@ -183,6 +183,14 @@ impl Keep {
     #[must_use]
     pub fn progress(&self) -> &ProgressHub {
         &self.parts.engines.progress
+    }
+
+    /// As many slots as the profile has database connections (three on a B1), for whatever uses such a
+    /// connection: `keep.database_slots().run(claim, query).await?`. Around a pool of any kind it makes the
+    /// important ones wait the least, and those who would wait for too long not at all.
+    #[must_use]
+    pub fn database_slots(&self) -> &ConcurrencyLimit {
+        &self.parts.engines.database_slots
     }
 
     /// Pools with the profile's numbers, and timed queries.

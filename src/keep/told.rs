@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::Response;
 
 use crate::cache::KeyPart;
+use crate::guard::Criticality;
 use crate::identity::{ApiKeyResolver, Caller, CallerResolver, RequestView, ResponseView};
 use crate::invalidation::{Supplier, Variables};
 use crate::keep::builder::KeepBuilder;
@@ -56,6 +57,17 @@ impl KeepBuilder {
         resolve: impl for<'a> Fn(&RequestView<'a>) -> Option<Cow<'a, str>> + Send + Sync + 'static,
     ) -> Self {
         self.api_keys = ApiKeyResolver::new(resolve);
+        self
+    }
+
+    /// Says how important a request is, where not everybody can be served: who waits the least, and who is
+    /// served when memory is critical. Asked only then, on the request's thread; `None` leaves it to the rule
+    /// of its route ([`GuardConfig::rules`](crate::guard::GuardConfig)).
+    pub fn criticality(
+        mut self,
+        judge: impl Fn(&RequestView<'_>) -> Option<Criticality> + Send + Sync + 'static,
+    ) -> Self {
+        self.claims = self.claims.judge(judge);
         self
     }
 

@@ -49,6 +49,8 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
             tell_memory(&guard, &board);
         });
     }
+    let paced = keep.guard().clone();
+    spawner.spawn_until_stopped(async move { paced.pace().await });
     if keep.config().progress.enabled {
         let progress = keep.progress().clone();
         spawner.every(SWEEP, move || progress.sweep());
@@ -125,6 +127,24 @@ fn register_gauges(keep: &Keep) -> Result<(), ConfigError> {
         "keep_guard_in_flight",
         "Requests inside the guard.",
         move || inside.in_flight() as f64,
+    )?;
+    let slots = guard.clone();
+    metrics.gauge(
+        "keep_guard_slots",
+        "Requests that may be inside the guard at once.",
+        move || slots.slots() as f64,
+    )?;
+    let database = keep.database_slots().clone();
+    metrics.gauge(
+        "keep_database_slots_in_use",
+        "Slots taken at the database's limit.",
+        move || database.in_flight() as f64,
+    )?;
+    let database = keep.database_slots().clone();
+    metrics.gauge(
+        "keep_database_slots_queued",
+        "Those who wait for a slot at the database's limit.",
+        move || database.queued() as f64,
     )?;
     let waiting = guard.clone();
     metrics.gauge(

@@ -21,6 +21,7 @@ mod allocations;
 )]
 mod coherence;
 mod drive;
+mod guard;
 mod hit_ratio;
 mod http_cache;
 mod measure;
@@ -52,8 +53,8 @@ pub(crate) type Failure = Box<dyn std::error::Error>;
 /// A name for the command line, and what measures it.
 type Room = (&'static str, fn(&Bench) -> Result<(), Failure>);
 
-/// What can be measured, in order. Rooms still to come: `guard`.
-const ROOMS: [Room; 12] = [
+/// What can be measured, in order.
+const ROOMS: [Room; 15] = [
     ("metrics", metrics::run),
     ("cache", http_cache::run),
     ("hit_ratio", hit_ratio::run),
@@ -66,6 +67,9 @@ const ROOMS: [Room; 12] = [
     ("coherence", coherence::run),
     ("tiers/hot", typed::hot),
     ("tiers/warm", typed::warm),
+    ("guard/admit", guard::admit),
+    ("guard/refuse", guard::refuse),
+    ("guard/breaker", guard::breaker),
 ];
 
 fn main() -> ExitCode {

@@ -40,15 +40,22 @@ impl Cores {
         }
     }
 
-    /// Puts this process on the driver's core. To be called before there are other threads.
+    /// Puts this process on the driver's core, before everybody else there if that is permitted: what it starts
+    /// inherits that. To be called before there are other threads.
     pub(crate) fn pin_driver(self) {
-        let Some(core) = self.driver else { return };
-        let (core, this) = (core.to_string(), std::process::id().to_string());
-        let pinned = Command::new("taskset")
-            .args(["-p", "-c", &core, &this])
-            .stdout(Stdio::null())
-            .status();
-        if !pinned.is_ok_and(|status| status.success()) {
+        let this = std::process::id().to_string();
+        let done = |program: &str, arguments: &[&str]| {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(&this);
+            let silent = command.stdout(Stdio::null()).stderr(Stdio::null());
+            silent.status().is_ok_and(|status| status.success())
+        };
+        if !done("renice", &["-n", "-20", "-p"]) {
+            println!("no priority: what else runs on this machine takes its share");
+        }
+        if let Some(core) = self.driver
+            && !done("taskset", &["-p", "-c", &core.to_string()])
+        {
             println!("the driver could not be pinned");
         }
     }

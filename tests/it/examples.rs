@@ -890,6 +890,65 @@ async fn cache_proxy_is_a_cache_before_any_origin_and_nothing_else() {
     proxy.get("/a?b=1").await.assert_hit(true);
 }
 
+/// Runs an example to its end and returns what it has said.
+async fn told(name: &str, arguments: &[&str]) -> String {
+    let mut command = command(name);
+    command.args(arguments);
+    let running = tokio::process::Command::from(command)
+        .kill_on_drop(true)
+        .output();
+    let output = within(running).await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Its figures are for a quiet machine; here only that it measures.
+#[tokio::test]
+async fn overload_loads_what_is_guarded_and_what_is_not_and_prints_its_tables() {
+    let told = told("overload", &["--quick"]).await;
+    let (_, tables) = told.split_once("\nGOODPUT").expect("the first table");
+    for table in ["CRITICAL", "RECOVERY", "REFUSAL", "the driver sent"] {
+        assert!(tables.contains(table), "no {table}: {told}");
+    }
+    for variant in ["axum", "guard"] {
+        let row = |load: &str| {
+            let mut rows = tables.lines().map(|line| line.split_whitespace());
+            rows.find_map(|mut row| {
+                let is_it = row.next() == Some(variant) && row.next() == Some(load);
+                is_it.then(|| row.next().unwrap().parse::<f64>().unwrap())
+            })
+        };
+        // How many answers a second were good where not more was asked than can be answered.
+        assert!(row("0.8x").expect("a row") > 0.0, "{variant}: {told}");
+        for load in ["2x", "10x"] {
+            assert!(row(load).is_some(), "{variant} at {load}: {told}");
+        }
+    }
+}
+
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn soak_floods_the_service_and_says_how_it_went() {
+    // It finds the service beside itself.
+    built("service");
+    let told = told("soak", &["--seconds", "5"]).await;
+    for part in [
+        "memory: at most ",
+        "levels:",
+        "relief:",
+        "end: exit status: 0",
+    ] {
+        assert!(told.contains(part), "no {part}: {told}");
+    }
+    let requests = told.lines().find(|line| line.starts_with("requests: "));
+    let requests = requests.expect("what became of the requests");
+    assert!(!requests.contains(" 0 answered"), "{told}");
+    assert!(
+        told.ends_with("the service has lived through it\n"),
+        "{told}"
+    );
+}
+
 #[tokio::test]
 async fn cache_proxy_says_what_it_wants() {
     for arguments in [

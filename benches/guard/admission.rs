@@ -13,7 +13,7 @@ use http_body_util::Empty;
 use tower::{Layer, Service};
 use tower_keep::clock::Clock;
 use tower_keep::event::Events;
-use tower_keep::guard::{Admission, Guard, GuardConfig, GuardLayer};
+use tower_keep::guard::{Admission, Criticality, Guard, GuardConfig, GuardLayer};
 
 type Body = Empty<Bytes>;
 
@@ -30,7 +30,7 @@ fn guard(slots: usize, queue: usize, routes: usize) -> Guard {
 }
 
 fn admit(guard: &Guard) -> Admission {
-    guard.admit(false)
+    guard.admit(Criticality::default())
 }
 
 /// One slot after the other, and given back at once; with a slot to spare and without one.

@@ -34,6 +34,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::Method;
 use axum::routing::{get, post};
+use tower_keep::guard::{Criticality, GuardConfig, GuardRule};
 use tower_keep::invalidation::{InvalidationConfig, InvalidationRule};
 use tower_keep::rate_limit::{Quota, RateLimitConfig, Rule, Scope};
 use tower_keep::{Keep, Profile};
@@ -58,6 +59,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let keep = Keep::builder(Profile::from_env())
         .routes(ROUTES)
         .callers(callers::by_api_key())
+        .guard(places)
         .rate_limit(quotas)
         .invalidation(consequences)
         .env()
@@ -88,6 +90,19 @@ const ROUTES: [&str; 7] = [
     "/login",
     "/visits",
 ];
+
+/// Who is served first where not everybody can be: reports are for the office and can wait, and four at once are
+/// all that the database should bear.
+fn places(guard: &mut GuardConfig) {
+    let report = GuardRule::new("/reports/sales/{organization_id}");
+    guard.rules = vec![
+        report
+            .criticality(Criticality::Sheddable)
+            .slots(4)
+            .queue(16),
+        GuardRule::new("/login").criticality(Criticality::Critical),
+    ];
+}
 
 /// How often who may ask: a rule for everybody, by tier, and two for what costs more.
 fn quotas(limits: &mut RateLimitConfig) {

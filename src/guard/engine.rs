@@ -321,10 +321,11 @@ impl Guard {
         self.shared.entrance.slots().taken()
     }
 
-    /// How many requests wait for a slot.
+    /// How many requests wait for a slot, those of routes with slots of their own included.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.shared.entrance.slots().waiting()
+        let lines = self.entrances().map(|entrance| entrance.slots().waiting());
+        lines.sum()
     }
 }
 
@@ -357,13 +358,16 @@ fn system_probe(_alone: bool) -> Box<dyn MemoryProbe> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
     use std::sync::atomic::AtomicUsize;
+    use std::task::{Context, Poll, Waker};
     use std::time::Duration;
 
     use tokio::task::JoinSet;
 
     use super::*;
     use crate::event::Recorder;
+    use crate::guard::adaptive::Adaptive;
     use crate::guard::criticality::Criticality;
     use crate::guard::memory::MemoryBounds;
     use crate::guard::rule::GuardRule;
@@ -616,7 +620,7 @@ mod tests {
             panic!("one at a time")
         };
         assert!(matches!(export(), Admission::Refused(r) if r == OVERLOADED));
-        assert_eq!((guard.in_flight(), guard.queued()), (1, 0));
+        assert_eq!((guard.in_flight(), guard.queued()), (1, 1));
         let others = [0; 2].map(|_| guard.admit_request(&request("/")));
         assert!(others.iter().all(|it| matches!(it, Admission::Admitted(_))));
         // The route's slot is free, and now the wait is for one of those for all.
@@ -722,6 +726,82 @@ mod tests {
         set.guard.on_lag(true);
         set.guard.stop_watching();
         drop(set.admitted());
+    }
+
+    /// Random arrivals, polls, departures, ends, lags and levels of pressure, at random times: whenever a
+    /// client leaves, nothing of it stays.
+    #[tokio::test(start_paused = true)]
+    async fn a_million_random_steps_leave_no_slot_and_no_place_behind() {
+        for seed in 0..20 {
+            let mut dice = Dice(seed);
+            let (clock, hand) = Clock::manual();
+            let config = GuardConfig {
+                slots: 1 + dice.below(4),
+                queue: dice.below(6),
+                adaptive: [Adaptive::Off, Adaptive::Aimd, Adaptive::Gradient][dice.below(3)],
+                rules: vec![GuardRule::new("/narrow").slots(1).queue(dice.below(4))],
+                ..GuardConfig::default()
+            };
+            let probe = FakeProbe::default();
+            let used = Arc::clone(&probe.0);
+            let guard = Guard::with_probe(&config, clock, Events::none(), Box::new(probe)).unwrap();
+            let classes = ["/health", "/narrow", "/"].map(request);
+            let (mut permits, mut waiting) = (Vec::new(), Vec::new());
+            let mut pace = Box::pin(guard.pace());
+            let mut context = Context::from_waker(Waker::noop());
+            for _ in 0..50_000 {
+                hand.advance(Duration::from_micros(dice.below(3_000) as u64));
+                match dice.below(16) {
+                    0..=5 => match guard.admit_request(&classes[dice.below(3)]) {
+                        Admission::Admitted(permit) => permits.push(permit),
+                        Admission::Wait(line) => waiting.push(Box::pin(line)),
+                        Admission::Refused(_) => {}
+                    },
+                    6..=8 if !waiting.is_empty() => {
+                        let at = dice.below(waiting.len());
+                        match waiting[at].as_mut().poll(&mut context) {
+                            Poll::Pending => continue,
+                            Poll::Ready(Ok(permit)) => permits.push(permit),
+                            Poll::Ready(Err(_)) => {}
+                        }
+                        drop(waiting.swap_remove(at));
+                    }
+                    9 if !waiting.is_empty() => {
+                        drop(waiting.swap_remove(dice.below(waiting.len())));
+                    }
+                    10..=12 if !permits.is_empty() => {
+                        drop(permits.swap_remove(dice.below(permits.len())));
+                    }
+                    13 => assert!(pace.as_mut().poll(&mut context).is_pending()),
+                    14 if dice.below(50) == 0 => guard.on_lag(dice.below(2) == 0),
+                    15 if dice.below(50) == 0 => {
+                        used.store([100, 100, 960][dice.below(3)], Ordering::SeqCst);
+                        guard.sample();
+                    }
+                    _ => {}
+                }
+                assert!(guard.in_flight() <= config.slots);
+            }
+            guard.stop_watching();
+            drop((waiting, permits));
+            for entrance in guard.entrances() {
+                let left = (entrance.slots().taken(), entrance.slots().waiting());
+                assert_eq!(left, (0, 0), "seed {seed}");
+            }
+        }
+    }
+
+    /// SplitMix64: random enough to choose steps, and the same steps for the same seed.
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, bound: usize) -> usize {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((z ^ (z >> 31)) % bound as u64) as usize
+        }
     }
 
     #[test]

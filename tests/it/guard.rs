@@ -22,7 +22,9 @@ use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt};
 use tower_keep::clock::Clock;
 use tower_keep::event::Events;
-use tower_keep::guard::{Guard, GuardConfig, GuardLayer, MemoryBounds, MemoryProbe, Pressure};
+use tower_keep::guard::{
+    Guard, GuardConfig, GuardLayer, GuardRule, MemoryBounds, MemoryProbe, Pressure,
+};
 use tower_keep::refusal::Refusal;
 
 /// Uses as many of 1,000 bytes as it is told.
@@ -193,7 +195,11 @@ impl Answer {
 
 impl Client {
     async fn send(&mut self, path: &str) {
-        let text = format!("GET {path} HTTP/1.1\r\nhost: keep.test\r\n\r\n");
+        self.send_with(path, "").await;
+    }
+
+    async fn send_with(&mut self, path: &str, fields: &str) {
+        let text = format!("GET {path} HTTP/1.1\r\nhost: keep.test\r\n{fields}\r\n");
         self.stream.write_all(text.as_bytes()).await.unwrap();
     }
 
@@ -590,4 +596,104 @@ fn every_public_part_can_go_where_services_go() {
     travels::<tower_keep::guard::GuardBody<Full<Bytes>>>();
     travels::<tower_keep::guard::Permit>();
     travels::<tower_keep::guard::Waiting>();
+}
+
+/// As [`Set::new`], with what `change` makes of the settings.
+fn set_with(change: impl FnOnce(&mut GuardConfig)) -> Set {
+    let mut config = GuardConfig {
+        slots: 1,
+        queue: 8,
+        queue_timeout: Duration::from_secs(30),
+        // Nobody is shed in here, however slow the machine is.
+        codel_target: Duration::from_secs(30),
+        codel_interval: Duration::from_secs(30),
+        ..GuardConfig::default()
+    };
+    change(&mut config);
+    Set {
+        guard: Guard::new(&config, Clock::system(), Events::none()).unwrap(),
+        ..Set::new(1, 1)
+    }
+}
+
+/// A server that knows its peers, as `into_make_service_with_connect_info` tells them.
+async fn serve_with_peers(set: &Set) -> Server {
+    let app = set.app().layer(GuardLayer::new(set.guard.clone()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
+    Server {
+        address,
+        _tasks: tasks,
+    }
+}
+
+/// Which of two requests that wait is answered first, if the second says that it is critical.
+async fn first_of_two(set: &Set, field: &str) -> &'static str {
+    let server = serve_with_peers(set).await;
+    let (mut holder, mut plain, mut vital) = (
+        server.client().await,
+        server.client().await,
+        server.client().await,
+    );
+    holder.send("/held").await;
+    set.until(1, 0).await;
+    plain.send("/held").await;
+    set.until(1, 1).await;
+    vital.send_with("/held", field).await;
+    set.until(1, 2).await;
+    set.door.add_permits(2);
+    assert_eq!(holder.answer().await.status(), "200");
+    let first = tokio::select! {
+        answer = plain.answer() => { assert_eq!(answer.status(), "200"); "plain" }
+        answer = vital.answer() => { assert_eq!(answer.status(), "200"); "vital" }
+    };
+    set.door.add_permits(1);
+    set.until(0, 0).await;
+    first
+}
+
+#[tokio::test]
+async fn a_field_makes_a_request_critical_only_from_a_trusted_peer() {
+    let trusting = |peers: &str| {
+        let peers = peers.to_owned();
+        set_with(move |config| {
+            config.criticality_field = Some("x-criticality".to_owned());
+            config.trusted_peers = vec![peers];
+        })
+    };
+    let field = "x-criticality: critical\r\n";
+    assert_eq!(first_of_two(&trusting("127.0.0.1"), field).await, "vital");
+    assert_eq!(first_of_two(&trusting("10.0.0.0/8"), field).await, "plain");
+    assert_eq!(first_of_two(&set_with(|_| {}), field).await, "plain");
+    let nonsense = "x-criticality: very\r\n";
+    assert_eq!(
+        first_of_two(&trusting("127.0.0.1"), nonsense).await,
+        "plain"
+    );
+}
+
+#[tokio::test]
+async fn a_route_with_one_slot_has_it_over_all_connections_and_holds_up_no_other() {
+    let set = set_with(|config| {
+        config.slots = 4;
+        config.rules = vec![GuardRule::new("/held").slots(1).queue(1)];
+    });
+    let server = set.serve().await;
+    let (mut first, mut second) = (server.client().await, server.client().await);
+    first.send("/held").await;
+    set.until(1, 0).await;
+    second.send("/held").await;
+    set.until(1, 1).await;
+    let third = server.ask("/held").await;
+    assert_eq!(third.status(), "503");
+    assert_eq!(server.ask("/quick").await.status(), "200");
+    assert_eq!(set.inside.load(Ordering::SeqCst), 1);
+    set.door.add_permits(2);
+    assert_eq!(first.answer().await.status(), "200");
+    assert_eq!(second.answer().await.status(), "200");
+    assert_eq!(set.most_inside.load(Ordering::SeqCst), 1);
+    set.until(0, 0).await;
 }

@@ -29,7 +29,7 @@ use tower::load_shed::LoadShedLayer;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 use tower_keep::clock::Clock;
 use tower_keep::event::Events;
-use tower_keep::guard::{Admission, Guard, GuardConfig, GuardLayer};
+use tower_keep::guard::{Admission, Criticality, Guard, GuardConfig, GuardLayer};
 use tower_resilience_bulkhead::BulkheadLayer;
 use tower_resilience_circuitbreaker::{CircuitBreakerLayer, SlidingWindowType};
 
@@ -75,7 +75,7 @@ pub(crate) fn admit(bench: &Bench) -> Result<(), Failure> {
 pub(crate) fn refuse(bench: &Bench) -> Result<(), Failure> {
     let traffic = Traffic::zipf(10_000)?;
     let guard = guard(1)?;
-    let Admission::Admitted(held) = guard.admit(false) else {
+    let Admission::Admitted(held) = guard.admit(Criticality::default()) else {
         return Err("the guard has a slot".into());
     };
     let ours = GuardLayer::new(guard).layer(plain());

@@ -178,14 +178,19 @@ impl Flood {
 
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The number makes it an address of its own. A list of 50 contacts takes about 10 KB, a search somewhat less.
+/// The number makes it an address of its own. Most are of organizations, which take little to find, with queries
+/// so long that what is stored is largely its key, as somebody would send who means ill; of the others a list of
+/// 50 contacts takes about 10 KB, a search somewhat less.
 fn address_of(number: u64) -> String {
-    if number.is_multiple_of(4) {
-        let letters = b"aeioulnrst";
-        let letter = |at: u64| char::from(letters[usize::try_from(at % 10).unwrap_or_default()]);
-        let (one, other) = (letter(number / 4), letter(number / 40));
-        format!("/search?q={one}{other}&n={number}")
-    } else {
-        format!("/contacts?page={}&n={number}", number % 100 + 1)
+    match number % 8 {
+        0 => {
+            let letters = b"aeioulnrst";
+            let letter =
+                |at: u64| char::from(letters[usize::try_from(at % 10).unwrap_or_default()]);
+            let (one, other) = (letter(number / 8), letter(number / 80));
+            format!("/search?q={one}{other}&n={number}")
+        }
+        1 => format!("/contacts?page={}&n={number}", number % 100 + 1),
+        _ => format!("/organizations/{}?n={number:x>4000}", number % 500 + 1),
     }
 }

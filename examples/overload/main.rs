@@ -9,8 +9,10 @@
 //! another core. Requests arrive as a Poisson process, whatever becomes of those before them. An answer is good if
 //! it is a 200 that is complete within a second of when its request was due; nobody hangs up before.
 //!
-//! - `goodput`: 0.8, 2 and 10 times what the bare service can do. The share of capacity is by the work that the good
-//!   answers took, which does not hang on how long the requests of one run happened to be.
+//! - `goodput`: 0.8, 2 and 10 times what the bare service can do, and the share of capacity that became good
+//!   answers: by their number, which hangs by some hundredths on how long the requests of one run happened to be, and
+//!   by the work they took, which does not. Where many answers are late, it is the long ones that are: then the
+//!   latter is less.
 //! - `critical`: 3 times, a fifth of it on a critical route.
 //! - `recovery`: 10 s of 5 times on a background of 0.7 times; then, how long until a whole second is good.
 //! - `refusal`: all slots are taken for long, and 2,000 requests a second come; the server's CPU time for each.

@@ -47,10 +47,11 @@ impl Tables {
         self.sent_late.extend(&load.sent_late);
         let (tally, seconds) = (&load.tally, load.lasted.as_secs_f64());
         let line = format!(
-            "  {:<8}{:>6}x{:>9.1}{:>12.1} %{:>10}{:>10}{:>8}{:>8}{:>8}{:>8}{:>7.0} %",
+            "  {:<8}{:>6}x{:>9.1}{:>12.1} %{:>8.1} %{:>10}{:>10}{:>8}{:>8}{:>8}{:>8}{:>7.0} %",
             variant.name(),
             times,
             tally.good as f64 / seconds,
+            tally.good as f64 / seconds * WORK_MEAN.as_secs_f64() / capacity * 100.0,
             tally.work.as_secs_f64() / seconds / capacity * 100.0,
             ms(at_percent(&tally.took, 50)),
             ms(at_percent(&tally.took, 99)),
@@ -134,7 +135,7 @@ impl Tables {
         };
         table(
             "GOODPUT (good: 200, complete within 1 s; goal: 95 % of capacity at 2x and 10x)",
-            "  variant  load   good/s   of capacity    p50 ms    p99 ms   asked refused    late  failed    core",
+            "  variant  load   good/s   of capacity   by work    p50 ms    p99 ms   asked refused    late  failed    core",
             &self.goodput,
         );
         table(

@@ -59,6 +59,7 @@ pub mod env;
 pub mod error;
 pub mod event;
 pub mod guard;
+mod host;
 pub mod identity;
 pub mod invalidation;
 pub mod journal;

@@ -15,9 +15,10 @@ use crate::guard::admission::{Admission, Permit, admit};
 use crate::guard::claim::{Claim, Claims};
 use crate::guard::config::GuardConfig;
 use crate::guard::entrance::{Entrance, EntranceConfig};
-use crate::guard::memory::{MemoryProbe, MemoryReading, NoProbe};
+use crate::guard::memory::MemoryReading;
 use crate::guard::pressure::{Patience, Pressure, PressureCell};
 use crate::guard::rule::Plan;
+use crate::host::{MemoryProbe, memory_probe};
 use crate::identity::RequestView;
 
 /// Decides who comes in, and watches the memory of the process. Cheap to clone; all clones are one.
@@ -58,7 +59,7 @@ impl Guard {
     /// All faults of the configuration, as fields of `guard`.
     pub fn new(config: &GuardConfig, clock: Clock, events: Events) -> Result<Self, ConfigError> {
         let alone = config.memory_budget_bytes.is_some();
-        Self::with_probe(config, clock, events, system_probe(alone))
+        Self::with_probe(config, clock, events, memory_probe(alone))
     }
 
     /// A guard with another source of memory readings.
@@ -341,21 +342,6 @@ impl fmt::Debug for Guard {
     }
 }
 
-/// The machine's own. A budget that was set is the process' `alone`, whatever else is in its group.
-#[cfg(target_os = "linux")]
-fn system_probe(alone: bool) -> Box<dyn MemoryProbe> {
-    match crate::guard::procfs::ProcProbe::open() {
-        Some(probe) if alone => Box::new(probe.of_process_alone()),
-        Some(probe) => Box::new(probe),
-        None => Box::new(NoProbe),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn system_probe(_alone: bool) -> Box<dyn MemoryProbe> {
-    Box::new(NoProbe)
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::Future;
@@ -369,8 +355,8 @@ mod tests {
     use crate::event::Recorder;
     use crate::guard::adaptive::Adaptive;
     use crate::guard::criticality::Criticality;
-    use crate::guard::memory::MemoryBounds;
     use crate::guard::rule::GuardRule;
+    use crate::host::MemoryBounds;
     use crate::refusal::Refusal;
 
     /// Uses as many of 1,000 bytes as it is told; `u64::MAX` is "cannot tell".

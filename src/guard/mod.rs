@@ -74,8 +74,6 @@
 mod adaptive;
 mod admission;
 mod body;
-#[cfg(target_os = "linux")]
-mod cgroup;
 mod claim;
 mod codel;
 mod config;
@@ -83,15 +81,11 @@ mod criticality;
 mod engine;
 mod entrance;
 mod future;
-#[cfg(target_os = "linux")]
-mod kept_file;
 mod layer;
 mod limit;
 mod line;
 mod memory;
 mod pressure;
-#[cfg(target_os = "linux")]
-mod procfs;
 mod rule;
 mod service;
 mod slots;
@@ -106,7 +100,9 @@ pub use engine::Guard;
 pub use future::GuardFuture;
 pub use layer::GuardLayer;
 pub use limit::{ConcurrencyLimit, LimitConfig};
-pub use memory::{MemoryBounds, MemoryProbe, MemoryReading};
+pub use memory::MemoryReading;
 pub use pressure::Pressure;
 pub use rule::GuardRule;
 pub use service::GuardService;
+
+pub use crate::host::{MemoryBounds, MemoryProbe};

@@ -23,7 +23,7 @@ pub const FLOORS: &[(u8, &[&str])] = &[
             "identity",
         ],
     ),
-    (2, &["event", "response", "breaker", "database"]),
+    (2, &["event", "response", "breaker", "database", "host"]),
     (3, &["store", "metrics", "guard"]),
     (
         4,

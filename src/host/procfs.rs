@@ -5,9 +5,9 @@
 
 use std::path::Path;
 
-use crate::guard::cgroup::CgroupMemory;
-use crate::guard::kept_file::{KeptFile, field};
-use crate::guard::memory::{MemoryBounds, MemoryProbe};
+use crate::host::cgroup::CgroupMemory;
+use crate::host::kept_file::{KeptFile, field};
+use crate::host::memory::{MemoryBounds, MemoryProbe};
 
 /// Reads the files of `/proc` and `/sys/fs/cgroup`, which stay open.
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::guard::kept_file::{KeptFile, field};
+use crate::host::kept_file::{KeptFile, field};
 
 /// The use within the group that has the least limit.
 #[derive(Debug)]

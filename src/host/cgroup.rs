@@ -8,6 +8,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use crate::host::kept_file::{KeptFile, field};
+use crate::host::psi::PressureFile;
 
 /// The use within the group that has the least limit.
 #[derive(Debug)]
@@ -15,6 +16,7 @@ pub(crate) struct CgroupMemory {
     limit_bytes: u64,
     usage: KeptFile,
     stat: Option<KeptFile>,
+    group: PathBuf,
     version: &'static Version,
 }
 
@@ -57,12 +59,18 @@ impl CgroupMemory {
             limit_bytes,
             usage: KeptFile::open(&group.join(version.usage))?,
             stat: KeptFile::open(&group.join("memory.stat")),
+            group,
             version,
         })
     }
 
     pub(crate) const fn limit_bytes(&self) -> u64 {
         self.limit_bytes
+    }
+
+    /// How long the tasks of this group waited for memory; version 1 does not know.
+    pub(crate) fn stalls(&self) -> Option<PressureFile> {
+        PressureFile::open(&self.group.join("memory.pressure"))
     }
 
     /// The bytes in use without file pages.

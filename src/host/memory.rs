@@ -8,13 +8,20 @@
 ///   microseconds and must not block on anything but the kernel.
 /// - `None` means that there is no reading; the guard then refuses nobody for memory. It may be
 ///   answered at any time, and a later reading may succeed again.
-/// - Neither method panics.
+/// - No method panics.
 pub trait MemoryProbe: Send + 'static {
     /// The bytes in use that the operating system could not take back without hurting the process.
     fn used_bytes(&mut self) -> Option<u64>;
 
     /// What the process could use at most; asked once, when the guard is built.
     fn bounds(&mut self) -> Option<MemoryBounds>;
+
+    /// The share of the last ten seconds in which something on this machine, or in the control group
+    /// that limits the process, stood still for want of memory: 0 to 100. Asked about every two seconds,
+    /// as often as Linux works it out anew. The default knows nothing, as most systems do.
+    fn stalled_percent(&mut self) -> Option<f32> {
+        None
+    }
 }
 
 /// What the machine has for the process.

@@ -4,13 +4,21 @@
 //! stay open. Elsewhere nothing is known, and whoever asks is told so: no number is made up.
 
 #[cfg(target_os = "linux")]
+mod auxv;
+#[cfg(target_os = "linux")]
 mod cgroup;
 #[cfg(target_os = "linux")]
 mod kept_file;
 mod memory;
 #[cfg(target_os = "linux")]
+mod process;
+#[cfg(target_os = "linux")]
 mod procfs;
+#[cfg(target_os = "linux")]
+mod psi;
 mod system;
+#[cfg(all(feature = "glibc-trim", target_os = "linux", target_env = "gnu"))]
+mod trim;
 
 pub use memory::{MemoryBounds, MemoryProbe};
-pub(crate) use system::memory_probe;
+pub(crate) use system::{ProcessFigures, memory_probe, memory_trim};

@@ -5,9 +5,11 @@
 
 use std::path::Path;
 
+use crate::host::auxv::Auxv;
 use crate::host::cgroup::CgroupMemory;
 use crate::host::kept_file::{KeptFile, field};
 use crate::host::memory::{MemoryBounds, MemoryProbe};
+use crate::host::psi::PressureFile;
 
 /// Reads the files of `/proc` and `/sys/fs/cgroup`, which stay open.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub(crate) struct ProcProbe {
     meminfo: KeptFile,
     page_bytes: u64,
     cgroup: Option<CgroupMemory>,
+    /// The group's own where it has one, else the machine's.
+    stalls: Option<PressureFile>,
     /// Fits `memory.stat` and `meminfo`, both some 2 KB.
     buffer: Box<[u8; 8192]>,
 }
@@ -37,14 +41,17 @@ impl ProcProbe {
         let mut probe = Self {
             statm: KeptFile::open(&proc.join("self/statm"))?,
             meminfo: KeptFile::open(&proc.join("meminfo"))?,
-            page_bytes: page_bytes(&std::fs::read(proc.join("self/auxv")).ok()?)?,
+            page_bytes: Auxv::read(&proc.join("self/auxv"))?.page_bytes()?,
             cgroup: None,
+            stalls: None,
             buffer: Box::new([0; 8192]),
         };
         let total_bytes = probe.bounds()?.total_bytes;
         if let Ok(membership) = std::fs::read_to_string(proc.join("self/cgroup")) {
             probe.cgroup = CgroupMemory::find(&membership, cgroup_mount, total_bytes);
         }
+        let group = probe.cgroup.as_ref().and_then(CgroupMemory::stalls);
+        probe.stalls = group.or_else(|| PressureFile::open(&proc.join("pressure/memory")));
         Some(probe)
     }
 }
@@ -62,6 +69,11 @@ impl MemoryProbe for ProcProbe {
         Some(resident.max(in_group.unwrap_or(0)))
     }
 
+    fn stalled_percent(&mut self) -> Option<f32> {
+        let stalls = self.stalls.as_ref()?;
+        stalls.stalled_percent(&mut *self.buffer)
+    }
+
     fn bounds(&mut self) -> Option<MemoryBounds> {
         let meminfo = self.meminfo.read(&mut *self.buffer)?;
         Some(MemoryBounds {
@@ -70,20 +82,6 @@ impl MemoryProbe for ProcProbe {
             available_bytes: field(meminfo, "MemAvailable:")?.checked_mul(1024)?,
         })
     }
-}
-
-/// The size of a page, from the auxiliary vector that the kernel gives every program: pairs of
-/// machine words, of which the pair with key 6 holds it. Exact, and asks neither libc nor a guess.
-fn page_bytes(auxv: &[u8]) -> Option<u64> {
-    const AT_PAGESZ: usize = 6;
-    const WORD: usize = size_of::<usize>();
-    let (words, _) = auxv.as_chunks::<WORD>();
-    let (pairs, _) = words.as_chunks::<2>();
-    pairs
-        .iter()
-        .map(|pair| pair.map(usize::from_ne_bytes))
-        .find(|[key, _]| *key == AT_PAGESZ)
-        .map(|[_, bytes]| bytes as u64)
 }
 
 #[cfg(test)]
@@ -123,18 +121,5 @@ mod tests {
     #[test]
     fn a_machine_without_proc_has_no_probe() {
         assert!(ProcProbe::open_at(Path::new("/nowhere"), Path::new("/nowhere")).is_none());
-    }
-
-    #[test]
-    fn a_page_size_is_found_among_the_words_or_not_at_all() {
-        let words = |words: &[usize]| {
-            words
-                .iter()
-                .flat_map(|w| w.to_ne_bytes())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(page_bytes(&words(&[16, 1, 6, 16384, 0, 0])), Some(16384));
-        assert_eq!(page_bytes(&words(&[16, 6, 0, 0])), None);
-        assert_eq!(page_bytes(&[6]), None);
     }
 }

@@ -497,6 +497,12 @@ fn todo() {} // unsafe todo!()\nconst A: &str = \"unsafe\";";
         &[("src/event.rs", source)],
         &expected,
     );
+    // One file holds the crate's one unsafe call, and nothing unfinished either.
+    finds(
+        rules::no_unsafe_and_nothing_unfinished,
+        &[("src/host/trim.rs", source)],
+        &expected[1..],
+    );
 }
 
 #[test]

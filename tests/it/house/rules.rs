@@ -251,11 +251,15 @@ pub fn only_the_clock_reads_time(house: &House) -> Vec<String> {
     })
 }
 
+/// The one call that safe Rust has no way for, behind the feature `glibc-trim`.
+const UNSAFE_FILE: &str = "src/host/trim.rs";
+
 pub fn no_unsafe_and_nothing_unfinished(house: &House) -> Vec<String> {
     each(house, |file| {
         let words = file.words.iter().enumerate().filter(|(place, word)| {
             let is_macro = reads(&file.words, place + 1, "!");
-            word.is("unsafe") || (is_macro && (word.is("todo") || word.is("unimplemented")))
+            let is_unsafe = word.is("unsafe") && file.path != UNSAFE_FILE;
+            is_unsafe || (is_macro && (word.is("todo") || word.is("unimplemented")))
         });
         words
             .map(|(_, word)| {

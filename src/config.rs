@@ -161,6 +161,13 @@ impl KeepConfig {
         })
     }
 
+    /// The rooms that know no routes of their own know those of the service.
+    pub(crate) fn hand_on_routes(&mut self) {
+        if self.metrics.routes.is_empty() {
+            self.metrics.routes.clone_from(&self.routes);
+        }
+    }
+
     /// Notes everything that is out of range or contradicts itself, in every room.
     pub fn check(&self, faults: &mut Faults) {
         let (least, most) = (Duration::from_millis(100), Duration::from_secs(300));

@@ -112,6 +112,28 @@ impl Spawner {
         true
     }
 
+    /// Starts work that blocks its thread, on one of the runtime's threads for that. Returns whether it was:
+    /// after shutdown nothing starts. Such work cannot be aborted once it runs, so a shutdown waits for it
+    /// within its deadline, and a runtime that is dropped waits for it as well.
+    pub fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) -> bool {
+        let mut running = self.shared.lock();
+        let Some(tasks) = running.as_mut() else {
+            return false;
+        };
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn_blocking_on(work, &self.shared.runtime);
+        true
+    }
+
+    /// How many workers the runtime has, and how long they have been busy so far, all together.
+    #[must_use]
+    pub fn worked(&self) -> (usize, Duration) {
+        let metrics = self.shared.runtime.metrics();
+        let workers = metrics.num_workers();
+        let worked = (0..workers).map(|worker| metrics.worker_total_busy_duration(worker));
+        (workers, worked.sum())
+    }
+
     /// Whether tasks still start.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -210,6 +232,38 @@ mod tests {
         while Arc::strong_count(&held) > 1 {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn blocking_work_runs_elsewhere_and_shutdown_waits_for_it() {
+        let tasks = Tasks::new().unwrap();
+        let here = std::thread::current().id();
+        let (done, seen) = std::sync::mpsc::channel();
+        assert!(tasks.spawner().spawn_blocking(move || {
+            let _ = done.send(std::thread::current().id());
+        }));
+        assert_eq!(tasks.shutdown(Duration::from_secs(10)).await, 0);
+        assert_ne!(seen.recv().unwrap(), here);
+        assert!(!tasks.spawner().spawn_blocking(|| {}));
+    }
+
+    #[test]
+    fn a_worker_that_works_has_worked() {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let tasks = Tasks::new().unwrap();
+            let spawner = tasks.spawner();
+            assert_eq!(spawner.worked().0, 2);
+            while spawner.worked().1 < Duration::from_millis(5) {
+                let (done, seen) = tokio::sync::oneshot::channel();
+                spawner.spawn(async move {
+                    std::hint::black_box((0..1_000_000_u64).fold(0, u64::wrapping_add));
+                    let _ = done.send(());
+                });
+                seen.await.unwrap();
+            }
+        });
     }
 
     #[tokio::test(start_paused = true)]

@@ -63,6 +63,16 @@ pub struct GuardConfig {
     pub criticality_field: Option<String>,
     /// The networks of those who may say how important their requests are: `10.0.0.0/8`.
     pub trusted_peers: Vec<String>,
+    /// How late a task may be woken, and that at least every time within 100 ms, before the runtime counts
+    /// as lagging: 1 ms to 10 s.
+    #[serde(rename = "lag_target_ms", with = "crate::config_time::millis")]
+    pub lag_target: Duration,
+    /// The least time between two calls of the purge hook: 1 s to 1 h. A purge holds up every thread that
+    /// allocates, for tens of milliseconds.
+    #[serde(rename = "purge_every_ms", with = "crate::config_time::millis")]
+    pub purge_every: Duration,
+    /// Whether leaks are looked for, at the price of some nanoseconds a sample.
+    pub leak_watch: bool,
 }
 
 impl Default for GuardConfig {
@@ -86,6 +96,9 @@ impl Default for GuardConfig {
             rules: Vec::new(),
             criticality_field: None,
             trusted_peers: Vec::new(),
+            lag_target: Duration::from_millis(20),
+            purge_every: Duration::from_secs(30),
+            leak_watch: true,
         }
     }
 }
@@ -113,6 +126,16 @@ impl GuardConfig {
                 "memory_sample_ms",
                 self.memory_sample,
                 sample..=*minute.end(),
+            ),
+            (
+                "lag_target_ms",
+                self.lag_target,
+                MILLISECOND..=Duration::from_secs(10),
+            ),
+            (
+                "purge_every_ms",
+                self.purge_every,
+                Duration::from_secs(1)..=Duration::from_secs(3600),
             ),
         ] {
             faults.within_time(format!("{room}.{field}"), value, range);
@@ -210,6 +233,8 @@ mod tests {
             ],
             criticality_field: Some("x criticality".to_owned()),
             trusted_peers: vec!["0.0.0.0/0".to_owned()],
+            lag_target: Duration::ZERO,
+            purge_every: Duration::from_millis(999),
             ..GuardConfig::default()
         };
         let mut faults = Faults::new();
@@ -227,6 +252,8 @@ mod tests {
                 "guard.codel_interval_ms",
                 "guard.retry_after_ms",
                 "guard.memory_sample_ms",
+                "guard.lag_target_ms",
+                "guard.purge_every_ms",
                 "guard.memory_budget_bytes",
                 "guard.criticality_field",
                 "guard.trusted_peers",

@@ -1,23 +1,23 @@
 //! The guard itself: an entrance for requests, and a watch over memory.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::Request;
 
 use crate::clock::Clock;
 use crate::error::{ConfigError, Faults};
-use crate::event::{Event, Events};
+use crate::event::Events;
 use crate::guard::admission::{Admission, Permit, admit};
 use crate::guard::claim::{Claim, Claims};
 use crate::guard::config::GuardConfig;
 use crate::guard::entrance::{Entrance, EntranceConfig};
-use crate::guard::memory::MemoryReading;
-use crate::guard::pressure::{Patience, Pressure, PressureCell};
+use crate::guard::leak::LeakEstimate;
+use crate::guard::memory::{MemoryReading, MemoryWatch};
+use crate::guard::pressure::{Pressure, PressureCell};
 use crate::guard::rule::Plan;
+use crate::guard::runtime::{RuntimeHealth, RuntimeReading};
 use crate::host::{MemoryProbe, memory_probe};
 use crate::identity::RequestView;
 
@@ -33,22 +33,9 @@ struct Shared {
     pressure: Arc<PressureCell>,
     plan: Plan<Entrance>,
     claims: ArcSwap<Claims>,
-    events: Events,
-    used_bytes: AtomicU64,
-    budget_bytes: u64,
-    watch: Mutex<Watch>,
+    memory: MemoryWatch,
+    runtime: Arc<RuntimeHealth>,
 }
-
-/// What only the one who samples touches.
-struct Watch {
-    probe: Box<dyn MemoryProbe>,
-    hooks: Vec<Hook>,
-    patience: Patience,
-    /// A beat may come once more after the watch has ended; it must not raise the level again.
-    over: bool,
-}
-
-type Hook = Box<dyn Fn(Pressure) + Send + Sync>;
 
 impl Guard {
     /// A guard that reads the memory of this process, where it knows how (Linux); elsewhere the
@@ -71,25 +58,16 @@ impl Guard {
         config: &GuardConfig,
         clock: Clock,
         events: Events,
-        mut probe: Box<dyn MemoryProbe>,
+        probe: Box<dyn MemoryProbe>,
     ) -> Result<Self, ConfigError> {
         let mut faults = Faults::new();
         config.check("guard", &mut faults);
         faults.into_result()?;
-        let used_bytes = probe.used_bytes();
-        let budget_bytes = config.memory_budget_bytes.or_else(|| {
-            let bounds = probe.bounds()?;
-            Some(bounds.budget_bytes(used_bytes?))
-        });
-        // A process that begins in calm has nothing to tell; one that does not, does in `sample`.
-        let begin = match used_bytes.and(budget_bytes) {
-            Some(_) if config.enabled => Pressure::Normal,
-            _ => Pressure::Unknown,
-        };
+        let (memory, begin) = MemoryWatch::new(config, clock.clone(), events.clone(), probe)?;
         let pressure = Arc::new(PressureCell::new(begin));
-        let (shown, told) = (Arc::clone(&pressure), events.clone());
+        let shown = Arc::clone(&pressure);
         let open = move |config: EntranceConfig| {
-            Entrance::new(&config, Arc::clone(&shown), clock.clone(), told.clone())
+            Entrance::new(&config, Arc::clone(&shown), clock.clone(), events.clone())
         };
         // The check has gone through the same settings, so nothing is lost here.
         let noted = &mut Faults::new();
@@ -114,15 +92,8 @@ impl Guard {
                 plan,
                 claims: ArcSwap::from_pointee(claims),
                 pressure,
-                events,
-                used_bytes: AtomicU64::new(0),
-                budget_bytes: budget_bytes.unwrap_or(0),
-                watch: Mutex::new(Watch {
-                    probe,
-                    hooks: Vec::new(),
-                    patience: Patience::default(),
-                    over: false,
-                }),
+                memory,
+                runtime: Arc::default(),
             }),
         };
         guard.sample();
@@ -220,40 +191,9 @@ impl Guard {
     /// Meant for a beat of [`GuardConfig::memory_sample`]. Takes microseconds, besides the hooks; does
     /// nothing while another thread is at it.
     pub fn sample(&self) {
-        if !self.shared.enabled {
-            return;
-        }
-        let mut watch = match self.shared.watch.try_lock() {
-            Ok(watch) => watch,
-            // A probe that panicked may be asked again.
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
-        if watch.over {
-            return;
-        }
-        let used = watch.probe.used_bytes();
-        self.shared
-            .used_bytes
-            .store(used.unwrap_or(0), Ordering::Relaxed);
-        let budget_bytes = self.shared.budget_bytes;
-        let from = self.pressure();
-        let to = used.map_or(Pressure::Unknown, |used| {
-            let level = from.next(used, budget_bytes);
-            watch.patience.temper(level, used, budget_bytes)
-        });
-        if from == to {
-            return;
-        }
-        self.set_pressure(to);
-        self.shared.events.emit(Event::PressureChanged {
-            from: from.name(),
-            to: to.name(),
-            used_bytes: used.unwrap_or(0),
-            budget_bytes,
-        });
-        for hook in &watch.hooks {
-            self.call(hook, to);
+        if self.shared.enabled {
+            let show = |level| self.set_pressure(level);
+            self.shared.memory.sample(self.pressure(), show);
         }
     }
 
@@ -263,41 +203,21 @@ impl Guard {
     /// work to a task. A hook must not register another. One that panics is reported as
     /// [`Event::Warning`] and called again the next time.
     pub fn on_pressure(&self, hook: impl Fn(Pressure) + Send + Sync + 'static) {
-        let mut watch = self
-            .shared
-            .watch
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let hook: Hook = Box::new(hook);
-        self.call(&hook, self.pressure());
-        watch.hooks.push(hook);
+        self.shared.memory.on_pressure(self.pressure(), hook);
+    }
+
+    /// Tells the watch for leaks how many bytes caches hold; it asks at each sample, and takes them off
+    /// what the process uses. The last call counts.
+    pub fn caches_hold(&self, cached_bytes: impl Fn() -> u64 + Send + 'static) {
+        self.shared.memory.caches_hold(cached_bytes);
     }
 
     /// Ends the watch over the memory: without samples, the last level would stay for ever. The hooks
     /// hear of `Unknown` and are let go.
     pub(crate) fn stop_watching(&self) {
-        let mut watch = self
-            .shared
-            .watch
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        watch.over = true;
-        self.set_pressure(Pressure::Unknown);
+        self.shared.memory.stop(|level| self.set_pressure(level));
         // Nobody will give out slots by turns any more.
         self.shared.entrance.stop_turns();
-        for hook in watch.hooks.drain(..) {
-            self.call(&hook, Pressure::Unknown);
-        }
-    }
-
-    /// A hook's panic would end the task that samples, and with it the only way back from a critical
-    /// level: the service would refuse everybody for ever. So it ends here.
-    fn call(&self, hook: &Hook, pressure: Pressure) {
-        if catch_unwind(AssertUnwindSafe(|| hook(pressure))).is_err() {
-            self.shared.events.emit(Event::Warning {
-                text: "a hook for memory pressure panicked; mend it, it frees less than it should",
-            });
-        }
     }
 
     /// The level of memory pressure: one atomic load.
@@ -310,10 +230,25 @@ impl Guard {
     /// The last sample and the budget.
     #[must_use]
     pub fn memory(&self) -> MemoryReading {
-        MemoryReading {
-            used_bytes: self.shared.used_bytes.load(Ordering::Relaxed),
-            budget_bytes: self.shared.budget_bytes,
-        }
+        self.shared.memory.reading()
+    }
+
+    /// The leak that is suspected at present, if one is; see [`LeakDetector`](crate::guard::LeakDetector).
+    #[must_use]
+    pub fn leak(&self) -> Option<LeakEstimate> {
+        self.shared.memory.leak()
+    }
+
+    /// How the runtime and the process fare. Within a `Keep` the figures are
+    /// taken in the background; else they stay unknown.
+    #[must_use]
+    pub fn runtime(&self) -> RuntimeReading {
+        self.shared.runtime.reading()
+    }
+
+    /// Where those figures are noted.
+    pub(crate) fn runtime_health(&self) -> &Arc<RuntimeHealth> {
+        &self.shared.runtime
     }
 
     /// How many slots are taken.
@@ -345,14 +280,15 @@ impl fmt::Debug for Guard {
 #[cfg(test)]
 mod tests {
     use std::future::Future;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     use std::task::{Context, Poll, Waker};
     use std::time::Duration;
 
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::event::Recorder;
+    use crate::event::{Event, Recorder};
     use crate::guard::adaptive::Adaptive;
     use crate::guard::criticality::Criticality;
     use crate::guard::rule::GuardRule;
@@ -788,6 +724,122 @@ mod tests {
             z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             ((z ^ (z >> 31)) % bound as u64) as usize
         }
+    }
+
+    /// Says how much the machine stalls as well.
+    struct StallingProbe(FakeProbe, Arc<Mutex<Option<f32>>>);
+
+    impl MemoryProbe for StallingProbe {
+        fn used_bytes(&mut self) -> Option<u64> {
+            self.0.used_bytes()
+        }
+
+        fn bounds(&mut self) -> Option<MemoryBounds> {
+            self.0.bounds()
+        }
+
+        fn stalled_percent(&mut self) -> Option<f32> {
+            *self.1.lock().unwrap()
+        }
+    }
+
+    #[test]
+    fn a_machine_that_swaps_raises_the_level_and_the_level_falls_with_it() {
+        let (clock, hand) = Clock::manual();
+        let (probe, stalled) = (FakeProbe::default(), Arc::<Mutex<Option<f32>>>::default());
+        let used = Arc::clone(&probe.0);
+        let probe = Box::new(StallingProbe(probe, Arc::clone(&stalled)));
+        let guard =
+            Guard::with_probe(&GuardConfig::default(), clock, Events::none(), probe).unwrap();
+        assert_eq!(guard.memory().stalled_percent, None);
+        for (bytes, percent, level) in [
+            (820, Some(0.0), Pressure::Elevated),
+            (820, Some(12.5), Pressure::High),
+            (810, Some(6.0), Pressure::High),
+            // Were the level that was shown taken for the one that the use has given, it would stay high.
+            (810, Some(1.0), Pressure::Elevated),
+            (100, Some(30.0), Pressure::Elevated),
+            (960, Some(30.0), Pressure::Critical),
+            (100, None, Pressure::Normal),
+        ] {
+            used.store(bytes, Ordering::SeqCst);
+            *stalled.lock().unwrap() = percent;
+            hand.advance(Duration::from_secs(2));
+            guard.sample();
+            assert_eq!(guard.pressure(), level, "{bytes} and {percent:?}");
+            assert_eq!(guard.memory().stalled_percent, percent);
+        }
+    }
+
+    #[test]
+    fn a_leak_beside_the_caches_is_told_and_growth_within_them_is_not() {
+        for (in_caches, leaks) in [(true, 0), (false, 1)] {
+            let (clock, hand) = Clock::manual();
+            let (probe, heard) = (FakeProbe::default(), Arc::new(Heard::default()));
+            let used = Arc::clone(&probe.0);
+            let config = GuardConfig {
+                memory_budget_bytes: Some(450 << 20),
+                ..GuardConfig::default()
+            };
+            let events = Events::to(vec![Arc::<Heard>::clone(&heard)]);
+            let probe = Box::new(LargeProbe(probe));
+            let guard = Guard::with_probe(&config, clock, events, probe).unwrap();
+            let cached = Arc::clone(&used);
+            guard.caches_hold(move || match in_caches {
+                true => cached.load(Ordering::SeqCst).saturating_sub(100 << 20),
+                false => 0,
+            });
+            for minute in 0..60 {
+                used.store((100 + minute) << 20, Ordering::SeqCst);
+                guard.sample();
+                hand.advance(Duration::from_secs(60));
+            }
+            let told = heard.0.lock().unwrap();
+            let told = told.iter().filter(|text| text.contains("LeakSuspected"));
+            assert_eq!(told.count(), leaks);
+            assert_eq!(guard.leak().is_some(), leaks == 1);
+        }
+    }
+
+    /// On a machine of 1 GiB.
+    struct LargeProbe(FakeProbe);
+
+    impl MemoryProbe for LargeProbe {
+        fn used_bytes(&mut self) -> Option<u64> {
+            self.0.used_bytes()
+        }
+
+        fn bounds(&mut self) -> Option<MemoryBounds> {
+            Some(MemoryBounds {
+                limit_bytes: Some(512 << 20),
+                total_bytes: 1 << 30,
+                available_bytes: 1 << 29,
+            })
+        }
+    }
+
+    #[test]
+    fn a_budget_beyond_the_machine_is_a_fault_and_one_beyond_the_group_a_warning() {
+        let try_with = |budget: u64, enabled: bool| {
+            let heard = Arc::new(Heard::default());
+            let config = GuardConfig {
+                memory_budget_bytes: Some(budget),
+                enabled,
+                ..GuardConfig::default()
+            };
+            let events = Events::to(vec![Arc::<Heard>::clone(&heard)]);
+            let probe = Box::new(LargeProbe(FakeProbe::default()));
+            let built = Guard::with_probe(&config, Clock::system(), events, probe);
+            let warnings = heard.0.lock().unwrap().len();
+            (built.map(|guard| guard.memory().budget_bytes), warnings)
+        };
+        assert_eq!(try_with(512 << 20, true), (Ok(512 << 20), 0));
+        assert_eq!(try_with(1 << 30, true), (Ok(1 << 30), 1));
+        let (error, _) = try_with((1 << 30) + 1, true);
+        let error = error.unwrap_err();
+        assert_eq!(error.faults()[0].field, "guard.memory_budget_bytes");
+        assert!(error.to_string().contains("1073741824 bytes"), "{error}");
+        assert!(try_with(1 << 40, false).0.is_ok(), "nobody uses it");
     }
 
     #[test]

@@ -114,6 +114,57 @@ impl Patience {
     }
 }
 
+/// Raises a level while the machine itself runs short.
+///
+/// What others on the machine use is no fault of the process, but when the kernel has to swap for all of
+/// them, memory that is given back early is worth more than memory that is given back at 85 %. So stalls
+/// let the caches shrink sooner, and never more than that: connections are closed and requests refused
+/// only for what the process itself uses.
+///
+/// # Rising
+///
+/// `Stalling` from 10 % of the time: [`Pressure::Elevated`] is shown as `High`. `Stuck` from 25 %:
+/// `Normal` is shown as `Elevated` as well.
+///
+/// # Falling
+///
+/// `Stuck` is left below 15 %, `Stalling` below 5 %, or when there is no reading any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Strain {
+    #[default]
+    Calm,
+    Stalling,
+    Stuck,
+}
+
+impl Strain {
+    /// The strain after a reading of how much of the time something waited for memory.
+    pub(crate) fn next(self, stalled_percent: Option<f32>) -> Self {
+        let Some(percent) = stalled_percent else {
+            return Self::Calm;
+        };
+        let above = |stalling: f32, stuck: f32| {
+            if percent >= stuck {
+                Self::Stuck
+            } else if percent >= stalling {
+                Self::Stalling
+            } else {
+                Self::Calm
+            }
+        };
+        above(10.0, 25.0).max(self.min(above(5.0, 15.0)))
+    }
+
+    /// The level to show for `level`, which the process' own use has given.
+    pub(crate) const fn temper(self, level: Pressure) -> Pressure {
+        match (self, level) {
+            (Self::Stalling | Self::Stuck, Pressure::Elevated) => Pressure::High,
+            (Self::Stuck, Pressure::Normal) => Pressure::Elevated,
+            _ => level,
+        }
+    }
+}
+
 /// Half a minute of samples at the default pace: long enough for what is under way to end.
 const PATIENCE: u32 = 30;
 
@@ -213,6 +264,50 @@ mod tests {
         for level in [Unknown, Normal, Elevated, High, Severe, Critical] {
             cell.store(level);
             assert_eq!(cell.load(), level, "{}", level.name());
+        }
+    }
+
+    #[test]
+    fn strain_rises_at_once_and_falls_late() {
+        use Strain::{Calm, Stalling, Stuck};
+        for (before, percent, after) in [
+            (Calm, Some(9.99), Calm),
+            (Calm, Some(10.0), Stalling),
+            (Calm, Some(25.0), Stuck),
+            (Stalling, Some(5.0), Stalling),
+            (Stalling, Some(4.99), Calm),
+            (Stalling, Some(24.9), Stalling),
+            (Stuck, Some(15.0), Stuck),
+            (Stuck, Some(14.9), Stalling),
+            (Stuck, Some(0.0), Calm),
+            (Stuck, None, Calm),
+        ] {
+            assert_eq!(before.next(percent), after, "{before:?} at {percent:?}");
+        }
+    }
+
+    #[test]
+    fn strain_lets_caches_shrink_sooner_and_refuses_nobody() {
+        for (strain, shown) in [
+            (
+                Strain::Calm,
+                [Unknown, Normal, Elevated, High, Severe, Critical],
+            ),
+            (
+                Strain::Stalling,
+                [Unknown, Normal, High, High, Severe, Critical],
+            ),
+            (
+                Strain::Stuck,
+                [Unknown, Elevated, High, High, Severe, Critical],
+            ),
+        ] {
+            let levels = [Unknown, Normal, Elevated, High, Severe, Critical];
+            assert_eq!(
+                levels.map(|level| strain.temper(level)),
+                shown,
+                "{strain:?}"
+            );
         }
     }
 

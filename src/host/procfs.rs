@@ -18,6 +18,7 @@ pub(crate) struct ProcProbe {
     meminfo: KeptFile,
     page_bytes: u64,
     cgroup: Option<CgroupMemory>,
+    alone: bool,
     /// The group's own where it has one, else the machine's.
     stalls: Option<PressureFile>,
     /// Fits `memory.stat` and `meminfo`, both some 2 KB.
@@ -25,10 +26,10 @@ pub(crate) struct ProcProbe {
 }
 
 impl ProcProbe {
-    /// The same without the control group: for a budget of the process' own, which what else is in the
-    /// group does not use up.
+    /// The same, but what else is in the control group does not count as used: for a budget of the
+    /// process' own.
     pub(crate) fn of_process_alone(mut self) -> Self {
-        self.cgroup = None;
+        self.alone = true;
         self
     }
 
@@ -43,6 +44,7 @@ impl ProcProbe {
             meminfo: KeptFile::open(&proc.join("meminfo"))?,
             page_bytes: Auxv::read(&proc.join("self/auxv"))?.page_bytes()?,
             cgroup: None,
+            alone: false,
             stalls: None,
             buffer: Box::new([0; 8192]),
         };
@@ -65,6 +67,7 @@ impl MemoryProbe for ProcProbe {
         let in_group = self
             .cgroup
             .as_ref()
+            .filter(|_| !self.alone)
             .and_then(|cgroup| cgroup.used_bytes(&mut *self.buffer));
         Some(resident.max(in_group.unwrap_or(0)))
     }

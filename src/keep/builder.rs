@@ -18,6 +18,7 @@ use crate::invalidation::{InvalidationConfig, Supplier};
 use crate::journal::JournalConfig;
 use crate::keep::engines::{Engines, Ground, noted};
 use crate::keep::parts::{Keep, Parts};
+use crate::keep::relief::PurgeHook;
 use crate::keep::watch;
 use crate::metrics::{HealthBoard, Metrics, MetricsConfig};
 use crate::profile::Profile;
@@ -45,6 +46,7 @@ pub struct KeepBuilder {
     pub(crate) invalidation_variables: Option<Supplier>,
     pub(crate) claims: Claims,
     recorders: Vec<Arc<dyn Recorder>>,
+    pub(crate) purge: Option<PurgeHook>,
     cold: Option<Arc<dyn ColdStore>>,
     #[cfg(feature = "encryption")]
     seal_keys: Option<SealKeys>,
@@ -81,6 +83,7 @@ impl Keep {
             invalidation_variables: None,
             claims: Claims::new(),
             recorders,
+            purge: None,
             cold: None,
             #[cfg(feature = "encryption")]
             seal_keys: None,
@@ -266,6 +269,7 @@ impl KeepBuilder {
             invalidation_variables,
             claims,
             mut recorders,
+            purge,
             cold,
             #[cfg(feature = "encryption")]
             seal_keys,
@@ -275,9 +279,7 @@ impl KeepBuilder {
             #[cfg(feature = "redis")]
             redis_scripts,
         } = self;
-        if config.metrics.routes.is_empty() {
-            config.metrics.routes.clone_from(&config.routes);
-        }
+        config.hand_on_routes();
         config.check(&mut faults);
         let clock = clock.unwrap_or_default();
         let metrics = noted(Metrics::new(&config.metrics, clock.clone()), &mut faults);
@@ -290,6 +292,7 @@ impl KeepBuilder {
             clock,
             events,
             cold,
+            purge,
             #[cfg(feature = "encryption")]
             seal_keys,
             #[cfg(feature = "redis")]

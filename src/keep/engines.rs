@@ -13,6 +13,7 @@ use crate::invalidation::{Coherency, Invalidator};
 use crate::journal::Journal;
 #[cfg(feature = "redis")]
 use crate::journal::JournalParts;
+use crate::keep::relief::PurgeHook;
 #[cfg(feature = "redis")]
 use crate::lock::LockParts;
 use crate::lock::Locks;
@@ -38,6 +39,7 @@ pub(crate) struct Ground {
     pub(crate) clock: Clock,
     pub(crate) events: Events,
     pub(crate) cold: Option<Arc<dyn ColdStore>>,
+    pub(crate) purge: Option<PurgeHook>,
     #[cfg(feature = "encryption")]
     pub(crate) seal_keys: Option<SealKeys>,
     #[cfg(feature = "redis")]

@@ -2,10 +2,13 @@
 
 mod builder;
 mod engines;
+mod gauges;
 mod journal;
 mod parts;
 #[cfg(feature = "redis")]
 mod redis;
+mod relief;
+mod runtime;
 mod stack;
 mod tiers;
 mod told;

@@ -12,9 +12,11 @@ use crate::clock::Clock;
 use crate::config::KeepConfig;
 use crate::event::Events;
 use crate::guard::{ConcurrencyLimit, Guard, Pressure};
+use crate::host::memory_trim;
 use crate::invalidation::{CoherencyReport, Invalidator};
 use crate::journal::Journal;
 use crate::keep::engines::{Engines, Ground};
+use crate::keep::relief::PurgeHook;
 use crate::lock::{Acquire, Locks};
 use crate::metrics::{Health, HealthBoard, Metrics};
 use crate::progress::ProgressHub;
@@ -98,6 +100,12 @@ impl Keep {
     #[must_use]
     pub fn journal(&self) -> &Journal {
         self.parts.engines.cache.journal()
+    }
+
+    /// What gives the allocator's free memory back: what was told, or what this build knows by itself.
+    pub(crate) fn purge_hook(&self) -> Option<PurgeHook> {
+        let told = self.parts.ground.purge.clone();
+        told.or_else(|| memory_trim().map(|trim| Arc::new(trim) as PurgeHook))
     }
 
     pub(crate) fn start_coherency(&self) {

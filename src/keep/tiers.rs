@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::ConfigError;
+use crate::keep::gauges::{Row, show};
 use crate::keep::parts::Keep;
 use crate::metrics::{HealthBoard, HealthStatus};
 use crate::tiers::{ColdFigures, Tiers};
@@ -28,7 +29,7 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
             failures = figures.failures;
         });
     }
-    register_gauges(keep)
+    show(keep.metrics(), keep.tiers(), &TIERS)
 }
 
 fn tell(board: &HealthBoard, figures: &ColdFigures, fails: bool) {
@@ -47,38 +48,30 @@ fn tell(board: &HealthBoard, figures: &ColdFigures, fails: bool) {
     board.set("cold_store", status, words);
 }
 
-fn register_gauges(keep: &Keep) -> Result<(), ConfigError> {
-    type Read = fn(&Tiers) -> f64;
-    let gauges: [(&str, &str, Read); 5] = [
-        (
-            "keep_tiers_bytes",
-            "Memory taken up by values of typed caches.",
-            |tiers| tiers.bytes() as f64,
-        ),
-        (
-            "keep_tiers_entries",
-            "Values of typed caches in memory.",
-            |tiers| tiers.len() as f64,
-        ),
-        (
-            "keep_tiers_hot_hits",
-            "Values of typed caches that were served from memory so far.",
-            |tiers| tiers.stats().hits_hot as f64,
-        ),
-        (
-            "keep_cold_waiting",
-            "Entries that wait to be written to the cold store.",
-            |tiers| tiers.cold_figures().unwrap_or_default().waiting as f64,
-        ),
-        (
-            "keep_cold_dropped",
-            "Entries that were never written to the cold store.",
-            |tiers| tiers.cold_figures().unwrap_or_default().dropped as f64,
-        ),
-    ];
-    for (name, help, read) in gauges {
-        let tiers = keep.tiers().clone();
-        keep.metrics().gauge(name, help, move || read(&tiers))?;
-    }
-    Ok(())
-}
+const TIERS: [Row<Tiers>; 5] = [
+    (
+        "keep_tiers_bytes",
+        "Memory taken up by values of typed caches.",
+        |tiers| tiers.bytes() as f64,
+    ),
+    (
+        "keep_tiers_entries",
+        "Values of typed caches in memory.",
+        |tiers| tiers.len() as f64,
+    ),
+    (
+        "keep_tiers_hot_hits",
+        "Values of typed caches that were served from memory so far.",
+        |tiers| tiers.stats().hits_hot as f64,
+    ),
+    (
+        "keep_cold_waiting",
+        "Entries that wait to be written to the cold store.",
+        |tiers| tiers.cold_figures().unwrap_or_default().waiting as f64,
+    ),
+    (
+        "keep_cold_dropped",
+        "Entries that were never written to the cold store.",
+        |tiers| tiers.cold_figures().unwrap_or_default().dropped as f64,
+    ),
+];

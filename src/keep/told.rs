@@ -99,4 +99,34 @@ impl KeepBuilder {
         self.cache_key = Some(KeyPart::new(part));
         self
     }
+
+    /// Gives the allocator's free memory back to the machine. Without it, what a cache evicts under memory
+    /// pressure stays with the allocator, and the process is as large as before.
+    ///
+    /// Called while the pressure is high (from 85 % of the budget on): after caches have shrunk, then at most
+    /// once in `guard.purge_every_ms` (30 s), never twice at once, and on a thread for blocking work, so it
+    /// may take its time. What it has brought is told as
+    /// [`MemoryRelieved`](crate::event::Event::MemoryRelieved); a panic is told as a warning.
+    ///
+    /// With the feature `glibc-trim`, on Linux with glibc, `malloc_trim` is the default. With other
+    /// allocators it is three lines. jemalloc, by the crate `tikv-jemalloc-sys` (4096 stands for all arenas):
+    ///
+    /// ```ignore
+    /// keep.purge_memory(|| unsafe {
+    ///     let (none, name) = (std::ptr::null_mut(), c"arena.4096.purge");
+    ///     tikv_jemalloc_sys::mallctl(name.as_ptr(), none, none.cast(), none, 0);
+    /// })
+    /// ```
+    ///
+    /// and mimalloc, by `libmimalloc-sys`:
+    ///
+    /// ```ignore
+    /// keep.purge_memory(|| unsafe {
+    ///     libmimalloc_sys::mi_collect(true);
+    /// })
+    /// ```
+    pub fn purge_memory(mut self, purge: impl Fn() + Send + Sync + 'static) -> Self {
+        self.purge = Some(Arc::new(purge));
+        self
+    }
 }

@@ -1,14 +1,16 @@
 //! What runs beside the requests, and how the parts act on one another.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::Cache;
 use crate::error::ConfigError;
 use crate::event::Event;
 use crate::guard::{Guard, Pressure};
 use crate::keep::parts::Keep;
+use crate::keep::relief::{Caches, Purge, Relief};
+use crate::keep::runtime::RuntimeBeat;
 use crate::metrics::{HealthBoard, HealthStatus};
-use crate::tiers::Tiers;
+use crate::task::Spawner;
 use crate::warming::Warmer;
 
 /// Starts the beats. None of them holds the `Keep`, so dropping it ends them.
@@ -36,56 +38,44 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
         });
     }
     if keep.config().guard.enabled {
-        let (cache, tiers) = (keep.http_cache().clone(), keep.tiers().clone());
-        let warmer = keep.warmer().clone();
-        keep.guard().on_pressure(move |pressure| {
-            relieve(&cache, pressure);
-            relieve_tiers(&tiers, pressure);
-            rest(&warmer, pressure);
-        });
-        let guard = keep.guard().clone();
-        spawner.every(keep.config().guard.memory_sample, move || {
-            guard.sample();
-            tell_memory(&guard, &board);
-        });
+        watch_memory(keep, &spawner, board);
     }
     let paced = keep.guard().clone();
     spawner.spawn_until_stopped(async move { paced.pace().await });
+    crate::keep::runtime::start(keep)?;
     if keep.config().progress.enabled {
         let progress = keep.progress().clone();
         spawner.every(SWEEP, move || progress.sweep());
     }
     keep.start_coherency();
-    register_gauges(keep)
+    crate::keep::gauges::start(keep)
 }
 
-/// What the cache gives up at each level of memory pressure.
-fn relieve(cache: &Cache, pressure: Pressure) {
-    match bearable(pressure, cache.bytes(), cache.config().capacity_bytes) {
-        None => cache.restore_capacity(),
-        Some(bytes) => cache.set_capacity_bytes(bytes),
-    }
-}
-
-/// And what typed caches do.
-fn relieve_tiers(tiers: &Tiers, pressure: Pressure) {
-    match bearable(pressure, tiers.bytes(), tiers.config().capacity_bytes) {
-        None => tiers.restore_capacity(),
-        Some(bytes) => tiers.set_capacity_bytes(bytes),
-    }
-}
-
-/// How much may be stored at this level where so much is; `None` for as much as is configured.
-fn bearable(pressure: Pressure, stored: u64, configured: u64) -> Option<u64> {
-    match pressure {
-        Pressure::Normal | Pressure::Unknown => None,
-        // Growth is frozen: what is there stays, what is new takes the place of what is old.
-        Pressure::Elevated => Some(stored.max(configured / 8)),
-        Pressure::High | Pressure::Severe => {
-            Some((stored.min(configured) / 10 * 7).max(configured / 16))
-        }
-        Pressure::Critical => Some(configured / 16),
-    }
+/// Lets the memory be sampled, and everybody act who can give some back.
+fn watch_memory(keep: &Keep, spawner: &Spawner, board: HealthBoard) {
+    let config = &keep.config().guard;
+    let (guard, events) = (keep.guard().clone(), keep.events());
+    let (cache, tiers) = (keep.http_cache().clone(), keep.tiers().clone());
+    let caches = Arc::new(Caches::new(cache, tiers, events.clone()));
+    let (held, warmer) = (Arc::clone(&caches), keep.warmer().clone());
+    guard.caches_hold(move || held.bytes());
+    // Whoever else has something to give back, such as long-lived connections, hears of the level here.
+    guard.on_pressure(move |pressure| {
+        caches.relieve(pressure);
+        rest(&warmer, pressure);
+    });
+    let purge = keep.purge_hook().map(|hook| {
+        let (clock, events) = (keep.clock().clone(), events.clone());
+        Purge::new(hook, config.purge_every, clock, events, spawner.clone())
+    });
+    let mut relief = Relief::new(guard.clone(), events.clone(), purge);
+    let mut runtime = RuntimeBeat::new(keep);
+    spawner.every(config.memory_sample, move || {
+        guard.sample();
+        relief.follow();
+        runtime.beat();
+        tell_memory(&guard, &board);
+    });
 }
 
 /// Nothing is computed that nobody waits for while memory is short.
@@ -96,91 +86,33 @@ fn rest(warmer: &Warmer, pressure: Pressure) {
     }
 }
 
-fn register_gauges(keep: &Keep) -> Result<(), ConfigError> {
-    let (metrics, cache, guard) = (keep.metrics(), keep.http_cache(), keep.guard());
-    let stored = cache.clone();
-    metrics.gauge(
-        "keep_cache_bytes",
-        "Memory taken up by stored answers.",
-        move || stored.bytes() as f64,
-    )?;
-    let stored = cache.clone();
-    metrics.gauge(
-        "keep_cache_entries",
-        "URLs with something stored.",
-        move || stored.len() as f64,
-    )?;
-    let limiter = keep.limiter().clone();
-    metrics.gauge(
-        "keep_rate_limit_table_bytes",
-        "Memory taken up by the rate limiter's buckets, used or not.",
-        move || limiter.table_bytes() as f64,
-    )?;
-    let limiter = keep.limiter().clone();
-    metrics.gauge(
-        "keep_rate_limit_evictions",
-        "Buckets in use that had to make room for others.",
-        move || limiter.evictions() as f64,
-    )?;
-    let inside = guard.clone();
-    metrics.gauge(
-        "keep_guard_in_flight",
-        "Requests inside the guard.",
-        move || inside.in_flight() as f64,
-    )?;
-    let slots = guard.clone();
-    metrics.gauge(
-        "keep_guard_slots",
-        "Requests that may be inside the guard at once.",
-        move || slots.slots() as f64,
-    )?;
-    let database = keep.database_slots().clone();
-    metrics.gauge(
-        "keep_database_slots_in_use",
-        "Slots taken at the database's limit.",
-        move || database.in_flight() as f64,
-    )?;
-    let database = keep.database_slots().clone();
-    metrics.gauge(
-        "keep_database_slots_queued",
-        "Those who wait for a slot at the database's limit.",
-        move || database.queued() as f64,
-    )?;
-    let waiting = guard.clone();
-    metrics.gauge(
-        "keep_guard_queued",
-        "Requests waiting for a slot.",
-        move || waiting.queued() as f64,
-    )?;
-    let memory = guard.clone();
-    metrics.gauge(
-        "keep_memory_used_bytes",
-        "Memory the process uses.",
-        move || memory.memory().used_bytes as f64,
-    )?;
-    let memory = guard.clone();
-    metrics.gauge(
-        "keep_memory_budget_bytes",
-        "Memory the process may use.",
-        move || memory.memory().budget_bytes as f64,
-    )
-}
-
 /// Writes on the board how the memory is.
 fn tell_memory(guard: &Guard, board: &HealthBoard) {
-    let (memory, pressure) = (guard.memory(), guard.pressure());
+    let (memory, pressure, leak) = (guard.memory(), guard.pressure(), guard.leak());
     let status = match pressure {
-        Pressure::Normal | Pressure::Unknown | Pressure::Elevated => HealthStatus::Healthy,
-        Pressure::High | Pressure::Severe => HealthStatus::Degraded,
+        Pressure::Normal | Pressure::Unknown | Pressure::Elevated if leak.is_none() => {
+            HealthStatus::Healthy
+        }
         Pressure::Critical => HealthStatus::Unhealthy,
+        _ => HealthStatus::Degraded,
     };
     let (used, budget) = (memory.used_bytes >> 20, memory.budget_bytes >> 20);
-    board.set(
-        "memory",
-        status,
-        format!("{}: {used} of {budget} MiB", pressure.name()),
-    );
+    let mut words = match pressure {
+        Pressure::Unknown => format!("unknown: {UNREADABLE}"),
+        _ => format!("{}: {used} of {budget} MiB", pressure.name()),
+    };
+    if let Some(leak) = leak {
+        let (grows, minutes) = (leak.bytes_per_hour >> 20, leak.until_limit.as_secs() / 60);
+        let advice = leak.recommendation;
+        words.push_str(&format!(
+            "; a leak? {grows} MiB an hour, {minutes} min to the limit: {advice}"
+        ));
+    }
+    board.set("memory", status, words);
 }
+
+const UNREADABLE: &str =
+    "the memory of this process cannot be read here, so nobody is refused for it";
 
 /// A budget that was set is compared with the cache when the configuration is checked; one that was
 /// derived from the machine is not a mistake of whoever wrote it.

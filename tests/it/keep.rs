@@ -593,6 +593,64 @@ async fn memory_pressure_shrinks_the_cache_and_spares_the_critical_routes() {
     assert!(ballast.iter().all(|byte| *byte == 1));
 }
 
+/// What was done about memory, in order.
+#[derive(Default)]
+struct Relieved(std::sync::Mutex<Vec<(&'static str, u64, u64)>>);
+
+impl Recorder for Relieved {
+    fn record(&self, event: &Event<'_>) {
+        if let Event::MemoryRelieved {
+            action,
+            before_bytes,
+            after_bytes,
+        } = *event
+        {
+            let mut told = self.0.lock().unwrap();
+            told.push((action, before_bytes, after_bytes));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_purge_hook_gives_back_lowers_the_level_within_two_seconds() {
+    // So much that what the other tests of this process use hardly matters beside it.
+    let ballast = std::sync::Mutex::new(Some(vec![1_u8; 640 << 20]));
+    let relieved = Arc::new(Relieved::default());
+    let keep = Keep::builder(Profile::azure_b1())
+        .recorder(Arc::clone(&relieved) as Arc<dyn Recorder>)
+        .guard(|guard| guard.memory_budget_bytes = Some(600 << 20))
+        .purge_memory(move || drop(ballast.lock().unwrap().take()))
+        .build()
+        .unwrap();
+    assert_eq!(keep.guard().pressure(), Pressure::Critical);
+    let began = std::time::Instant::now();
+    until(async || keep.guard().pressure() <= Pressure::Elevated).await;
+    assert!(began.elapsed() < Duration::from_secs(2));
+    let purged = || {
+        relieved
+            .0
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|(action, ..)| *action == "purge")
+    };
+    until(async || purged()).await;
+    let told = relieved.0.lock().unwrap().clone();
+    let actions: Vec<_> = told.iter().map(|(action, ..)| *action).take(2).collect();
+    assert_eq!(actions, ["freeze", "evict"], "{told:?}");
+    let (_, before, after) = told.iter().find(|(action, ..)| *action == "purge").unwrap();
+    assert!(*after + (400 << 20) < *before, "{told:?}");
+    let health = keep.health();
+    let runtime = &health.components["runtime"];
+    assert!(runtime.detail.contains("lag"), "{runtime:?}");
+    assert!(
+        keep.guard()
+            .runtime()
+            .descriptors
+            .is_none_or(|open| open > 2)
+    );
+}
+
 #[tokio::test]
 async fn shutdown_ends_every_task_and_dropping_leaks_none() {
     let runtime = tokio::runtime::Handle::current();

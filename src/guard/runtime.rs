@@ -239,4 +239,35 @@ mod tests {
             RuntimeReading::default()
         );
     }
+
+    /// Goal: 5 µs a second for all of it, the canary's own ten naps aside.
+    /// `cargo test --release --lib what_a_second_of_sampling_costs -- --ignored --nocapture`
+    #[test]
+    #[ignore = "a measurement, to be run alone"]
+    fn what_a_second_of_sampling_costs() {
+        let (clock, hand) = crate::clock::Clock::manual();
+        let real = crate::clock::Clock::system();
+        let events = crate::event::Events::none();
+        let config = crate::guard::GuardConfig::default();
+        let guard = crate::guard::Guard::new(&config, clock.clone(), events).unwrap();
+        let mut sampler = RuntimeSampler::new();
+        // A loop of nothing else has every line of the kernel's in its caches, which a beat once a second
+        // has not, so the rarest beat is shown as well.
+        let mut took: Vec<_> = (0..50_000)
+            .map(|second| {
+                hand.advance(Duration::from_secs(1));
+                let began = real.now();
+                guard.sample();
+                let worked = (2, Duration::from_millis(second));
+                sampler.sample(clock.now(), worked, guard.runtime_health());
+                real.now().since(began)
+            })
+            .collect();
+        let mean = took.iter().sum::<Duration>() / 50_000;
+        took.sort();
+        println!(
+            "a second of sampling: mean {mean:?}, median {:?}, 99 of 100 {:?}",
+            took[25_000], took[49_500]
+        );
+    }
 }

@@ -21,6 +21,7 @@ use tower::{Layer, ServiceExt};
 use tower_keep::cache::CacheTags;
 use tower_keep::error::ConfigError;
 use tower_keep::event::{Event, Recorder};
+use tower_keep::guard::Pressure;
 use tower_keep::identity::PeerAddr;
 use tower_keep::invalidation::{Invalidate, InvalidationEntity, InvalidationRule, Variables};
 use tower_keep::rate_limit::{Quota, Rule, Scope};

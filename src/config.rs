@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::cache::CacheConfig;
+use crate::connections::ConnectionsConfig;
 use crate::database::DatabaseConfig;
 use crate::error::{ConfigError, Faults};
 use crate::guard::GuardConfig;
@@ -57,6 +58,8 @@ pub struct KeepConfig {
     pub metrics: MetricsConfig,
     /// How much is let in.
     pub guard: GuardConfig,
+    /// How many connections stay open.
+    pub connections: ConnectionsConfig,
     /// Who may ask how often.
     pub rate_limit: RateLimitConfig,
     /// How much is remembered of what was invalidated.
@@ -112,6 +115,11 @@ impl KeepConfig {
         keep(&mut new.redis, &self.redis, named("redis"));
         keep(&mut new.metrics, &self.metrics, named("metrics"));
         keep(&mut new.guard, &self.guard, named("guard"));
+        keep(
+            &mut new.connections,
+            &self.connections,
+            named("connections"),
+        );
         keep(&mut new.rate_limit, &self.rate_limit, named("rate_limit"));
         keep(&mut new.journal, &self.journal, named("journal"));
         keep(
@@ -180,6 +188,7 @@ impl KeepConfig {
         self.redis.check("redis", faults);
         self.metrics.check("metrics", faults);
         self.guard.check("guard", faults);
+        self.connections.check("connections", faults);
         self.rate_limit.check("rate_limit", faults);
         self.journal.check("journal", faults);
         self.invalidation.check("invalidation", faults);

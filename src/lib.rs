@@ -56,6 +56,7 @@ pub mod cache;
 pub mod clock;
 pub mod config;
 pub mod config_time;
+pub mod connections;
 pub mod database;
 mod encoding;
 pub mod env;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::cache::CacheConfig;
 use crate::config::KeepConfig;
+use crate::connections::ConnectionsConfig;
 use crate::database::DatabaseConfig;
 use crate::env::of_process;
 use crate::error::{ConfigError, Fault};
@@ -41,6 +42,8 @@ impl Profile {
         config.guard.slots = 64;
         config.guard.queue = 128;
         config.guard.queue_timeout = Duration::from_millis(500);
+        // What App Service lets through to an instance of its Basic plans; `from_env` knows better.
+        config.connections.connections_max = 350;
         // A seventh of the 450 MB that a B1 leaves free after the platform has taken its share.
         config.cache.capacity_bytes = 64 << 20;
         config.cache.body_bytes_max = 1 << 20;
@@ -141,9 +144,9 @@ impl Profile {
             let sku = var("WEBSITE_SKU").unwrap_or_default().to_ascii_lowercase();
             let small = ["", "free", "shared", "dynamic", "basic", "standard"];
             if small.contains(&sku.trim()) {
-                return Self::azure_b1();
+                return Self::azure_b1().with_web_sockets(&var);
             }
-            let mut larger = Self::production();
+            let mut larger = Self::production().with_web_sockets(&var);
             larger.config.rate_limit.trusted_proxies = vec![APP_SERVICE_FRONT_END.to_owned()];
             return larger;
         }
@@ -191,6 +194,21 @@ impl Profile {
         &self.config
     }
 
+    /// As many connections as App Service says that it lets through; -1 stands for no limit. What is neither
+    /// is the platform's word and nobody's mistake here, so the profile's own number stays.
+    fn with_web_sockets(mut self, var: &dyn Fn(&str) -> Option<String>) -> Self {
+        let said = var("WEBSOCKET_CONCURRENT_REQUEST_LIMIT").unwrap_or_default();
+        let own = ConnectionsConfig::default().connections_max;
+        match said.trim().parse::<i64>() {
+            Ok(-1) => self.config.connections.connections_max = own,
+            Ok(limit) if (1..=1_000_000).contains(&limit) => {
+                self.config.connections.connections_max = usize::try_from(limit).unwrap_or(own);
+            }
+            _ => {}
+        }
+        self
+    }
+
     pub(crate) fn into_parts(self) -> (KeepConfig, Option<Fault>) {
         (self.config, self.fault)
     }
@@ -236,6 +254,7 @@ fn base() -> KeepConfig {
         redis: RedisConfig::default(),
         metrics: MetricsConfig::default(),
         guard: GuardConfig::default(),
+        connections: ConnectionsConfig::default(),
         rate_limit: RateLimitConfig::default(),
         journal: JournalConfig::default(),
         invalidation: InvalidationConfig::default(),
@@ -307,6 +326,32 @@ mod tests {
             let behind_a_front_end = !profile.config().rate_limit.trusted_proxies.is_empty();
             let on_app_service = vars.iter().any(|(name, _)| *name == "WEBSITE_SITE_NAME");
             assert_eq!(behind_a_front_end, on_app_service, "{vars:?}");
+            assert_eq!(profile.into_parts().1, None);
+        }
+    }
+
+    #[test]
+    fn app_service_says_how_many_web_sockets_it_lets_through() {
+        for (site, sku, said, connections_max) in [
+            ("crm", "Basic", "", 350),
+            ("crm", "Basic", "350", 350),
+            ("crm", "Free", "5", 5),
+            ("crm", "Standard", "-1", 10_000),
+            ("crm", "PremiumV3", "-1", 10_000),
+            ("crm", "PremiumV3", "", 10_000),
+            ("crm", "Basic", "0", 350),
+            ("crm", "Basic", "-2", 350),
+            ("crm", "Basic", "many", 350),
+            ("crm", "Basic", "99999999999999999999", 350),
+            ("", "Basic", "5", 10_000),
+        ] {
+            let profile = from(&[
+                ("WEBSITE_SITE_NAME", site),
+                ("WEBSITE_SKU", sku),
+                ("WEBSOCKET_CONCURRENT_REQUEST_LIMIT", said),
+            ]);
+            let config = &profile.config().connections;
+            assert_eq!(config.connections_max, connections_max, "{sku} {said:?}");
             assert_eq!(profile.into_parts().1, None);
         }
     }

@@ -29,6 +29,12 @@ pin_project! {
     }
 }
 
+/// A response extension: this answer is one that stays open for long and does next to nothing, such as
+/// Server-Sent Events. It gives the guard's slot back with its head; otherwise 64 open tabs would be all
+/// that a service of 64 slots serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LongLived;
+
 impl<B> AnswerBody<B> {
     /// A body of these bytes.
     #[must_use]

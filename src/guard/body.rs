@@ -9,12 +9,8 @@ use pin_project_lite::pin_project;
 
 use crate::guard::admission::Permit;
 use crate::response::AnswerBody;
-
-/// A response extension: this answer is one that stays open for long and does next to nothing, such as
-/// Server-Sent Events. It gives its slot back with its head; otherwise 64 open tabs would be all that a
-/// service of 64 slots serves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LongLived;
+// Set by rooms beside this one, so it is defined below both.
+pub use crate::response::LongLived;
 
 pin_project! {
     /// The inner service's body or a refusal's.

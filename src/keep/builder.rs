@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::cache::{CacheConfig, KeyPart};
 use crate::clock::Clock;
 use crate::config::KeepConfig;
+use crate::connections::ConnectionsConfig;
 use crate::database::DatabaseConfig;
 use crate::env;
 use crate::error::{ConfigError, Faults};
@@ -169,6 +170,12 @@ impl KeepBuilder {
     /// Changes the guard's settings.
     pub fn guard(mut self, change: impl FnOnce(&mut GuardConfig)) -> Self {
         change(&mut self.config.guard);
+        self
+    }
+
+    /// Changes how many connections may stay open.
+    pub fn connections(mut self, change: impl FnOnce(&mut ConnectionsConfig)) -> Self {
+        change(&mut self.config.connections);
         self
     }
 

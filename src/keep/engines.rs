@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::cache::{Cache, CacheParts};
 use crate::clock::Clock;
 use crate::config::KeepConfig;
+use crate::connections::Connections;
 use crate::error::{ConfigError, Faults};
 use crate::event::Events;
 use crate::guard::{Claims, ConcurrencyLimit, Guard, LimitConfig};
@@ -63,6 +64,7 @@ pub(crate) struct Engines {
     #[cfg(feature = "redis")]
     pub(crate) redis: RedisPool,
     pub(crate) guard: Guard,
+    pub(crate) connections: Connections,
     pub(crate) limiter: RateLimiter,
     pub(crate) invalidator: Invalidator,
     pub(crate) coherency: Coherency,
@@ -90,6 +92,8 @@ impl Engines {
         #[cfg(feature = "redis")]
         let redis = connected(ground, tasks.as_ref()?, faults);
         let guard = noted(Guard::new(&config.guard, clock(), events()), faults);
+        let connections = Connections::new(&config.connections, clock(), events());
+        let connections = noted(connections, faults);
         #[cfg(feature = "redis")]
         let limiter = limiter(ground, redis.as_ref(), tasks.as_ref()?);
         #[cfg(not(feature = "redis"))]
@@ -99,6 +103,10 @@ impl Engines {
             ProgressHub::new(&config.progress, clock(), events()),
             faults,
         );
+        let progress = progress.map(|hub| match &connections {
+            Some(connections) => hub.counted_by(connections.clone()),
+            None => hub,
+        });
         #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
         let database = noted(Database::new(&config.database, clock(), events()), faults);
         #[cfg(feature = "redis")]
@@ -140,6 +148,7 @@ impl Engines {
             #[cfg(feature = "redis")]
             redis: redis?,
             guard: guard?,
+            connections: connections?,
             limiter: limiter?,
             invalidator: invalidator?,
             coherency: coherency?,

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::KeepConfig;
+use crate::connections::Connections;
 use crate::event::Events;
 use crate::guard::{ConcurrencyLimit, Guard, Pressure};
 use crate::host::memory_trim;
@@ -82,6 +83,12 @@ impl Keep {
     #[must_use]
     pub fn guard(&self) -> &Guard {
         &self.parts.engines.guard
+    }
+
+    /// Which connections stay open.
+    #[must_use]
+    pub fn connections(&self) -> &Connections {
+        &self.parts.engines.connections
     }
 
     /// Who may ask how often.

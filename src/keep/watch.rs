@@ -28,6 +28,7 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
     );
     #[cfg(feature = "redis")]
     crate::keep::redis::start(keep)?;
+    crate::keep::connections::start(keep)?;
     crate::keep::journal::start(keep)?;
     crate::keep::tiers::start(keep)?;
     let budget = keep.guard().memory().budget_bytes;

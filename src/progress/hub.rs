@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http::{HeaderName, Response, StatusCode};
 
 use crate::clock::{Clock, Moment};
+use crate::connections::Connections;
 use crate::error::{ConfigError, Faults};
 use crate::event::Events;
 use crate::identity::RequestView;
@@ -14,7 +15,7 @@ use crate::progress::config::ProgressConfig;
 use crate::progress::error::ProgressError;
 use crate::progress::id::EventId;
 use crate::progress::publisher::{Progress, wall_ms};
-use crate::progress::sse::{SseBody, empty_response, sse_response};
+use crate::progress::sse::{SseBody, empty_response, refused_response, sse_response};
 use crate::progress::stream::Stream;
 use crate::progress::subscription::Subscription;
 
@@ -22,6 +23,8 @@ use crate::progress::subscription::Subscription;
 #[derive(Clone)]
 pub struct ProgressHub {
     shared: Arc<Shared>,
+    /// Where watchers take a slot, if anywhere.
+    connections: Option<Connections>,
 }
 
 struct Shared {
@@ -59,6 +62,7 @@ impl ProgressHub {
                 events,
                 streams: Mutex::new(streams),
             }),
+            connections: None,
         })
     }
 
@@ -145,9 +149,17 @@ impl ProgressHub {
         Some(Subscription::new(stream, seen, config.heartbeat))
     }
 
+    /// Has each watcher that [`respond`](Self::respond) answers take one of these slots, for as long as its
+    /// stream goes on.
+    #[must_use]
+    pub fn counted_by(mut self, connections: Connections) -> Self {
+        self.connections = Some(connections);
+        self
+    }
+
     /// Answers a watcher's request: an event stream that goes on after its `Last-Event-ID`; 204 to
     /// one that has seen the end, which stops an `EventSource` from coming back; 404 where there is
-    /// no such stream. Whether the caller may watch it is for the caller of this method to decide.
+    /// no such stream; 503 where the watchers are [counted](Self::counted_by) and there are too many. Whether the caller may watch it is for the caller of this method to decide.
     #[must_use]
     pub fn respond(&self, request: &RequestView<'_>, id: &str) -> Response<SseBody> {
         let seen = request
@@ -157,7 +169,11 @@ impl ProgressHub {
         match self.subscribe(id, seen) {
             None => empty_response(StatusCode::NOT_FOUND),
             Some(watcher) if watcher.is_over() => empty_response(StatusCode::NO_CONTENT),
-            Some(watcher) => sse_response(watcher),
+            Some(watcher) => match self.connections.as_ref().map(Connections::open) {
+                None => sse_response(watcher),
+                Some(Ok(slot)) => sse_response(watcher).map(|body| body.holding(slot)),
+                Some(Err(refusal)) => refused_response(refusal),
+            },
         }
     }
 

@@ -10,8 +10,10 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::guard::LongLived;
+use crate::connections::ConnectionSlot;
 use crate::progress::subscription::Subscription;
+use crate::refusal::Refusal;
+use crate::response::{LongLived, refusal_bytes};
 
 /// The body of an event stream: one frame per event, a comment after each silence, and the end after
 /// the terminal event.
@@ -24,6 +26,10 @@ pub struct SseBody {
     subscription: Option<Subscription>,
     /// Made when the body first has to wait, which most short streams never do.
     heartbeat: Option<Interval>,
+    /// Where watchers are counted.
+    slot: Option<ConnectionSlot>,
+    /// What a watcher who is not let in reads instead.
+    instead: Option<Bytes>,
 }
 
 impl SseBody {
@@ -33,13 +39,36 @@ impl SseBody {
         Self {
             subscription: Some(subscription),
             heartbeat: None,
+            slot: None,
+            instead: None,
         }
+    }
+
+    /// The same body, which gives `slot` back at its end, and ends when the slot is taken back.
+    #[must_use]
+    pub fn holding(mut self, slot: ConnectionSlot) -> Self {
+        self.slot = Some(slot);
+        self
     }
 
     const fn empty() -> Self {
         Self {
             subscription: None,
             heartbeat: None,
+            slot: None,
+            instead: None,
+        }
+    }
+
+    /// Whether the slot was taken back; else whoever polls hears of it.
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
+        let slot = self.slot.as_mut();
+        slot.is_some_and(|slot| slot.poll_closed(cx).is_ready())
+    }
+
+    fn touch(&self) {
+        if let Some(slot) = &self.slot {
+            slot.touch();
         }
     }
 }
@@ -53,8 +82,11 @@ impl Body for SseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = &mut *self;
+        if this.poll_closed(cx) {
+            *this = Self::empty();
+        }
         let Some(subscription) = &mut this.subscription else {
-            return Poll::Ready(None);
+            return Poll::Ready(this.instead.take().map(|all| Ok(Frame::data(all))));
         };
         match subscription.poll_next(cx) {
             Poll::Ready(Some(event)) => {
@@ -63,6 +95,7 @@ impl Body for SseBody {
                 } else if let Some(heartbeat) = &mut this.heartbeat {
                     heartbeat.reset();
                 }
+                this.touch();
                 Poll::Ready(Some(Ok(Frame::data(event.frame()))))
             }
             Poll::Ready(None) => {
@@ -78,22 +111,25 @@ impl Body for SseBody {
                     beats.reset();
                     beats
                 });
-                heartbeat
-                    .poll_tick(cx)
-                    .map(|_| Some(Ok(Frame::data(HEARTBEAT))))
+                let beat = heartbeat.poll_tick(cx);
+                if beat.is_ready() {
+                    this.touch();
+                }
+                beat.map(|_| Some(Ok(Frame::data(HEARTBEAT))))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.subscription.is_none()
+        self.subscription.is_none() && self.instead.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.is_end_stream() {
-            SizeHint::with_exact(0)
-        } else {
-            SizeHint::default()
+        match (&self.subscription, &self.instead) {
+            (Some(_), _) => SizeHint::default(),
+            (None, instead) => {
+                SizeHint::with_exact(instead.as_ref().map_or(0, |all| all.len() as u64))
+            }
         }
     }
 }
@@ -119,6 +155,16 @@ pub fn sse_response(subscription: Subscription) -> Response<SseBody> {
 pub(crate) fn empty_response(status: StatusCode) -> Response<SseBody> {
     let mut response = Response::new(SseBody::empty());
     *response.status_mut() = status;
+    response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+    response
+}
+
+/// The answer to a watcher for whom there is no slot.
+pub(crate) fn refused_response(refusal: Refusal) -> Response<SseBody> {
+    let mut response = refusal_bytes(refusal).map(|all| SseBody {
+        instead: Some(all),
+        ..SseBody::empty()
+    });
     response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
     response
 }

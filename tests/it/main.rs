@@ -30,6 +30,7 @@ mod cache_tiers;
 mod coherence;
 mod coherency;
 mod cold;
+mod connections;
 mod examples;
 mod guard;
 mod house;

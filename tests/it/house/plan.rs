@@ -24,7 +24,7 @@ pub const FLOORS: &[(u8, &[&str])] = &[
         ],
     ),
     (2, &["event", "response", "breaker", "database", "host"]),
-    (3, &["store", "metrics", "guard"]),
+    (3, &["store", "metrics", "guard", "connections"]),
     (
         4,
         &[

@@ -24,6 +24,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
+use crate::breaker::BreakerConfig;
 use crate::cache::CacheConfig;
 use crate::connections::ConnectionsConfig;
 use crate::database::DatabaseConfig;
@@ -60,6 +61,8 @@ pub struct KeepConfig {
     pub guard: GuardConfig,
     /// How many connections stay open.
     pub connections: ConnectionsConfig,
+    /// When calls are not made because they would fail.
+    pub breaker: BreakerConfig,
     /// Who may ask how often.
     pub rate_limit: RateLimitConfig,
     /// How much is remembered of what was invalidated.
@@ -120,6 +123,7 @@ impl KeepConfig {
             &self.connections,
             named("connections"),
         );
+        keep(&mut new.breaker, &self.breaker, named("breaker"));
         keep(&mut new.rate_limit, &self.rate_limit, named("rate_limit"));
         keep(&mut new.journal, &self.journal, named("journal"));
         keep(
@@ -189,6 +193,7 @@ impl KeepConfig {
         self.metrics.check("metrics", faults);
         self.guard.check("guard", faults);
         self.connections.check("connections", faults);
+        self.breaker.check("breaker", faults);
         self.rate_limit.check("rate_limit", faults);
         self.journal.check("journal", faults);
         self.invalidation.check("invalidation", faults);

@@ -28,7 +28,8 @@
 //! | [`invalidation`] | after a write: purges by rule, before the writer hears of it | |
 //! | [`cache`] | a shared cache by RFC 9111; one request fetches for all | 200, 304, 504 |
 //!
-//! On the way out, before an HTTP client, [`outbound`] honours the quotas of the services that are called.
+//! On the way out, before an HTTP client, [`outbound`] honours the quotas of the services that are called, and a
+//! [`breaker`] leaves those alone that fail. It does the same for handlers.
 //!
 //! Each layer is usable alone ([`Keep::cache_layer`], [`CacheLayer::new`](cache::CacheLayer::new), ..),
 //! and each engine without Tower ([`RateLimiter::check`](rate_limit::RateLimiter::check),
@@ -52,6 +53,7 @@
 
 #[cfg(feature = "axum")]
 pub mod admin;
+pub mod breaker;
 pub mod cache;
 pub mod clock;
 pub mod config;

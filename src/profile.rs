@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::breaker::BreakerConfig;
 use crate::cache::CacheConfig;
 use crate::config::KeepConfig;
 use crate::connections::ConnectionsConfig;
@@ -255,6 +256,7 @@ fn base() -> KeepConfig {
         metrics: MetricsConfig::default(),
         guard: GuardConfig::default(),
         connections: ConnectionsConfig::default(),
+        breaker: BreakerConfig::default(),
         rate_limit: RateLimitConfig::default(),
         journal: JournalConfig::default(),
         invalidation: InvalidationConfig::default(),

@@ -1,11 +1,20 @@
-//! What it costs to be guarded: to be let in, to wait, to be turned away.
+//! What it costs to be guarded: to be let in, to wait, to be turned away, to pass a circuit breaker.
 //!
-//! `cargo bench --bench guard [-- admission layer queue]`. The work without a guard stands beside each figure.
-//! What peers take for the same is measured by `benches/peers`, what it is good for by `examples/overload`.
+//! `cargo bench --bench guard [-- admission layer queue breaker]`. The work without a guard stands beside each
+//! figure, and a table at the end says which goals were met. What peers take for the same is measured by
+//! `benches/peers`, what it is good for by `examples/overload`.
 
-#![allow(clippy::expect_used, reason = "a bench fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a bench fails by panicking, and measures time"
+)]
 
 mod admission;
+mod breaker;
+#[path = "../journal/goals.rs"]
+#[expect(dead_code, reason = "shared with another bench, which uses more of it")]
+mod goals;
 
 use std::time::Duration;
 
@@ -19,6 +28,7 @@ const GROUPS: &[Group] = &[
     ("admission", admission::alone),
     ("layer", admission::layer),
     ("queue", admission::queue),
+    ("breaker", breaker::breaker),
 ];
 
 fn main() {
@@ -27,7 +37,7 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime can be had");
-    let _inside = runtime.enter();
+    let inside = runtime.enter();
     let mut criterion = Criterion::default()
         .sample_size(50)
         .measurement_time(Duration::from_secs(2));
@@ -39,4 +49,6 @@ fn main() {
             group(&mut criterion);
         }
     }
+    drop(inside);
+    goals::table();
 }

@@ -53,7 +53,8 @@ pub struct CacheConfig {
     #[serde(rename = "stale_if_error_ms", with = "crate::config_time::millis")]
     pub stale_if_error: Duration,
     /// How long past its life an answer may stand in when there is no other at all, because the service
-    /// failed without one (RFC 9111 §4.2.4, "disconnected"). At most 30 days.
+    /// failed without one or was not called, its circuit being open (RFC 9111 §4.2.4, "disconnected"). At most
+    /// 30 days.
     #[serde(
         rename = "stale_if_disconnected_ms",
         with = "crate::config_time::millis"

@@ -27,6 +27,7 @@ use crate::cache::vary::Selector;
 use crate::clock::Moment;
 use crate::event::Event;
 use crate::journal::{Stamp, Subject};
+use crate::refusal::Refusal;
 use crate::tiers::Tiers;
 
 /// What is remembered while the service works on a request whose answer may be stored.
@@ -101,7 +102,7 @@ impl Errand {
             }
             if matches!(response.status().as_u16(), 500 | 502..=504) {
                 self.fetch.stale = Some(stale);
-                match self.instead(Failure::Error, now) {
+                match self.instead(failure_of(&response), now) {
                     Some(instead) => return instead,
                     None => self.fetch.stale = None,
                 }
@@ -289,6 +290,14 @@ impl Errand {
         if let Some(pilot) = self.fetch.pilot.take() {
             pilot.land(landing);
         }
+    }
+}
+
+/// How the service failed that answered so. One that was not called, because its circuit is open, has not answered.
+fn failure_of<B>(response: &Response<B>) -> Failure {
+    match response.extensions().get::<Refusal>() {
+        Some(Refusal::CircuitOpen { .. }) => Failure::Disconnected,
+        _ => Failure::Error,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who is calling: the connection's peer, the address behind trusted proxies, the signed-in caller.
 
 mod api_key;
+mod authority;
 mod caller;
 mod forwarded;
 mod mask;
@@ -10,6 +11,7 @@ mod proxies;
 mod view;
 
 pub use api_key::{ApiKey, ApiKeyResolver};
+pub(crate) use authority::authority;
 pub use caller::{
     Caller, CallerResolver, TIER_ADMIN, TIER_ANONYMOUS, TIER_BASIC, TIER_ENTERPRISE, TIER_FREE,
     TIER_PREMIUM, TIER_PRO,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::breaker::BreakerConfig;
 use crate::cache::{CacheConfig, KeyPart};
 use crate::clock::Clock;
 use crate::config::KeepConfig;
@@ -176,6 +177,12 @@ impl KeepBuilder {
     /// Changes how many connections may stay open.
     pub fn connections(mut self, change: impl FnOnce(&mut ConnectionsConfig)) -> Self {
         change(&mut self.config.connections);
+        self
+    }
+
+    /// Changes the settings of circuit breakers.
+    pub fn breaker(mut self, change: impl FnOnce(&mut BreakerConfig)) -> Self {
+        change(&mut self.config.breaker);
         self
     }
 

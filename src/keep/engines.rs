@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::breaker::CircuitBreakers;
 use crate::cache::{Cache, CacheParts};
 use crate::clock::Clock;
 use crate::config::KeepConfig;
@@ -65,6 +66,7 @@ pub(crate) struct Engines {
     pub(crate) redis: RedisPool,
     pub(crate) guard: Guard,
     pub(crate) connections: Connections,
+    pub(crate) breakers: CircuitBreakers,
     pub(crate) limiter: RateLimiter,
     pub(crate) invalidator: Invalidator,
     pub(crate) coherency: Coherency,
@@ -94,6 +96,8 @@ impl Engines {
         let guard = noted(Guard::new(&config.guard, clock(), events()), faults);
         let connections = Connections::new(&config.connections, clock(), events());
         let connections = noted(connections, faults);
+        let breakers = CircuitBreakers::new(&config.breaker, clock(), events());
+        let breakers = noted(breakers, faults);
         #[cfg(feature = "redis")]
         let limiter = limiter(ground, redis.as_ref(), tasks.as_ref()?);
         #[cfg(not(feature = "redis"))]
@@ -149,6 +153,7 @@ impl Engines {
             redis: redis?,
             guard: guard?,
             connections: connections?,
+            breakers: breakers?,
             limiter: limiter?,
             invalidator: invalidator?,
             coherency: coherency?,

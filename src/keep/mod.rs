@@ -1,6 +1,7 @@
 //! The builder, the running parts, and the layer that stacks them.
 
 mod builder;
+mod circuits;
 mod connections;
 mod engines;
 mod gauges;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::breaker::CircuitBreakers;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::KeepConfig;
@@ -89,6 +90,12 @@ impl Keep {
     #[must_use]
     pub fn connections(&self) -> &Connections {
         &self.parts.engines.connections
+    }
+
+    /// What is left alone for a while because it fails.
+    #[must_use]
+    pub fn breakers(&self) -> &CircuitBreakers {
+        &self.parts.engines.breakers
     }
 
     /// Who may ask how often.

@@ -10,6 +10,7 @@
     reason = "tests fail by panicking, and their helpers are not an API"
 )]
 
+mod breaker;
 mod cache;
 mod cache_body;
 mod cache_compression;

@@ -23,8 +23,8 @@ pub const FLOORS: &[(u8, &[&str])] = &[
             "identity",
         ],
     ),
-    (2, &["event", "response", "breaker", "database", "host"]),
-    (3, &["store", "metrics", "guard", "connections"]),
+    (2, &["event", "response", "database", "host"]),
+    (3, &["store", "metrics", "guard", "breaker", "connections"]),
     (
         4,
         &[

@@ -215,11 +215,11 @@ mod tests {
         fail(&breakers.of("open"));
         let busy = breakers.of("under way").admit().unwrap();
         breakers.of("used").admit().unwrap().succeeded();
-        hand.advance(Duration::from_secs(5));
+        hand.advance(Duration::from_secs(4));
         for name in 0..40 {
             breakers.of(&name.to_string()).admit().unwrap().succeeded();
         }
-        hand.advance(Duration::from_secs(5));
+        hand.advance(Duration::from_secs(4));
         breakers.of("used").admit().unwrap().succeeded();
         for name in 40..70 {
             breakers.of(&name.to_string()).admit().unwrap().succeeded();

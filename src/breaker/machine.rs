@@ -665,13 +665,12 @@ mod tests {
                     Deed::Tell(..) => {}
                 }
             }
-            // All that are under way hang for ever.
-            for _ in 0..2 {
+            // All that are under way hang for ever: of two who come long after one another, one is let through.
+            let mut comes = || {
                 set.pass(51 * SECOND);
-                let _ = set.ask();
-            }
-            set.pass(51 * SECOND);
-            prop_assert!(matches!(set.ask(), Asked::Admitted(_)), "{:?}", set.machine.state());
+                matches!(set.ask(), Asked::Admitted(_))
+            };
+            prop_assert!(comes() || comes(), "{:?}", set.machine.state());
         }
     }
 }

@@ -202,7 +202,7 @@ async fn of_many_who_come_at_once_a_few_are_sent_to_see() {
         async move {
             entered.fetch_add(1, Ordering::SeqCst);
             held.acquire().await.unwrap().forget();
-            Ok::<_, std::io::Error>(Response::new(Full::from("x")))
+            Ok::<_, std::io::Error>(Response::new(Full::<Bytes>::from("x")))
         }
     }));
     set.open();
@@ -230,7 +230,7 @@ async fn hosts_are_kept_apart_and_errors_stay_errors() {
     let set = Set::new();
     let client = service_fn(|request: Request<()>| async move {
         match request.uri().host() {
-            Some("down.test") => Err(std::io::Error::other("refused")),
+            Some("down.test" | "DOWN.test") => Err(std::io::Error::other("refused")),
             _ => Ok(Response::new(Full::<Bytes>::from("x"))),
         }
     });
@@ -331,11 +331,12 @@ fn stack(
     let status = Arc::new(AtomicU16::new(200));
     let says = Arc::clone(&status);
     let handler = move |headers: HeaderMap| async move {
-        let terms = match headers.get("x-terms") {
-            Some(terms) => terms.to_str().unwrap().to_owned(),
-            None => "max-age=60".to_owned(),
-        };
         let status = StatusCode::from_u16(says.load(Ordering::SeqCst)).unwrap();
+        // An error that says how long it holds would be stored as well (RFC 9111 §3).
+        let terms = match status.is_success() {
+            true => headers["x-terms"].to_str().unwrap().to_owned(),
+            false => "no-store".to_owned(),
+        };
         (status, [("cache-control", terms)], "fresh")
     };
     let app = Router::new()
@@ -352,14 +353,17 @@ async fn ask(app: &Router, path: &str, terms: &str) -> (u16, String) {
     let answer = app.clone().oneshot(request).await.unwrap();
     let said = answer.headers().get("cache-status");
     let said = said.map_or(String::new(), |said| said.to_str().unwrap().to_owned());
-    (answer.status().as_u16(), said)
+    let status = answer.status().as_u16();
+    answer.into_body().collect().await.unwrap();
+    (status, said)
 }
 
 #[tokio::test]
 async fn while_it_is_open_the_cache_answers_with_what_it_has() {
     let (keep, app, status, hand) = stack(|_| {});
     let terms = "max-age=60, stale-if-error=600";
-    assert_eq!(ask(&app, "/a", terms).await.0, 200);
+    let (code, said) = ask(&app, "/a", terms).await;
+    assert!(code == 200 && said.contains("stored"), "{said}");
     hand.advance(61 * SECOND);
     status.store(500, Ordering::SeqCst);
     for _ in 0..5 {

@@ -30,6 +30,7 @@ use crate::connections::ConnectionsConfig;
 use crate::database::DatabaseConfig;
 use crate::error::{ConfigError, Faults};
 use crate::guard::GuardConfig;
+use crate::http_config::HttpConfig;
 use crate::invalidation::InvalidationConfig;
 use crate::journal::JournalConfig;
 use crate::metrics::MetricsConfig;
@@ -77,6 +78,8 @@ pub struct KeepConfig {
     pub warming: WarmingConfig,
     /// Streams that tell of long work.
     pub progress: ProgressConfig,
+    /// What the full stack adds around the service.
+    pub http: HttpConfig,
     /// Database pools and slow queries.
     pub database: DatabaseConfig,
 }
@@ -135,6 +138,7 @@ impl KeepConfig {
         keep(&mut new.tiers, &self.tiers, named("tiers"));
         keep(&mut new.warming, &self.warming, named("warming"));
         keep(&mut new.progress, &self.progress, named("progress"));
+        keep(&mut new.http, &self.http, named("http"));
         keep(&mut new.database, &self.database, named("database"));
         Ok(new)
     }
@@ -201,6 +205,7 @@ impl KeepConfig {
         self.tiers.check("tiers", faults);
         self.warming.check("warming", faults);
         self.progress.check("progress", faults);
+        self.http.check("http", faults);
         self.database.check("database", faults);
         if let Some(budget) = self.guard.memory_budget_bytes
             && self.cache.enabled

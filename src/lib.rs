@@ -66,6 +66,7 @@ pub mod error;
 pub mod event;
 pub mod guard;
 mod host;
+pub mod http_config;
 pub mod identity;
 pub mod invalidation;
 pub mod journal;

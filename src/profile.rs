@@ -13,6 +13,7 @@ use crate::database::DatabaseConfig;
 use crate::env::of_process;
 use crate::error::{ConfigError, Fault};
 use crate::guard::GuardConfig;
+use crate::http_config::HttpConfig;
 use crate::invalidation::InvalidationConfig;
 use crate::journal::JournalConfig;
 use crate::metrics::MetricsConfig;
@@ -264,6 +265,7 @@ fn base() -> KeepConfig {
         tiers: TiersConfig::default(),
         warming: WarmingConfig::default(),
         progress: ProgressConfig::default(),
+        http: HttpConfig::default(),
         database: DatabaseConfig::default(),
     }
 }

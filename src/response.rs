@@ -159,7 +159,7 @@ pub(crate) fn may_have_changed(status: StatusCode) -> bool {
 }
 
 /// The media type of problem details (RFC 9457 §3).
-const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+pub(crate) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 #[cfg(test)]
 mod tests {

@@ -15,6 +15,7 @@ use crate::env;
 use crate::error::{ConfigError, Faults};
 use crate::event::{Events, Recorder, TracingRecorder};
 use crate::guard::{Claims, GuardConfig};
+use crate::http_config::HttpConfig;
 use crate::identity::{ApiKeyResolver, CallerResolver};
 use crate::invalidation::{InvalidationConfig, Supplier};
 use crate::journal::JournalConfig;
@@ -239,6 +240,12 @@ impl KeepBuilder {
     /// Changes the settings of progress streams.
     pub fn progress(mut self, change: impl FnOnce(&mut ProgressConfig)) -> Self {
         change(&mut self.config.progress);
+        self
+    }
+
+    /// Changes what the full stack adds around the service.
+    pub fn http(mut self, change: impl FnOnce(&mut HttpConfig)) -> Self {
+        change(&mut self.config.http);
         self
     }
 

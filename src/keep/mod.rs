@@ -4,12 +4,16 @@ mod builder;
 mod circuits;
 mod connections;
 mod engines;
+#[cfg(feature = "tower-http")]
+mod full;
 mod gauges;
 mod journal;
 mod parts;
 #[cfg(feature = "redis")]
 mod redis;
 mod relief;
+#[cfg(feature = "tower-http")]
+mod request_id;
 mod runtime;
 mod stack;
 mod tiers;
@@ -17,5 +21,9 @@ mod told;
 mod watch;
 
 pub use builder::KeepBuilder;
+#[cfg(feature = "tower-http")]
+pub use full::{FullLayer, FullService, PanicAnswer, Worthwhile};
 pub use parts::Keep;
+#[cfg(feature = "tower-http")]
+pub use request_id::{FitRequestId, FreshRequestId, RequestIdService};
 pub use stack::{KeepLayer, KeepService};

@@ -261,19 +261,31 @@ async fn the_stack_hangs_up_on_those_that_are_silent_for_too_long() {
 
 /// What such a process uses without doing anything is more than 95 % of so small a budget.
 #[tokio::test]
-async fn while_memory_is_critical_the_idle_are_sent_home_and_nobody_is_let_in() {
+async fn while_memory_is_critical_nobody_is_let_in_and_while_it_is_severe_the_idle_are_sent_home() {
     let (clock, hand) = Clock::manual();
     let keep = Keep::builder(Profile::development())
         .clock(clock)
-        .guard(|guard| guard.memory_budget_bytes = Some(16 << 20))
+        .guard(|guard| {
+            guard.memory_budget_bytes = Some(16 << 20);
+            guard.memory_sample = Duration::from_millis(10);
+        })
         .cache(|cache| cache.enabled = false)
         .build()
         .unwrap();
-    // The first sample has not been taken.
-    let slot: ConnectionSlot = keep.connections().open().unwrap();
-    hand.advance(Duration::from_secs(6));
-    timeout(DEADLINE, slot.closed()).await.unwrap();
     let refusal = keep.connections().open().unwrap_err();
     assert_eq!(refusal.name(), "memory_pressure");
+    assert_eq!(keep.connections().open_count(), 0);
+    // A level that cannot be left is taken down after a while.
+    let mut slot = None;
+    let met = async {
+        while slot.is_none() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            slot = keep.connections().open().ok();
+        }
+    };
+    timeout(DEADLINE, met).await.unwrap();
+    hand.advance(Duration::from_secs(31));
+    let slot: ConnectionSlot = slot.unwrap();
+    timeout(DEADLINE, slot.closed()).await.unwrap();
     assert_eq!(keep.connections().open_count(), 0);
 }

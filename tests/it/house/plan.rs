@@ -41,7 +41,7 @@ pub const FLOORS: &[(u8, &[&str])] = &[
     (6, &["cache"]),
     (7, &["invalidation", "warming"]),
     (8, &["sqlx", "admin"]),
-    (9, &["config", "profile", "env", "keep"]),
+    (9, &["config", "http_config", "profile", "env", "keep"]),
 ];
 
 /// The ground and the roof: their rooms may use each other, as long as no two files do.

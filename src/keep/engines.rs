@@ -3,18 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::breaker::CircuitBreakers;
 use crate::cache::{Cache, CacheParts};
 use crate::clock::Clock;
 use crate::config::KeepConfig;
-use crate::connections::Connections;
 use crate::error::{ConfigError, Faults};
 use crate::event::Events;
-use crate::guard::{Claims, ConcurrencyLimit, Guard, LimitConfig};
+use crate::guard::Claims;
 use crate::invalidation::{Coherency, Invalidator};
 use crate::journal::Journal;
 #[cfg(feature = "redis")]
 use crate::journal::JournalParts;
+use crate::keep::gates::{Gates, noted};
 use crate::keep::relief::PurgeHook;
 #[cfg(feature = "redis")]
 use crate::lock::LockParts;
@@ -64,9 +63,7 @@ pub(crate) struct Engines {
     pub(crate) tasks: Tasks,
     #[cfg(feature = "redis")]
     pub(crate) redis: RedisPool,
-    pub(crate) guard: Guard,
-    pub(crate) connections: Connections,
-    pub(crate) breakers: CircuitBreakers,
+    pub(crate) gates: Gates,
     pub(crate) limiter: RateLimiter,
     pub(crate) invalidator: Invalidator,
     pub(crate) coherency: Coherency,
@@ -75,7 +72,6 @@ pub(crate) struct Engines {
     pub(crate) warmer: Warmer,
     pub(crate) progress: ProgressHub,
     pub(crate) locks: Locks,
-    pub(crate) database_slots: ConcurrencyLimit,
     #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
     pub(crate) database: Database,
 }
@@ -93,22 +89,16 @@ impl Engines {
         let tasks = noted(tasks(), faults);
         #[cfg(feature = "redis")]
         let redis = connected(ground, tasks.as_ref()?, faults);
-        let guard = noted(Guard::new(&config.guard, clock(), events()), faults);
-        let connections = Connections::new(&config.connections, clock(), events());
-        let connections = noted(connections, faults);
-        let breakers = CircuitBreakers::new(&config.breaker, clock(), events());
-        let breakers = noted(breakers, faults);
+        let gates = Gates::new(config, &ground.clock, &ground.events, faults);
         #[cfg(feature = "redis")]
         let limiter = limiter(ground, redis.as_ref(), tasks.as_ref()?);
         #[cfg(not(feature = "redis"))]
         let limiter = RateLimiter::new(&config.rate_limit, &config.routes, clock(), events());
         let limiter = noted(limiter, faults).map(told);
-        let progress = noted(
-            ProgressHub::new(&config.progress, clock(), events()),
-            faults,
-        );
-        let progress = progress.map(|hub| match &connections {
-            Some(connections) => hub.counted_by(connections.clone()),
+        let progress = ProgressHub::new(&config.progress, clock(), events());
+        let progress = noted(progress, faults);
+        let progress = progress.map(|hub| match &gates {
+            Some(gates) => hub.counted_by(gates.connections.clone()),
             None => hub,
         });
         #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
@@ -127,8 +117,7 @@ impl Engines {
         let coherency = Coherency::new(&rules.coherency, journal.clone(), events());
         let coherency = noted(coherency, faults);
         let rewritten = config.cache.rewrites_keys();
-        let invalidator =
-            noted(invalidator, faults).map(|invalidator| invalidator.for_rewritten_keys(rewritten));
+        let invalidator = noted(invalidator, faults).map(|it| it.for_rewritten_keys(rewritten));
         #[cfg(feature = "redis")]
         let tiers = tiers(ground, (&journal, tasks.as_ref()?), redis.as_ref());
         #[cfg(not(feature = "redis"))]
@@ -151,9 +140,7 @@ impl Engines {
             tasks: tasks?,
             #[cfg(feature = "redis")]
             redis: redis?,
-            guard: guard?,
-            connections: connections?,
-            breakers: breakers?,
+            gates: gates?,
             limiter: limiter?,
             invalidator: invalidator?,
             coherency: coherency?,
@@ -162,7 +149,6 @@ impl Engines {
             warmer: warmer?,
             progress: progress?,
             locks,
-            database_slots: noted(database_slots(ground), faults)?,
             #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
             database: database?,
         })
@@ -173,7 +159,7 @@ impl Engines {
         let limits = &ground.config.rate_limit;
         // What is wrong with them has been noted before.
         let proxies = limits.proxies("rate_limit", &mut Faults::new());
-        self.guard.told(claims.proxies(proxies));
+        self.gates.guard.told(claims.proxies(proxies));
     }
 }
 
@@ -181,18 +167,6 @@ impl Engines {
 fn tasks() -> Result<Tasks, ConfigError> {
     Tasks::new()
         .map_err(|NoRuntime| ConfigError::one("build()", "no Tokio runtime", NoRuntime.to_string()))
-}
-
-/// As many slots as a pool has connections. What waits there is no request, so the guard's figures do not
-/// count it.
-fn database_slots(ground: &Ground) -> Result<ConcurrencyLimit, ConfigError> {
-    let database = &ground.config.database;
-    let config = LimitConfig {
-        slots: database.connections_max as usize,
-        queue: database.queue,
-        queue_timeout: database.acquire_timeout,
-    };
-    ConcurrencyLimit::new(&config, ground.clock.clone(), Events::none())
 }
 
 /// The pool, which begins to connect at once: nothing else that is built here may fail later on without
@@ -301,9 +275,4 @@ fn locks(ground: &Ground, redis: Option<&RedisPool>, tasks: &Tasks) -> Locks {
         redis: redis.cloned().unwrap_or_else(RedisPool::disabled),
         spawner: tasks.spawner(),
     })
-}
-
-/// What was built, or its faults added to the others.
-pub(crate) fn noted<T>(built: Result<T, ConfigError>, faults: &mut Faults) -> Option<T> {
-    built.map_err(|error| faults.absorb(error)).ok()
 }

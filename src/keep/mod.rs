@@ -6,6 +6,7 @@ mod connections;
 mod engines;
 #[cfg(feature = "tower-http")]
 mod full;
+mod gates;
 mod gauges;
 mod journal;
 mod parts;

@@ -55,7 +55,7 @@ pub(crate) struct Parts {
 /// gauges), or nothing of a stack would ever be freed.
 impl Drop for Parts {
     fn drop(&mut self) {
-        self.engines.guard.stop_watching();
+        self.engines.gates.guard.stop_watching();
         self.metrics.forget_gauges();
     }
 }
@@ -83,19 +83,19 @@ impl Keep {
     /// What is let in.
     #[must_use]
     pub fn guard(&self) -> &Guard {
-        &self.parts.engines.guard
+        &self.parts.engines.gates.guard
     }
 
     /// Which connections stay open.
     #[must_use]
     pub fn connections(&self) -> &Connections {
-        &self.parts.engines.connections
+        &self.parts.engines.gates.connections
     }
 
     /// What is left alone for a while because it fails.
     #[must_use]
     pub fn breakers(&self) -> &CircuitBreakers {
-        &self.parts.engines.breakers
+        &self.parts.engines.gates.breakers
     }
 
     /// Who may ask how often.
@@ -212,7 +212,7 @@ impl Keep {
     /// important ones wait the least, and those who would wait for too long not at all.
     #[must_use]
     pub fn database_slots(&self) -> &ConcurrencyLimit {
-        &self.parts.engines.database_slots
+        &self.parts.engines.gates.database_slots
     }
 
     /// Pools with the profile's numbers, and timed queries.
@@ -237,7 +237,7 @@ impl Keep {
     /// Whether new requests are welcome: not while memory is critical, nor once shutdown has begun.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        is_ready(&self.parts.engines.guard, &self.parts.draining)
+        is_ready(&self.parts.engines.gates.guard, &self.parts.draining)
     }
 
     /// The operator's endpoints: `GET /alive`, `/ready`, `/health`, `/metrics`. Merge them beside the
@@ -246,7 +246,7 @@ impl Keep {
     pub fn admin_router<S: Clone + Send + Sync + 'static>(&self) -> axum::Router<S> {
         let (metrics, health) = (self.parts.metrics.clone(), self.parts.board.clone());
         // The guard, not the whole stack: a router that is kept must not keep the tasks running.
-        let guard = self.parts.engines.guard.clone();
+        let guard = self.parts.engines.gates.guard.clone();
         let draining = Arc::clone(&self.parts.draining);
         let ready = Arc::new(move || is_ready(&guard, &draining));
         crate::admin::AdminEndpoints {

@@ -36,7 +36,8 @@ pub struct GuardConfig {
     #[serde(rename = "queue_timeout_ms", with = "crate::config_time::millis")]
     pub queue_timeout: Duration,
     /// A queue in which even the least wait of a `codel_interval` was above this stands; from then on nobody
-    /// waits for more than twice as long (controlled delay). 1 ms to 60 s.
+    /// waits for more than twice as long (controlled delay). For the critical classes it is at least a quarter of
+    /// `queue_timeout`. 1 ms to 60 s.
     #[serde(rename = "codel_target_ms", with = "crate::config_time::millis")]
     pub codel_target: Duration,
     /// For how long a burst is let be: 1 ms to 60 s. Once the queue has not been empty for so long, the newest
@@ -96,7 +97,7 @@ impl Default for GuardConfig {
             rules: Vec::new(),
             criticality_field: None,
             trusted_peers: Vec::new(),
-            lag_target: Duration::from_millis(20),
+            lag_target: Duration::from_millis(10),
             purge_every: Duration::from_secs(30),
             leak_watch: true,
         }

@@ -53,8 +53,8 @@ struct Sizes {
     by_latency: usize,
     by_lag: usize,
     lags: bool,
-    /// When the runtime's lag last took slots away.
-    taken_at: Option<Moment>,
+    /// When the runtime's lag last took slots away, or gave some back.
+    changed: Option<Moment>,
     now: usize,
 }
 
@@ -67,6 +67,7 @@ impl Entrance {
     ) -> Self {
         let rules = LineRules {
             target: config.codel_target,
+            target_critical: config.codel_target.max(config.queue_timeout / 4),
             interval: config.codel_interval,
         };
         Self {
@@ -89,7 +90,7 @@ impl Entrance {
                 by_latency: config.slots,
                 by_lag: config.slots,
                 lags: false,
-                taken_at: None,
+                changed: None,
                 now: config.slots,
             }),
         }
@@ -224,24 +225,22 @@ impl Entrance {
 }
 
 impl Sizes {
-    /// Down by a third each tenth of a second while the runtime lags, up by a quarter each time it does not.
+    /// Down by a third each tenth of a second while the runtime lags, up by an eighth while it does not: much
+    /// faster down than up, since a lag is seen only once it has been there for a while.
     fn follow_lag(&mut self, lags: bool, now: Moment) {
-        if !lags && !self.lags {
+        let lately = self.changed.is_some_and(|at| now.since(at) < BREATH);
+        if lately || !(lags || self.lags) {
             return;
         }
+        self.changed = Some(now);
         if lags {
-            let lately = self.taken_at.is_some_and(|at| now.since(at) < BREATH);
-            if !lately {
-                // Those that wait for something else than the processor are slots as well: not too few.
-                let least = self.least.max(self.most / 16).max(1);
-                self.by_lag = (self.by_lag * 2 / 3).max(least);
-                self.taken_at = Some(now);
-            }
-            self.lags = true;
+            // Those that wait for something else than the processor are slots as well: not too few.
+            let least = self.least.max(self.most / 16).max(1);
+            self.by_lag = (self.by_lag * 2 / 3).max(least);
         } else {
-            self.by_lag = (self.by_lag + self.by_lag / 4 + 1).min(self.most);
-            self.lags = self.by_lag < self.most;
+            self.by_lag = (self.by_lag + self.by_lag / 8 + 1).min(self.most);
         }
+        self.lags = lags || self.by_lag < self.most;
     }
 }
 

@@ -125,7 +125,7 @@ const RELAXED: Duration = Duration::from_millis(100);
 const WARY: Duration = Duration::from_millis(20);
 
 /// How long it takes until all slots are there again, or nearly.
-const RECOVERY: Duration = Duration::from_secs(2);
+const RECOVERY: Duration = Duration::from_secs(3);
 
 /// How long it must have been well before lagging is told again.
 const CALM: Duration = Duration::from_secs(10);

@@ -37,6 +37,8 @@ pub(crate) struct Ticket {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LineRules {
     pub(crate) target: Duration,
+    /// The target for the critical classes: those before whom others are turned away first.
+    pub(crate) target_critical: Duration,
     pub(crate) interval: Duration,
 }
 
@@ -87,12 +89,22 @@ pub(crate) struct Chosen {
     pub(crate) waker: Option<Waker>,
 }
 
+impl LineRules {
+    const fn target_of(&self, rank: usize) -> Duration {
+        if rank <= Criticality::Critical.rank() {
+            self.target_critical
+        } else {
+            self.target
+        }
+    }
+}
+
 impl Line {
     pub(crate) fn new(rules: LineRules) -> Self {
         Self {
-            queues: std::array::from_fn(|_| Queue {
+            queues: std::array::from_fn(|rank| Queue {
                 lanes: VecDeque::new(),
-                codel: Codel::new(rules.target, rules.interval),
+                codel: Codel::new(rules.target_of(rank), rules.interval),
                 interval: rules.interval,
                 since: Moment::default(),
             }),
@@ -363,9 +375,13 @@ mod tests {
 
     impl Scene {
         fn new() -> Self {
-            let (target, interval) = (ms(20), ms(100));
+            let rules = LineRules {
+                target: ms(20),
+                target_critical: ms(125),
+                interval: ms(100),
+            };
             Self {
-                line: Line::new(LineRules { target, interval }),
+                line: Line::new(rules),
                 names: BTreeMap::new(),
                 tickets: BTreeMap::new(),
                 away: TurnedAway::default(),
@@ -490,6 +506,21 @@ mod tests {
         }
         assert_eq!(scene.served(), Some("old"), "nobody was told to look at it");
         assert_eq!(scene.away.count, 0);
+    }
+
+    #[test]
+    fn the_critical_are_given_more_time_before_they_are_turned_away() {
+        let mut scene = Scene::new();
+        for (name, class) in [("a", Critical), ("b", Critical), ("c", Critical)] {
+            scene.joins(name, class, 1);
+        }
+        scene.at += 124;
+        assert_eq!(scene.served(), Some("c"), "newest first by now");
+        scene.at += 110;
+        assert_eq!(scene.served(), Some("b"), "the least wait was 124 ms");
+        scene.at += 101;
+        assert_eq!(scene.served(), None);
+        assert_eq!(scene.why("a"), Some("shed"));
     }
 
     #[test]

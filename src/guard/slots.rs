@@ -311,6 +311,7 @@ mod tests {
         let hour = Duration::from_secs(3600);
         let rules = LineRules {
             target: hour,
+            target_critical: hour,
             interval: hour,
         };
         Slots::new(slots, places, rules)
@@ -435,6 +436,7 @@ mod tests {
             let (size, places) = (1 + dice.below(5), dice.below(8));
             let rules = LineRules {
                 target: Duration::from_millis(2),
+                target_critical: Duration::from_millis(4),
                 interval: Duration::from_millis(10),
             };
             Self {

@@ -57,6 +57,7 @@ impl House {
         let hour = Duration::from_secs(3600);
         let rules = LineRules {
             target: hour,
+            target_critical: hour,
             interval: hour,
         };
         Self {

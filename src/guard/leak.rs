@@ -296,13 +296,16 @@ mod tests {
         }
     }
 
+    /// MiB at a second.
+    type Curve = fn(f64) -> f64;
+
     /// A made-up process, in MiB and seconds.
     struct Process {
         dice: Dice,
         /// What is alive beside the caches at this second, noise aside.
-        alive: fn(f64) -> f64,
+        alive: Curve,
         /// What the caches hold.
-        cached: fn(f64) -> f64,
+        cached: Curve,
         /// What a report takes, once in a hundred seconds.
         report: f64,
         /// Freed memory stays with the allocator, which gives back so little each second.
@@ -311,7 +314,7 @@ mod tests {
     }
 
     impl Process {
-        fn new(seed: u64, alive: fn(f64) -> f64, cached: fn(f64) -> f64) -> Self {
+        fn new(seed: u64, alive: Curve, cached: Curve) -> Self {
             Self {
                 dice: Dice(seed),
                 alive,
@@ -377,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_leak_of_a_mebibyte_a_minute_is_flagged_within_half_an_hour() {
-        let cases: [(&str, fn(f64) -> f64, fn(f64) -> f64, f64, f64); 5] = [
+        let cases: [(&str, Curve, Curve, f64, f64); 5] = [
             ("from the start", leak_from_start, nothing, 0.0, 60.0),
             ("under a filling cache", leak_from_start, filling, 0.0, 60.0),
             ("late", leak_after_three_hours, nothing, 180.0, 60.0),
@@ -457,7 +460,7 @@ mod tests {
 
     #[test]
     fn no_healthy_day_is_flagged() {
-        let days: [(&str, fn(f64) -> f64, fn(f64) -> f64); 8] = [
+        let days: [(&str, Curve, Curve); 8] = [
             ("quiet", nothing, nothing),
             ("warming up", warming_up, filling),
             ("tide", tide, filling),

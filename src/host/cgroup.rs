@@ -18,6 +18,7 @@ pub(crate) struct CgroupMemory {
     stat: Option<KeptFile>,
     group: PathBuf,
     version: &'static Version,
+    pages: Option<Pages>,
 }
 
 /// The names of one version's files.
@@ -61,6 +62,7 @@ impl CgroupMemory {
             stat: KeptFile::open(&group.join("memory.stat")),
             group,
             version,
+            pages: None,
         })
     }
 
@@ -74,14 +76,49 @@ impl CgroupMemory {
     }
 
     /// The bytes in use without file pages.
-    pub(crate) fn used_bytes(&self, buffer: &mut [u8]) -> Option<u64> {
+    ///
+    /// How many of those there are stands in a long file that the kernel adds up anew for each reader, at
+    /// ten times the price of the total. So it is read only when the total has moved by a hundredth of
+    /// the limit, and else at every tenth time.
+    pub(crate) fn used_bytes(&mut self, buffer: &mut [u8]) -> Option<u64> {
         let usage: u64 = self.usage.read(buffer)?.trim().parse().ok()?;
+        let near = |known: &Pages| {
+            known.asked < PAGES_EVERY && usage.abs_diff(known.usage) <= self.limit_bytes / 100
+        };
+        let known = match self.pages.take().filter(near) {
+            Some(known) => Pages {
+                asked: known.asked + 1,
+                ..known
+            },
+            None => Pages {
+                bytes: self.file_pages(buffer),
+                usage,
+                asked: 1,
+            },
+        };
+        let used = usage.saturating_sub(known.bytes);
+        self.pages = Some(known);
+        Some(used)
+    }
+
+    fn file_pages(&self, buffer: &mut [u8]) -> u64 {
         let stat = self.stat.as_ref().and_then(|stat| stat.read(buffer));
-        let pages = self.version.file_pages.iter();
-        let pages = pages.filter_map(|name| field(stat?, name)).sum();
-        Some(usage.saturating_sub(pages))
+        let names = self.version.file_pages.iter();
+        names.filter_map(|name| field(stat?, name)).sum()
     }
 }
+
+/// The file pages as they were when they were last read.
+#[derive(Debug)]
+struct Pages {
+    bytes: u64,
+    /// The total at that time.
+    usage: u64,
+    /// How often they were asked for since.
+    asked: u32,
+}
+
+const PAGES_EVERY: u32 = 10;
 
 /// The process' memory groups with all their ancestors.
 fn groups(membership: &str, mount: &Path) -> Vec<(PathBuf, &'static Version)> {
@@ -159,7 +196,7 @@ mod tests {
                 ("a/b/memory.current", "1\n"),
             ],
         );
-        let found = CgroupMemory::find("0::/a/b\n", &mount.0, GIB).unwrap();
+        let mut found = CgroupMemory::find("0::/a/b\n", &mount.0, GIB).unwrap();
         assert_eq!(found.limit_bytes(), 512 << 20);
         assert_eq!(found.used_bytes(&mut [0; 4096]), Some(250_000_000));
     }
@@ -187,9 +224,35 @@ mod tests {
             ],
         );
         let membership = "9:cpu,memory:/docker/0123\n";
-        let found = CgroupMemory::find(membership, &mount.0, GIB).unwrap();
+        let mut found = CgroupMemory::find(membership, &mount.0, GIB).unwrap();
         assert_eq!(found.limit_bytes(), 256 << 20);
         assert_eq!(found.used_bytes(&mut [0; 64]), Some(100), "without a stat");
+    }
+
+    #[test]
+    fn file_pages_are_read_again_when_the_total_moves_and_at_every_tenth_time() {
+        let mount = Mount::with(
+            "pages",
+            &[
+                ("memory.max", "100000\n"),
+                ("memory.current", "50000\n"),
+                ("memory.stat", "inactive_file 10000\n"),
+            ],
+        );
+        let mut found = CgroupMemory::find("0::/\n", &mount.0, GIB).unwrap();
+        let mut used = |current: &str, pages: u32| {
+            fs::write(mount.0.join("memory.current"), current).unwrap();
+            let stat = format!("inactive_file {pages}\n");
+            fs::write(mount.0.join("memory.stat"), stat).unwrap();
+            found.used_bytes(&mut [0; 64]).unwrap()
+        };
+        assert_eq!(used("50000", 10_000), 40_000);
+        assert_eq!(used("51000", 20_000), 41_000, "near enough");
+        assert_eq!(used("51001", 20_000), 31_001);
+        for _ in 0..9 {
+            assert_eq!(used("51001", 30_000), 31_001);
+        }
+        assert_eq!(used("51001", 30_000), 21_001);
     }
 
     #[test]

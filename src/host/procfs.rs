@@ -66,7 +66,7 @@ impl MemoryProbe for ProcProbe {
         let resident = pages.checked_mul(self.page_bytes)?;
         let in_group = self
             .cgroup
-            .as_ref()
+            .as_mut()
             .filter(|_| !self.alone)
             .and_then(|cgroup| cgroup.used_bytes(&mut *self.buffer));
         Some(resident.max(in_group.unwrap_or(0)))

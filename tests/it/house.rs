@@ -442,6 +442,7 @@ fn i() { Handle::current().spawn(x()); set.spawn_on(x()); Handle::spawn(&a, b); 
     );
     finds(rules::only_task_spawns, &[("src/task.rs", source)], &[]);
     let asked = "fn f() { spawner.spawn(a); self.spawn(b); self.spawner.spawn(c); keep.spawner().spawn(d); }
+fn g() { self.spawner.spawn_blocking(|| {}); }
 fn spawn() {}\nuse tokio::task::JoinError;";
     finds(
         rules::only_task_spawns,

@@ -188,7 +188,8 @@ pub fn only_task_spawns(house: &House) -> Vec<String> {
         }
         let words = file.words.iter().enumerate().filter(|(place, word)| {
             word.kind == Kind::Name
-                && (SPAWNING_WORDS.contains(&word.text.as_str())
+                && ((SPAWNING_WORDS.contains(&word.text.as_str())
+                    && !(word.is("spawn_blocking") && is_asked(&file.words, *place)))
                     || (word.is("spawn") && is_foreign_method(&file.words, *place)))
         });
         let by_word = words.map(|(_, word)| (word.line, word.text.clone()));
@@ -213,7 +214,15 @@ pub fn only_task_spawns(house: &House) -> Vec<String> {
 
 /// `.spawn(` on anything but `self`, `spawner` or `spawner()`.
 fn is_foreign_method(words: &[Word], spawn: usize) -> bool {
-    if spawn == 0 || !reads(words, spawn - 1, ".") || !reads(words, spawn + 1, "(") {
+    spawn > 0
+        && reads(words, spawn - 1, ".")
+        && reads(words, spawn + 1, "(")
+        && !is_asked(words, spawn)
+}
+
+/// Whether the method at `spawn` is one of `self`, `spawner` or `spawner()`.
+fn is_asked(words: &[Word], spawn: usize) -> bool {
+    if spawn == 0 || !reads(words, spawn - 1, ".") {
         return false;
     }
     let owner = &words[..spawn - 1];
@@ -221,7 +230,7 @@ fn is_foreign_method(words: &[Word], spawn: usize) -> bool {
         [owner @ .., open, close] if open.is("(") && close.is(")") => owner,
         _ => owner,
     };
-    !owner
+    owner
         .last()
         .is_some_and(|word| word.is("self") || word.is("spawner"))
 }

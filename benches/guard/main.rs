@@ -13,7 +13,6 @@
 mod admission;
 mod breaker;
 #[path = "../journal/goals.rs"]
-#[expect(dead_code, reason = "shared with another bench, which uses more of it")]
 mod goals;
 
 use std::time::Duration;

@@ -199,7 +199,7 @@ mod tests {
         assert!(breakers.is_empty());
         fail(&breakers.of("a.test"));
         assert!(breakers.of("a.test").admit().is_err());
-        assert!(breakers.clone().of("a.test").admit().is_err());
+        assert!(breakers.of("a.test").admit().is_err());
         assert!(breakers.of("b.test").admit().is_ok());
         assert_eq!(breakers.open(), [Arc::<str>::from("a.test")]);
         let figures = breakers.figures();

@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(breaker.figures().open_for, Some(Duration::from_secs(30)));
         hand.advance(Duration::from_secs(30));
         let probes = [(); 3].map(|()| breaker.admit().unwrap());
-        assert!(breaker.clone().admit().is_err());
+        assert!(breaker.admit().is_err());
         probes.into_iter().for_each(Call::succeeded);
         assert_eq!(breaker.state(), CircuitState::Closed);
         let told = [

@@ -11,7 +11,7 @@
 //! ```
 //! use axum::{Router, routing::get};
 //! use http::{Request, StatusCode};
-//! use tower::{Service, ServiceExt};
+//! use tower::ServiceExt;
 //! use tower_keep::breaker::CircuitState;
 //! use tower_keep::refusal::Refusal;
 //! use tower_keep::{Keep, Profile};
@@ -19,15 +19,14 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let keep = Keep::builder(Profile::development()).build()?;
-//! let mut app: Router = Router::new()
+//! let app: Router = Router::new()
 //!     .route("/report", get(async || StatusCode::INTERNAL_SERVER_ERROR))
 //!     .layer(keep.breaker_layer("reports")) // inside, so that the cache may have an answer
 //!     .layer(keep.layer());
-//! # app = app.with_state(());
 //!
 //! for status in [500, 500, 500, 500, 500, 503] {
 //!     let request = Request::get("/report").body(axum::body::Body::empty())?;
-//!     let answer = app.ready().await?.call(request).await?;
+//!     let answer = app.clone().oneshot(request).await?;
 //!     assert_eq!(answer.status(), status);
 //! #   let refusal: Option<&Refusal> = answer.extensions().get();
 //! #   assert_eq!(refusal.is_some(), status == 503);

@@ -87,7 +87,7 @@ fn request(path: &str) -> Request<Empty<Bytes>> {
 }
 
 /// Asks again and again until it is so, for ten seconds at most.
-async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+async fn eventually(what: &str, is_so: impl Fn() -> bool + Send + Sync) {
     let wait = async {
         while !is_so() {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -155,7 +155,7 @@ fn is_text<B>(response: &Response<B>) -> bool {
         let head = kind.get(..with.len());
         head.is_some_and(|head| head.eq_ignore_ascii_case(with.as_bytes()))
     };
-    TEXT_AFTER_ALL.iter().any(&begins) || !CODED.iter().any(begins)
+    TEXT_AFTER_ALL.iter().any(begins) || !CODED.iter().any(begins)
 }
 
 /// Kinds that are compressed by themselves, or that must reach the client piece by piece.

@@ -136,7 +136,7 @@ async fn is_refused(address: SocketAddr, path: &str) {
     }
 }
 
-async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+async fn eventually(what: &str, is_so: impl Fn() -> bool + Send + Sync) {
     let met = async {
         while !is_so() {
             tokio::time::sleep(Duration::from_millis(2)).await;

@@ -159,7 +159,7 @@ impl Set {
     }
 }
 
-async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+async fn eventually(what: &str, is_so: impl Fn() -> bool + Send + Sync) {
     let met = async {
         while !is_so() {
             tokio::time::sleep(Duration::from_millis(2)).await;

@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(set.connections.open_count(), 2);
         assert_eq!(set.connections.open_count_of("acme"), 1, "not counted half");
         drop(one);
-        let three = set.connections.clone().open().unwrap();
+        let three = set.connections.open().unwrap();
         assert_eq!(set.connections.open_count(), 2);
         drop((two, three));
         assert_eq!(set.connections.open_count(), 0);

@@ -168,11 +168,8 @@ mod tests {
         for _ in 0..4_000 {
             let took = Duration::from_secs_f64(0.010 * (slots as f64 / fits).max(1.0));
             now = now.plus(took);
-            for _ in 0..slots {
-                if let Some(next) = learner.record(took, slots, now) {
-                    slots = next;
-                }
-            }
+            let ends = (0..slots).filter_map(|_| learner.record(took, slots, now));
+            slots = ends.last().unwrap_or(slots);
         }
         slots
     }

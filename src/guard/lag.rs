@@ -170,7 +170,6 @@ mod tests {
             (11_510, 50, false, false),
             (11_610, 50, true, true),
         ] {
-            let before = judge.lagging;
             let verdict = judge.judge(at(millis), Duration::from_millis(lag_ms));
             let expected = Verdict { lagging, begins };
             assert_eq!(verdict, expected, "at {millis} ms");

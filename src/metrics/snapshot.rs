@@ -366,9 +366,7 @@ mod tests {
             },
         ]
         .into_iter()
-        .chain(OF_TROUBLE)
-        .chain(AND_MORE)
-        .chain(OF_OVERLOAD)
+        .chain(OF_TROUBLE.into_iter().chain(AND_MORE).chain(OF_OVERLOAD))
         {
             metrics.record(&event);
         }

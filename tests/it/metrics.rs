@@ -249,8 +249,7 @@ fn record_one_of_each(metrics: &Metrics) {
         Event::RedisDown { reason: "gone" },
     ]
     .into_iter()
-    .chain(AND_MORE)
-    .chain(OF_OVERLOAD)
+    .chain(AND_MORE.into_iter().chain(OF_OVERLOAD))
     {
         metrics.record(&event);
     }

@@ -16,7 +16,11 @@ pub(crate) struct Service {
 
 impl Service {
     /// Starts it with this budget, and waits until it listens.
-    pub(crate) fn start(budget_mb: u64, cache_mb: Option<u64>) -> Result<Self> {
+    pub(crate) fn start(
+        budget_mb: u64,
+        cache_mb: Option<u64>,
+        sample_ms: Option<u64>,
+    ) -> Result<Self> {
         let group = Group::new(budget_mb << 20);
         let is_large = cache_mb.is_some_and(|cache| cache > budget_mb / 2);
         if is_large && group.is_none() {
@@ -52,6 +56,9 @@ impl Service {
         }
         if let Some(cache) = cache_mb {
             command.env("CACHE_MAX_SIZE_MB", cache.to_string());
+        }
+        if let Some(sample) = sample_ms {
+            command.env("KEEP_GUARD_MEMORY_SAMPLE_MS", sample.to_string());
         }
         let mut process = command.spawn().map_err(|error| {
             let text = format!("{}: {error}; build the examples first", service.display());

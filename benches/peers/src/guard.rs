@@ -23,6 +23,7 @@ use std::time::Duration;
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
 use pin_project_lite::pin_project;
+use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
@@ -92,10 +93,15 @@ pub(crate) fn refuse(bench: &Bench) -> Result<(), Failure> {
     let mut endless = bulkhead.layer(service_fn(|_: Request<Body>| {
         std::future::pending::<Result<Response<Body>, Infallible>>()
     }));
+    // It has a timer also where nobody waits.
+    let runtime = Builder::new_current_thread().enable_time().build()?;
     let mut call = pin!(endless.call(Request::new(Body::empty())));
     let mut cx = Context::from_waker(Waker::noop());
-    if call.as_mut().poll(&mut cx).is_ready() || handle.active_calls() != 1 {
-        return Err("the bulkhead's only call ends".into());
+    {
+        let _inside = runtime.enter();
+        if call.as_mut().poll(&mut cx).is_ready() || handle.active_calls() != 1 {
+            return Err("the bulkhead's only call ends".into());
+        }
     }
     Case {
         name: "guard/refuse",

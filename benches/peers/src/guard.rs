@@ -28,6 +28,7 @@ use tokio::sync::Semaphore;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
+use tower_keep::breaker::{BreakerConfig, BreakerLayer, CircuitBreakers};
 use tower_keep::clock::Clock;
 use tower_keep::event::Events;
 use tower_keep::guard::{Admission, Criticality, Guard, GuardConfig, GuardLayer};
@@ -127,7 +128,12 @@ pub(crate) fn refuse(bench: &Bench) -> Result<(), Failure> {
 /// A circuit that is closed, around a service that does well.
 pub(crate) fn breaker(bench: &Bench) -> Result<(), Failure> {
     let traffic = Traffic::zipf(10_000)?;
-    let mut contenders = vec![bench.contender("no_layer", Role::Baseline, &traffic, plain())];
+    let breakers = CircuitBreakers::new(&BreakerConfig::default(), Clock::system(), Events::none())?;
+    let ours = BreakerLayer::new(breakers.of("service")).layer(plain());
+    let mut contenders = vec![
+        bench.contender("no_layer", Role::Baseline, &traffic, plain()),
+        bench.contender("tower_keep", Role::Ours, &traffic, ours),
+    ];
     let (counting, _handle) = CircuitBreakerLayer::builder()
         .classify_response(|answer: &Response<Body>| answer.status().is_server_error())
         .sliding_window_size(100)

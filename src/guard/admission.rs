@@ -45,18 +45,24 @@ struct Held {
     entrance: Arc<Entrance>,
     /// Where it is learnt how long requests take.
     began: Option<Moment>,
+    /// Of those who had to wait.
+    ticket: Option<Ticket>,
 }
 
 impl Held {
-    fn of(entrance: Arc<Entrance>) -> Self {
+    fn of(entrance: Arc<Entrance>, ticket: Option<Ticket>) -> Self {
         let began = entrance.began();
-        Self { entrance, began }
+        Self {
+            entrance,
+            began,
+            ticket,
+        }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.entrance.release(self.began);
+        self.entrance.release(self.ticket, self.began);
     }
 }
 
@@ -156,7 +162,7 @@ impl Future for Waiting {
             }
             // From here on the slot is held, not the ticket.
             this.place.entrance = None;
-            let held = Held::of(entrance);
+            let held = Held::of(entrance, Some(this.place.ticket));
             let Some(guard) = this.guard.take() else {
                 let waited = held.entrance.clock().now().since(*this.began);
                 return Poll::Ready(Ok(permit(held, this.route.take(), waited)));
@@ -166,7 +172,7 @@ impl Future for Waiting {
             match guard.take(|| newcomer(claim.criticality(), claim.tenant_key(), now)) {
                 Place::Slot => {
                     let waited = now.since(*this.began);
-                    let held = Held::of(guard);
+                    let held = Held::of(guard, None);
                     return Poll::Ready(Ok(permit(held, this.route.take(), waited)));
                 }
                 Place::Nowhere => {
@@ -191,6 +197,7 @@ pub(crate) fn admit(
     route: Option<&Arc<Entrance>>,
     claim: impl Fn() -> Claim,
 ) -> Admission {
+    guard.look_at_the_clock();
     if guard.sheds() && !claim().is_critical() {
         return Admission::Refused(guard.refuse_for_memory());
     }
@@ -216,7 +223,7 @@ fn enter(
     });
     match (place, came) {
         (Place::Slot, _) => {
-            let held = Held::of(Arc::clone(first));
+            let held = Held::of(Arc::clone(first), None);
             match then {
                 None => Admission::Admitted(permit(held, route, Duration::ZERO)),
                 Some(guard) => enter(guard, None, Some(held), claim),

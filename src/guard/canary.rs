@@ -6,8 +6,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::event::{Event, Events};
 use crate::guard::config::GuardConfig;
 use crate::guard::lag::LagJudge;
@@ -20,9 +21,11 @@ pub(crate) struct Canary {
     health: Arc<RuntimeHealth>,
     judge: LagJudge,
     on_lag: Option<OnLag>,
+    on_sleep: Option<OnSleep>,
 }
 
 type OnLag = Box<dyn Fn(bool) + Send + Sync>;
+type OnSleep = Box<dyn Fn(Option<Moment>) + Send + Sync>;
 
 impl Canary {
     /// A canary that notes what it finds in `health`.
@@ -38,6 +41,7 @@ impl Canary {
             health,
             judge: LagJudge::new(config.lag_target),
             on_lag: None,
+            on_sleep: None,
         }
     }
 
@@ -48,18 +52,31 @@ impl Canary {
         self
     }
 
+    /// Calls `hook` before it goes to sleep with the moment by which it will be awake, unless the runtime lags
+    /// badly, and with `None` when it ends.
+    pub(crate) fn on_sleep(
+        mut self,
+        hook: impl Fn(Option<Moment>) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_sleep = Some(Box::new(hook));
+        self
+    }
+
     /// Measures until it is dropped. Safe to drop at any await.
     pub(crate) async fn run(self) {
         let mut watch = Watch(self);
         loop {
             let (asked, pause) = (watch.0.clock.now(), watch.0.judge.pause());
+            if let Some(hook) = &watch.0.on_sleep {
+                hook(Some(asked.plus(pause).plus(OVERDUE)));
+            }
             tokio::time::sleep(pause).await;
             watch.0.measure(asked.plus(pause));
         }
     }
 
     /// Judges that it was to be woken at `due`, and is now.
-    fn measure(&mut self, due: crate::clock::Moment) {
+    fn measure(&mut self, due: Moment) {
         let now = self.clock.now();
         let lag = now.since(due);
         let verdict = self.judge.judge(now, lag);
@@ -78,6 +95,9 @@ struct Watch(Canary);
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        if let Some(hook) = &self.0.on_sleep {
+            hook(None);
+        }
         let lagging = self.0.health.reading().lagging;
         self.0.health.forget_lag();
         if let Some(hook) = self.0.on_lag.as_ref().filter(|_| lagging) {
@@ -94,10 +114,12 @@ impl fmt::Debug for Canary {
     }
 }
 
+/// How late the canary must be for others to draw their own conclusions.
+const OVERDUE: Duration = Duration::from_millis(50);
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-    use std::time::Duration;
 
     use super::*;
     use crate::clock::ManualClock;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use http::Request;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::error::{ConfigError, Faults};
 use crate::event::Events;
 use crate::guard::admission::{Admission, Permit, admit};
@@ -156,6 +156,11 @@ impl Guard {
         if self.shared.enabled {
             self.shared.entrance.on_lag(lags);
         }
+    }
+
+    /// Says when the canary will be back at the latest, if the runtime does not lag.
+    pub(crate) fn expect_canary(&self, due: Option<Moment>) {
+        self.shared.entrance.expect_canary(due);
     }
 
     /// Lets requests in by turns while the runtime lags. Never ends; safe to drop after `on_lag(false)`.

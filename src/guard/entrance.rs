@@ -9,11 +9,11 @@ use crate::clock::{Clock, Moment};
 use crate::event::{Event, Events};
 use crate::guard::adaptive::{Adaptive, Learner};
 use crate::guard::criticality::Criticality;
-use crate::guard::line::{LineRules, Newcomer};
+use crate::guard::line::{LineRules, Newcomer, Ticket};
 use crate::guard::pressure::{Pressure, PressureCell};
 use crate::guard::slots::{Pacer, Place, Slots};
 use crate::refusal::Refusal;
-use crate::sync::{Mutex, PoisonError};
+use crate::sync::{AtomicU64, Mutex, Ordering, PoisonError};
 
 /// How many are let in at once and how long others may wait; of a guard, of one of its routes, or of
 /// anything else that should not happen too often at once.
@@ -42,6 +42,8 @@ pub(crate) struct Entrance {
     queue_timeout: Duration,
     retry_after: Duration,
     learner: Option<Learner>,
+    /// In nanoseconds of the clock; `u64::MAX` where there is no canary.
+    canary_due: AtomicU64,
     sizes: Mutex<Sizes>,
 }
 
@@ -84,6 +86,7 @@ impl Entrance {
                 config.slots_min,
                 config.slots,
             ),
+            canary_due: AtomicU64::new(u64::MAX),
             sizes: Mutex::new(Sizes {
                 most: config.slots,
                 least: config.slots_min,
@@ -132,13 +135,42 @@ impl Entrance {
         place
     }
 
-    /// Gives a slot back. `began` is the moment it was taken, where that is kept.
+    /// Gives a slot back: the one that `ticket` has led to, where somebody had to wait. `began` is the moment it
+    /// was taken, where that is kept.
     #[inline]
-    pub(crate) fn release(&self, began: Option<Moment>) {
+    pub(crate) fn release(&self, ticket: Option<Ticket>, began: Option<Moment>) {
         if let (Some(learner), Some(began)) = (&self.learner, began) {
             self.learn(learner, began);
         }
-        self.wake_pacer(self.slots.release(|| self.clock.now()));
+        let time = || self.clock.now();
+        let pacer = match ticket {
+            None => self.slots.release(time),
+            Some(ticket) => self.slots.release_of(ticket, time),
+        };
+        self.wake_pacer(pacer);
+    }
+
+    /// The canary will be back by `due`; whoever comes later knows that the runtime lags, before the canary
+    /// itself has been let run.
+    pub(crate) fn expect_canary(&self, due: Option<Moment>) {
+        let due = due.map_or(u64::MAX, Moment::as_nanos);
+        self.canary_due.store(due, Ordering::Relaxed);
+    }
+
+    /// Takes note that the canary is overdue.
+    #[inline]
+    pub(crate) fn look_at_the_clock(&self) {
+        let due = self.canary_due.load(Ordering::Relaxed);
+        if due != u64::MAX && self.clock.now().as_nanos() > due {
+            self.on_overdue();
+        }
+    }
+
+    #[cold]
+    fn on_overdue(&self) {
+        // Until then the next ones need not look.
+        self.expect_canary(Some(self.clock.now().plus(BREATH)));
+        self.on_lag(true);
     }
 
     /// The moment to be handed to [`release`](Self::release), if anything is learnt from it.
@@ -174,6 +206,7 @@ impl Entrance {
             sizes.by_lag = sizes.most;
             sizes.lags = false;
         });
+        self.expect_canary(None);
     }
 
     fn resize(&self, change: impl FnOnce(&mut Sizes)) {

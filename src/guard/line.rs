@@ -33,6 +33,12 @@ pub(crate) struct Ticket {
     lane: u64,
 }
 
+impl Ticket {
+    pub(crate) fn is_critical(self) -> bool {
+        self.criticality >= Criticality::Critical
+    }
+}
+
 /// How a line is kept.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LineRules {
@@ -87,6 +93,7 @@ struct Waiter {
 #[derive(Debug)]
 pub(crate) struct Chosen {
     pub(crate) waker: Option<Waker>,
+    pub(crate) critical: bool,
 }
 
 impl LineRules {
@@ -179,11 +186,19 @@ impl Line {
             let newest_first = queue.newest_first(now);
             if let Some((_, waiter)) = queue.take_from(0, newest_first) {
                 queue.take_turns();
-                let waker = waiter.waker;
-                return Some(Chosen { waker });
+                return Some(Chosen {
+                    waker: waiter.waker,
+                    critical: rank <= Criticality::Critical.rank(),
+                });
             }
         }
         None
+    }
+
+    /// Whether the one to be served next is critical, if nobody is turned away before.
+    pub(crate) fn next_is_critical(&self) -> bool {
+        let critical = self.queues.iter().take(Criticality::Critical.rank() + 1);
+        critical.into_iter().any(|queue| !queue.lanes.is_empty())
     }
 
     /// Turns away those of one queue who have waited for longer than they may.
@@ -240,8 +255,10 @@ impl Line {
         let at = lanes.position(|lane| lane.tenant == ticket.lane)?;
         let gone = queue.lanes.get_mut(at)?.waiters.remove(&ticket.number)?;
         queue.drop_if_empty(at);
-        let waker = gone.waker;
-        Some(Chosen { waker })
+        Some(Chosen {
+            waker: gone.waker,
+            critical: ticket.is_critical(),
+        })
     }
 
     /// The wakers of all, who will leave new ones when they ask again.

@@ -30,6 +30,9 @@ pub(crate) struct Slots {
     state: AtomicU64,
     /// Below how many taken slots a newcomer comes in at once: their number, or 0 where all go through the line.
     door: AtomicU64,
+    /// How many of those who were served from the line are critical and still inside.
+    critical: AtomicU64,
+    most: u64,
     inside: Mutex<Inside>,
 }
 
@@ -67,6 +70,8 @@ impl Slots {
         Self {
             state: AtomicU64::new(0),
             door: AtomicU64::new(slots as u64),
+            critical: AtomicU64::new(0),
+            most: slots as u64,
             inside: Mutex::new(Inside {
                 line: Line::new(rules),
                 slots: slots as u64,
@@ -98,6 +103,14 @@ impl Slots {
         place
     }
 
+    /// Gives back the slot that `ticket` has led to.
+    pub(crate) fn release_of(&self, ticket: Ticket, time: impl FnOnce() -> Moment) -> Pacer {
+        if ticket.is_critical() {
+            self.critical.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.release(time)
+    }
+
     /// Gives a slot back: to the next in line, or to nobody. The time is asked for only if somebody waits.
     #[inline]
     pub(crate) fn release(&self, time: impl FnOnce() -> Moment) -> Pacer {
@@ -118,7 +131,7 @@ impl Slots {
         if inside.in_turns {
             return Pacer::Wanted;
         }
-        let (woken, away) = inside.serve(&self.state, now);
+        let (woken, away) = self.serve_from(&mut inside, now);
         drop(inside);
         wake(away);
         woken.into_iter().for_each(Waker::wake);
@@ -127,13 +140,13 @@ impl Slots {
 
     /// Gives out what slots are free to those who wait.
     pub(crate) fn serve(&self, now: Moment) {
-        let (woken, away) = self.lock().serve(&self.state, now);
+        let (woken, away) = self.serve_from(&mut self.lock(), now);
         wake(away);
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Changes how many slots there are. More are given to those who wait; fewer are taken away as they come
-    /// back.
+    /// Changes how many slots there are, up to as many as in the beginning. More are given to those who wait;
+    /// fewer are taken away as they come back.
     ///
     /// `in_turns`: everybody goes through the line, and free slots are given out by [`serve`](Self::serve)
     /// alone, which a pacer calls when all tasks that are ready have had their turn. Where handlers hold the
@@ -145,7 +158,7 @@ impl Slots {
         inside.in_turns = in_turns && inside.places > 0;
         let door = if inside.in_turns { 0 } else { inside.slots };
         self.door.store(door, Ordering::Relaxed);
-        let (woken, away) = inside.serve(&self.state, now);
+        let (woken, away) = self.serve_from(&mut inside, now);
         drop(inside);
         wake(away);
         woken.into_iter().for_each(Waker::wake);
@@ -182,7 +195,7 @@ impl Slots {
             return Pacer::Asleep;
         }
         drop(inside);
-        self.release(time)
+        self.release_of(ticket, time)
     }
 
     /// Wakes everybody in the line, because something else than a slot concerns them.
@@ -204,6 +217,43 @@ impl Slots {
     /// Whether everybody goes through the line.
     pub(crate) fn in_turns(&self) -> bool {
         self.door.load(Ordering::Relaxed) == 0
+    }
+
+    /// Hands free slots to those who wait. While somebody does, nobody takes or releases one without the
+    /// lock.
+    fn serve_from(&self, inside: &mut Inside, now: Moment) -> (Option<Waker>, TurnedAway) {
+        let mut away = TurnedAway::default();
+        let mut woken = None;
+        loop {
+            let present = self.state.load(Ordering::Acquire);
+            if waiting(present) == 0 || !self.has_room(inside, taken(present)) {
+                return (woken, away);
+            }
+            let before = away.count;
+            let chosen = inside.line.next(now, &mut away);
+            let gone = (away.count - before) * WAITING;
+            let Some(chosen) = chosen else {
+                // All who waited had waited for too long.
+                self.state.fetch_sub(gone, Ordering::AcqRel);
+                return (woken, away);
+            };
+            if chosen.critical {
+                self.critical.fetch_add(1, Ordering::AcqRel);
+            }
+            // One word, one step: a slot is taken and a place is left.
+            let step = gone + WAITING - TAKEN;
+            self.state.fetch_sub(step, Ordering::AcqRel);
+            away.wakers.extend(woken.take());
+            woken = chosen.waker;
+        }
+    }
+
+    /// Whether the next in line may come in. After slots were taken away more may be inside for a while than
+    /// there are: the critical do not wait for those to leave, as long as fewer of them are inside.
+    fn has_room(&self, inside: &Inside, taken: u64) -> bool {
+        let critical = || self.critical.load(Ordering::Acquire);
+        taken < inside.slots
+            || (taken < self.most && critical() < inside.slots && inside.line.next_is_critical())
     }
 
     fn swap(&self, from: u64, to: u64) -> Result<(), u64> {
@@ -239,31 +289,6 @@ impl Inside {
                 Ok(_) => return Place::Line(self.line.join(newcomer)),
                 Err(other) => now = other,
             }
-        }
-    }
-
-    /// Hands free slots to those who wait. While somebody does, nobody takes or releases one without the
-    /// lock.
-    fn serve(&mut self, state: &AtomicU64, now: Moment) -> (Option<Waker>, TurnedAway) {
-        let mut away = TurnedAway::default();
-        let mut woken = None;
-        loop {
-            let present = state.load(Ordering::Acquire);
-            if waiting(present) == 0 || taken(present) >= self.slots {
-                return (woken, away);
-            }
-            let before = away.count;
-            let chosen = self.line.next(now, &mut away);
-            let gone = (away.count - before) * WAITING;
-            let Some(chosen) = chosen else {
-                // All who waited had waited for too long.
-                state.fetch_sub(gone, Ordering::AcqRel);
-                return (woken, away);
-            };
-            // One word, one step: a slot is taken and a place is left.
-            state.fetch_sub(gone + WAITING - TAKEN, Ordering::AcqRel);
-            away.wakers.extend(woken.take());
-            woken = chosen.waker;
         }
     }
 }

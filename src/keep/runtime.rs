@@ -21,9 +21,10 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
     if config.enabled {
         let health = Arc::clone(keep.guard().runtime_health());
         let (clock, events) = (keep.clock().clone(), keep.events().clone());
-        let told = keep.guard().clone();
-        let canary =
-            Canary::new(config, clock, events, health).on_lag(move |lagging| told.on_lag(lagging));
+        let (lags, expects) = (keep.guard().clone(), keep.guard().clone());
+        let canary = Canary::new(config, clock, events, health)
+            .on_lag(move |lagging| lags.on_lag(lagging))
+            .on_sleep(move |due| expects.expect_canary(due));
         keep.spawner().spawn_until_stopped(canary.run());
     }
     show(keep.metrics(), keep.guard(), &RUNTIME)

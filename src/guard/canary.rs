@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Moment};
 use crate::event::{Event, Events};
 use crate::guard::config::GuardConfig;
-use crate::guard::lag::LagJudge;
+use crate::guard::lag::{Lag, LagJudge};
 use crate::guard::runtime::RuntimeHealth;
 
 /// Measures the lag of the runtime that it runs on, for as long as it runs.
@@ -24,7 +24,7 @@ pub(crate) struct Canary {
     on_sleep: Option<OnSleep>,
 }
 
-type OnLag = Box<dyn Fn(bool) + Send + Sync>;
+type OnLag = Box<dyn Fn(Lag) + Send + Sync>;
 type OnSleep = Box<dyn Fn(Option<Moment>) + Send + Sync>;
 
 impl Canary {
@@ -45,9 +45,8 @@ impl Canary {
         }
     }
 
-    /// Calls `hook` with every measurement, saying whether the runtime lags; also when the canary ends, after
-    /// which it does not. It must be quick: the next measurement waits for it.
-    pub(crate) fn on_lag(mut self, hook: impl Fn(bool) + Send + Sync + 'static) -> Self {
+    /// Calls `hook` with what every measurement means; also when the canary ends, after which all is calm. It must be quick: the next measurement waits for it.
+    pub(crate) fn on_lag(mut self, hook: impl Fn(Lag) + Send + Sync + 'static) -> Self {
         self.on_lag = Some(Box::new(hook));
         self
     }
@@ -80,12 +79,12 @@ impl Canary {
         let now = self.clock.now();
         let lag = now.since(due);
         let verdict = self.judge.judge(now, lag);
-        self.health.note_lag(now, lag, verdict.lagging);
+        self.health.note_lag(now, lag, verdict.lag == Lag::Lagging);
         if verdict.begins {
             self.events.emit(Event::RuntimeLagging { lag });
         }
         if let Some(hook) = &self.on_lag {
-            hook(verdict.lagging);
+            hook(verdict.lag);
         }
     }
 }
@@ -101,7 +100,7 @@ impl Drop for Watch {
         let lagging = self.0.health.reading().lagging;
         self.0.health.forget_lag();
         if let Some(hook) = self.0.on_lag.as_ref().filter(|_| lagging) {
-            hook(false);
+            hook(Lag::Calm);
         }
     }
 }
@@ -179,8 +178,8 @@ mod tests {
         tasks.shutdown(Duration::from_secs(1)).await;
         assert!(!health.reading().lagging);
         let said = said.lock().unwrap();
-        assert!(said.contains(&true));
-        assert_eq!(said.last(), Some(&false));
+        assert!(said.contains(&Lag::Lagging));
+        assert_eq!(said.last(), Some(&Lag::Calm));
     }
 
     #[tokio::test]

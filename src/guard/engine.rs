@@ -13,6 +13,7 @@ use crate::guard::admission::{Admission, Permit, admit};
 use crate::guard::claim::{Claim, Claims};
 use crate::guard::config::GuardConfig;
 use crate::guard::entrance::{Entrance, EntranceConfig};
+use crate::guard::lag::Lag;
 use crate::guard::leak::LeakEstimate;
 use crate::guard::memory::{MemoryReading, MemoryWatch};
 use crate::guard::pressure::{Pressure, PressureCell};
@@ -149,12 +150,11 @@ impl Guard {
         self.shared.claims.load().of(request, of_route)
     }
 
-    /// The runtime lags behind, or does not any more: while it does, fewer requests are inside at once, and
-    /// they are let in by turns, for which [`pace`](Self::pace) has to run. Told again and again, as by a
-    /// [canary](crate::guard).
-    pub fn on_lag(&self, lags: bool) {
+    /// How the runtime fares, told again and again by the [canary](crate::guard): while it lags, fewer requests
+    /// are inside at once, and they are let in by turns, for which [`pace`](Self::pace) has to run.
+    pub(crate) fn on_lag(&self, lag: Lag) {
         if self.shared.enabled {
-            self.shared.entrance.on_lag(lags);
+            self.shared.entrance.on_lag(lag);
         }
     }
 
@@ -163,8 +163,8 @@ impl Guard {
         self.shared.entrance.expect_canary(due);
     }
 
-    /// Lets requests in by turns while the runtime lags. Never ends; safe to drop after `on_lag(false)`.
-    pub async fn pace(&self) {
+    /// Lets requests in by turns while the runtime lags. Never ends; safe to drop once the watch has ended.
+    pub(crate) async fn pace(&self) {
         let entrance = Arc::clone(&self.shared.entrance);
         entrance.pace().await;
     }
@@ -629,7 +629,8 @@ mod tests {
         let set = guard(8, 8);
         let lag = |lags: bool| {
             set.hand.advance(Duration::from_millis(100));
-            set.guard.on_lag(lags);
+            set.guard
+                .on_lag(if lags { Lag::Lagging } else { Lag::Calm });
             set.guard.slots()
         };
         assert_eq!(lag(false), 8);
@@ -650,7 +651,7 @@ mod tests {
         drop(set.admitted());
         drop(permit);
         assert_eq!(set.guard.in_flight(), 0);
-        set.guard.on_lag(true);
+        set.guard.on_lag(Lag::Lagging);
         set.guard.stop_watching();
         drop(set.admitted());
     }
@@ -700,7 +701,9 @@ mod tests {
                         drop(permits.swap_remove(dice.below(permits.len())));
                     }
                     13 => assert!(pace.as_mut().poll(&mut context).is_pending()),
-                    14 if dice.below(50) == 0 => guard.on_lag(dice.below(2) == 0),
+                    14 if dice.below(50) == 0 => {
+                        guard.on_lag([Lag::Calm, Lag::Steady, Lag::Lagging][dice.below(3)]);
+                    }
                     15 if dice.below(50) == 0 => {
                         used.store([100, 100, 960][dice.below(3)], Ordering::SeqCst);
                         guard.sample();

@@ -9,6 +9,7 @@ use crate::clock::{Clock, Moment};
 use crate::event::{Event, Events};
 use crate::guard::adaptive::{Adaptive, Learner};
 use crate::guard::criticality::Criticality;
+use crate::guard::lag::Lag;
 use crate::guard::line::{LineRules, Newcomer, Ticket};
 use crate::guard::pressure::{Pressure, PressureCell};
 use crate::guard::slots::{Pacer, Place, Slots};
@@ -170,7 +171,7 @@ impl Entrance {
     fn on_overdue(&self) {
         // Until then the next ones need not look.
         self.expect_canary(Some(self.clock.now().plus(BREATH)));
-        self.on_lag(true);
+        self.on_lag(Lag::Lagging);
     }
 
     /// The moment to be handed to [`release`](Self::release), if anything is learnt from it.
@@ -193,11 +194,11 @@ impl Entrance {
         }
     }
 
-    /// The runtime lags behind, or does not. While it does, fewer are inside at once, and slots are given
-    /// out in turns.
-    pub(crate) fn on_lag(&self, lags: bool) {
+    /// How the runtime fares. While it lags, fewer and fewer are inside at once, and slots are given out in turns;
+    /// once it is calm they come back.
+    pub(crate) fn on_lag(&self, lag: Lag) {
         let now = self.clock.now();
-        self.resize(|sizes| sizes.follow_lag(lags, now));
+        self.resize(|sizes| sizes.follow_lag(lag, now));
     }
 
     /// All slots are there, and given out as they become free: nobody watches the runtime any more.
@@ -234,7 +235,7 @@ impl Entrance {
 
     /// Gives slots out in turns for as long as it is polled: each time when all tasks that were ready have
     /// had their turn, and the sockets have been looked at. Safe to drop at any await, after
-    /// [`on_lag(false)`](Self::on_lag).
+    /// [`stop_turns`](Self::stop_turns).
     pub(crate) async fn pace(&self) {
         loop {
             self.pacer.notified().await;
@@ -258,11 +259,12 @@ impl Entrance {
 }
 
 impl Sizes {
-    /// Down by a third each tenth of a second while the runtime lags, up by an eighth while it does not: much
+    /// Down by a third each tenth of a second while the runtime lags, up by an eighth while it is calm: much
     /// faster down than up, since a lag is seen only once it has been there for a while.
-    fn follow_lag(&mut self, lags: bool, now: Moment) {
+    fn follow_lag(&mut self, lag: Lag, now: Moment) {
         let lately = self.changed.is_some_and(|at| now.since(at) < BREATH);
-        if lately || !(lags || self.lags) {
+        let lags = lag == Lag::Lagging;
+        if lately || lag == Lag::Steady || !(lags || self.lags) {
             return;
         }
         self.changed = Some(now);

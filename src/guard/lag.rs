@@ -16,6 +16,8 @@ pub(crate) struct LagJudge {
     target: Duration,
     /// Since when no lag was below the target.
     late_since: Option<Moment>,
+    /// Since when none was above half of it.
+    calm_since: Option<Moment>,
     lagging: bool,
     /// When it last lagged.
     lagged: Option<Moment>,
@@ -23,10 +25,21 @@ pub(crate) struct LagJudge {
     judged: Moment,
 }
 
+/// How a runtime fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lag {
+    /// Tasks run when they are ready.
+    Calm,
+    /// It has as much to do as it can bear.
+    Steady,
+    /// Tasks that are ready wait.
+    Lagging,
+}
+
 /// What a lag means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    pub(crate) lagging: bool,
+    pub(crate) lag: Lag,
     /// Whether it is to be told: lagging again within [`CALM`] is the same episode.
     pub(crate) begins: bool,
 }
@@ -36,6 +49,7 @@ impl LagJudge {
         Self {
             target,
             late_since: None,
+            calm_since: None,
             lagging: false,
             lagged: None,
             judged: Moment::from_nanos(0),
@@ -50,7 +64,7 @@ impl LagJudge {
     ///
     /// # Not lagging
     ///
-    /// With the first that is not.
+    /// With the first that is not; and calm once none of an interval was above half the target.
     pub(crate) fn judge(&mut self, now: Moment, lag: Duration) -> Verdict {
         if lag <= self.target {
             self.late_since = None;
@@ -60,13 +74,24 @@ impl LagJudge {
             self.lagging = now.since(since) >= INTERVAL || lag > INTERVAL;
         }
         self.judged = now;
+        if lag * 2 > self.target {
+            self.calm_since = None;
+        }
+        let calm_since = *self.calm_since.get_or_insert(now);
+        let verdict = if self.lagging {
+            Lag::Lagging
+        } else if lag * 2 <= self.target && now.since(calm_since) >= INTERVAL {
+            Lag::Calm
+        } else {
+            Lag::Steady
+        };
         let calm = self.lagged.is_none_or(|lagged| now.since(lagged) > CALM);
         let begins = self.lagging && calm;
         if self.lagging {
             self.lagged = Some(now);
         }
         Verdict {
-            lagging: self.lagging,
+            lag: verdict,
             begins,
         }
     }
@@ -173,9 +198,23 @@ mod tests {
             (25_000, 101, true, true),
         ] {
             let verdict = judge.judge(at(millis), Duration::from_millis(lag_ms));
-            let expected = Verdict { lagging, begins };
-            assert_eq!(verdict, expected, "at {millis} ms");
+            let found = (verdict.lag == Lag::Lagging, verdict.begins);
+            assert_eq!(found, (lagging, begins), "at {millis} ms");
         }
+    }
+
+    #[test]
+    fn it_is_calm_again_when_an_interval_was_well_below_the_target() {
+        let mut judge = LagJudge::new(TARGET);
+        let mut lag = |millis, lag_ms| judge.judge(at(millis), Duration::from_millis(lag_ms)).lag;
+        assert_eq!(lag(0, 0), Lag::Steady);
+        assert_eq!(lag(100, 10), Lag::Calm);
+        assert_eq!(lag(120, 11), Lag::Steady);
+        assert_eq!(lag(140, 10), Lag::Steady);
+        assert_eq!(lag(239, 1), Lag::Steady);
+        assert_eq!(lag(240, 1), Lag::Calm);
+        assert_eq!(lag(400, 101), Lag::Lagging);
+        assert_eq!(lag(420, 1), Lag::Steady);
     }
 
     #[test]

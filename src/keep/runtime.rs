@@ -23,7 +23,7 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
         let (clock, events) = (keep.clock().clone(), keep.events().clone());
         let (lags, expects) = (keep.guard().clone(), keep.guard().clone());
         let canary = Canary::new(config, clock, events, health)
-            .on_lag(move |lagging| lags.on_lag(lagging))
+            .on_lag(move |lag| lags.on_lag(lag))
             .on_sleep(move |due| expects.expect_canary(due));
         keep.spawner().spawn_until_stopped(canary.run());
     }

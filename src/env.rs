@@ -20,6 +20,9 @@
 //! | `MEMORY_LIMIT` | `guard.memory_budget_bytes` | MiB, or with a unit: `450M`, `1G`, `471859200B` |
 //! | `SLOW_QUERY_THRESHOLD` | `database.slow_query_ms` | milliseconds, or with a unit |
 //!
+//! On App Service [`Profile::from_env`](crate::Profile::from_env) also takes `connections.connections_max` from the platform's
+//! `WEBSOCKET_CONCURRENT_REQUEST_LIMIT`, where that is a number above 0, or -1 for no limit.
+//!
 //! And a `KEEP_` name for every setting there is: `cache.capacity_bytes` is `KEEP_CACHE_CAPACITY_BYTES`,
 //! in the setting's own unit. A limit that one variable sets takes along what the profile had chosen for the
 //! larger one (the cache's capacity for `MEMORY_LIMIT`, the largest body for `CACHE_MAX_SIZE_MB`). Lists of texts are separated by commas; rules and tables are JSON. Where both

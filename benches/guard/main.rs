@@ -1,6 +1,6 @@
 //! What it costs to be guarded: to be let in, to wait, to be turned away, to pass a circuit breaker.
 //!
-//! `cargo bench --bench guard [-- admission layer queue breaker]`. The work without a guard stands beside each
+//! `cargo bench --bench guard [-- admission layer queue breaker whole]`. The work without a guard stands beside each
 //! figure, and a table at the end says which goals were met. What peers take for the same is measured by
 //! `benches/peers`, what it is good for by `examples/overload`.
 
@@ -14,6 +14,7 @@ mod admission;
 mod breaker;
 #[path = "../journal/goals.rs"]
 mod goals;
+mod whole;
 
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ const GROUPS: &[Group] = &[
     ("layer", admission::layer),
     ("queue", admission::queue),
     ("breaker", breaker::breaker),
+    ("whole", whole::whole),
 ];
 
 fn main() {

@@ -158,9 +158,13 @@ impl Guard {
         }
     }
 
-    /// Says when the canary will be back at the latest, if the runtime does not lag.
+    /// Says when the canary will be back at the latest, if the runtime does not lag; `None` when it is gone, and
+    /// with it whoever lets requests in by turns.
     pub(crate) fn expect_canary(&self, due: Option<Moment>) {
-        self.shared.entrance.expect_canary(due);
+        match due {
+            Some(_) => self.shared.entrance.expect_canary(due),
+            None => self.shared.entrance.stop_turns(),
+        }
     }
 
     /// Lets requests in by turns while the runtime lags. Never ends; safe to drop once the watch has ended.
@@ -653,6 +657,22 @@ mod tests {
         assert_eq!(set.guard.in_flight(), 0);
         set.guard.on_lag(Lag::Lagging);
         set.guard.stop_watching();
+        drop(set.admitted());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_overdue_canary_makes_it_lag_and_one_that_is_gone_lets_all_in_again() {
+        let set = guard(8, 8);
+        let due = set.guard.shared.entrance.clock().now();
+        set.guard.expect_canary(Some(due));
+        drop(set.admitted());
+        set.hand.advance(Duration::from_millis(1));
+        let waiting = set.waiting();
+        assert_eq!(set.guard.slots(), 5);
+        set.guard.expect_canary(None);
+        drop(waiting.await.unwrap());
+        assert_eq!(set.guard.slots(), 8);
+        set.hand.advance(Duration::from_secs(1));
         drop(set.admitted());
     }
 

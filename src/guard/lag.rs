@@ -74,16 +74,15 @@ impl LagJudge {
             self.lagging = now.since(since) >= INTERVAL || lag > INTERVAL;
         }
         self.judged = now;
-        if lag * 2 > self.target {
-            self.calm_since = None;
-        }
-        let calm_since = *self.calm_since.get_or_insert(now);
-        let verdict = if self.lagging {
-            Lag::Lagging
-        } else if lag * 2 <= self.target && now.since(calm_since) >= INTERVAL {
-            Lag::Calm
-        } else {
-            Lag::Steady
+        self.calm_since = match lag * 2 > self.target {
+            true => None,
+            false => self.calm_since.or(Some(now)),
+        };
+        let is_calm = |since| now.since(since) >= INTERVAL;
+        let verdict = match self.lagging {
+            true => Lag::Lagging,
+            false if self.calm_since.is_some_and(is_calm) => Lag::Calm,
+            false => Lag::Steady,
         };
         let calm = self.lagged.is_none_or(|lagged| now.since(lagged) > CALM);
         let begins = self.lagging && calm;

@@ -151,7 +151,13 @@ impl Circuit {
     #[cold]
     pub(crate) fn note_cancelled(&self, ticket: Ticket, began: Moment) {
         let lasted = self.clock.now().since(began);
-        let outcome = match nanos(lasted) >= self.cancelled_after {
+        // Of a probe nothing is learnt before its time is over: one client that leaves must not be enough to keep
+        // a circuit open that would close.
+        let enough = match ticket.is_of_closed() {
+            true => self.cancelled_after,
+            false => self.cancelled_after.max(nanos(self.rules.probe)),
+        };
+        let outcome = match nanos(lasted) >= enough {
             true => Outcome::Failed,
             false => Outcome::Ignored,
         };

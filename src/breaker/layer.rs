@@ -59,7 +59,7 @@ impl BreakerLayer {
     }
 
     /// Says by the head of a response what came of the call. Without it, 5xx is a failure, unless it is a
-    /// refusal of a layer further inside. Errors are failures in any case.
+    /// refusal of a layer further inside. Errors of calls are failures in any case; those of `poll_ready` are not seen.
     #[must_use]
     pub fn outcomes(
         mut self,

@@ -47,6 +47,11 @@ pub(crate) struct Ticket(u64);
 impl Ticket {
     /// Of a call that nobody counts.
     pub(crate) const UNCOUNTED: Self = Self(FORCED_OPEN);
+
+    /// Whether the circuit was closed when the call was made: it is no probe.
+    pub(crate) const fn is_of_closed(self) -> bool {
+        self.0 & KIND == CLOSED
+    }
 }
 
 /// What came of asking.

@@ -40,12 +40,12 @@ impl Classifier {
         if let Some(judge) = &self.judge {
             return judge(&ResponseView::of(response));
         }
-        if !response.status().is_server_error() {
-            return Outcome::Succeeded;
+        if response.extensions().get::<Refusal>().is_some() {
+            return Outcome::Ignored;
         }
-        match response.extensions().get::<Refusal>() {
-            Some(_) => Outcome::Ignored,
-            None => Outcome::Failed,
+        match response.status().is_server_error() {
+            true => Outcome::Failed,
+            false => Outcome::Succeeded,
         }
     }
 }

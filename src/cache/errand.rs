@@ -167,6 +167,10 @@ impl Errand {
         if response.extensions().get::<NoStore>().is_some() {
             return Err(lasting);
         }
+        // A layer has answered in the service's stead, a breaker's fallback say: a stopgap, whatever its status.
+        if response.extensions().get::<Refusal>().is_some() {
+            return Err(false);
+        }
         // A part that nobody asked for is a mistake; and one for a client that has the rest already need
         // not repeat the fields of the whole (RFC 9110 §15.3.7: "If-Range").
         let in_full = self.fetch.wishes.range && !self.fields.contains_key(IF_RANGE);

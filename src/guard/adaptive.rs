@@ -87,6 +87,9 @@ impl Learner {
         if took > self.target {
             self.slow.fetch_add(1, Ordering::Relaxed);
         }
+        if self.count.load(Ordering::Relaxed) < ENOUGH {
+            return None;
+        }
         let until = self.until.load(Ordering::Relaxed);
         let next = now.plus(WINDOW).as_nanos();
         if now.as_nanos() < until
@@ -117,7 +120,8 @@ impl Learner {
 
 impl Learnt {
     fn by_share_of_slow(self, window: Window) -> Self {
-        let slots = if window.slow * 10 > window.count {
+        let used = window.most * 2.0 >= self.slots;
+        let slots = if window.slow * 10 > window.count && used {
             self.slots * 0.9
         } else if window.most >= self.slots * 0.8 {
             self.slots + 1.0
@@ -148,6 +152,8 @@ impl Learnt {
     }
 }
 
+/// Fewer requests say nothing.
+const ENOUGH: u64 = 10;
 const WINDOW: Duration = Duration::from_millis(250);
 /// The long run, in windows: two and a half minutes.
 const LONG_RUN: f64 = 600.0;
@@ -194,8 +200,9 @@ mod tests {
             learner.learnt.lock().unwrap().slots = 50.0;
             for step in 1..100_u64 {
                 let now = Moment::default().plus(WINDOW * step as u32);
-                let next = learner.record(Duration::from_millis(10), 3, now);
-                assert_eq!(next, Some(50), "{rule:?}");
+                let slow = Duration::from_millis(10 + step % 20);
+                let all = (0..10).filter_map(|_| learner.record(slow, 3, now));
+                assert_eq!(all.last(), Some(50), "{rule:?}");
             }
         }
     }

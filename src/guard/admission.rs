@@ -50,13 +50,17 @@ struct Held {
 }
 
 impl Held {
-    fn of(entrance: Arc<Entrance>, ticket: Option<Ticket>) -> Self {
-        let began = entrance.began();
+    /// A slot whose holder is not inside yet, so that nothing is learnt from it.
+    const fn of(entrance: Arc<Entrance>, ticket: Option<Ticket>) -> Self {
         Self {
             entrance,
-            began,
+            began: None,
             ticket,
         }
+    }
+
+    fn begin(&mut self) {
+        self.began = self.entrance.began();
     }
 }
 
@@ -252,7 +256,9 @@ fn enter(
 }
 
 /// The permit for a slot that was taken or handed over.
-fn permit(held: Held, route: Option<Held>, waited: Duration) -> Permit {
+fn permit(mut held: Held, mut route: Option<Held>, waited: Duration) -> Permit {
+    held.begin();
+    route.iter_mut().for_each(Held::begin);
     // The permit exists before anybody is told: should a recorder panic, its slot goes back.
     let permit = Permit {
         held: Some(held),

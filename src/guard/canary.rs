@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
 use crate::event::{Event, Events};
@@ -67,7 +66,7 @@ impl Canary {
         loop {
             let (asked, pause) = (watch.0.clock.now(), watch.0.judge.pause());
             if let Some(hook) = &watch.0.on_sleep {
-                hook(Some(asked.plus(pause).plus(OVERDUE)));
+                hook(Some(asked.plus(pause).plus(watch.0.judge.overdue())));
             }
             tokio::time::sleep(pause).await;
             watch.0.measure(asked.plus(pause));
@@ -113,12 +112,10 @@ impl fmt::Debug for Canary {
     }
 }
 
-/// How late the canary must be for others to draw their own conclusions.
-const OVERDUE: Duration = Duration::from_millis(50);
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::time::Duration;
 
     use super::*;
     use crate::clock::ManualClock;

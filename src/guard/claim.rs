@@ -10,7 +10,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use crate::guard::criticality::Criticality;
-use crate::identity::{CallerResolver, RequestView, TrustedProxies, peer_ip};
+use crate::identity::{CallerResolver, RequestView, TrustedProxies, masked, peer_ip};
 
 /// How important something is, and on whose behalf it comes.
 ///
@@ -152,7 +152,8 @@ impl Claims {
         };
         let proxies = self.proxies.as_ref();
         let client = proxies.map_or(peer, |proxies| proxies.client_ip(peer, request.headers));
-        keyed(Party::Address(client))
+        // A client with IPv6 has a whole network to choose its addresses from.
+        keyed(Party::Address(masked(client, 64)))
     }
 }
 
@@ -176,7 +177,7 @@ enum Party<'a> {
 /// shares another's lane.
 fn keyed(party: Party<'_>) -> u64 {
     static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
-    HASHER.hash_one(party) | 1
+    HASHER.hash_one(party).max(1)
 }
 
 #[cfg(test)]

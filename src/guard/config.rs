@@ -21,7 +21,7 @@ pub struct GuardConfig {
     /// How many requests are inside at once, from their arrival to the end of their answer's body.
     /// 1 to 100,000. Fewer for as long as the runtime lags behind.
     pub slots: usize,
-    /// How few slots `adaptive` may leave: 1 to `slots`.
+    /// How few slots `adaptive`, or a runtime that lags, may leave: 1 to `slots`.
     pub slots_min: usize,
     /// Whether the number of slots follows what requests take, between `slots_min` and `slots`.
     pub adaptive: Adaptive,
@@ -65,7 +65,7 @@ pub struct GuardConfig {
     /// The networks of those who may say how important their requests are: `10.0.0.0/8`.
     pub trusted_peers: Vec<String>,
     /// How late a task may be woken, and that at least every time within 100 ms, before the runtime counts
-    /// as lagging: 1 ms to 10 s.
+    /// as lagging: 5 ms (timers are exact to a millisecond) to 10 s.
     #[serde(rename = "lag_target_ms", with = "crate::config_time::millis")]
     pub lag_target: Duration,
     /// The least time between two calls of the purge hook: 1 s to 1 h. A purge holds up every thread that
@@ -131,7 +131,7 @@ impl GuardConfig {
             (
                 "lag_target_ms",
                 self.lag_target,
-                MILLISECOND..=Duration::from_secs(10),
+                5 * MILLISECOND..=Duration::from_secs(10),
             ),
             (
                 "purge_every_ms",

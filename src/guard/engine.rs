@@ -162,7 +162,7 @@ impl Guard {
     /// with it whoever lets requests in by turns.
     pub(crate) fn expect_canary(&self, due: Option<Moment>) {
         match due {
-            Some(_) => self.shared.entrance.expect_canary(due),
+            Some(due) => self.shared.entrance.expect_canary(due),
             None => self.shared.entrance.stop_turns(),
         }
     }
@@ -202,7 +202,7 @@ impl Guard {
     pub fn sample(&self) {
         if self.shared.enabled {
             let show = |level| self.set_pressure(level);
-            self.shared.memory.sample(self.pressure(), show);
+            self.shared.memory.sample(|| self.pressure(), show);
         }
     }
 
@@ -212,7 +212,8 @@ impl Guard {
     /// work to a task. A hook must not register another. One that panics is reported as
     /// [`Event::Warning`] and called again the next time.
     pub fn on_pressure(&self, hook: impl Fn(Pressure) + Send + Sync + 'static) {
-        self.shared.memory.on_pressure(self.pressure(), hook);
+        let shown = || self.pressure();
+        self.shared.memory.on_pressure(shown, hook);
     }
 
     /// Tells the watch for leaks how many bytes caches hold; it asks at each sample, and takes them off
@@ -391,6 +392,8 @@ mod tests {
         }
     }
 
+    /// When a canary is overdue that always comes.
+    const NEVER: Moment = Moment::from_nanos(u64::MAX - 1);
     const ORDINARY: Criticality = Criticality::SheddablePlus;
     const CRITICAL: Criticality = Criticality::Critical;
     const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -619,18 +622,21 @@ mod tests {
         assert_eq!(set.heard(), ["admitted after 0ns", "admitted after 25ms"]);
         drop(permit);
         drop(fresh.await.unwrap());
+        // One could be served at once, and is.
+        drop(waiting.pop().unwrap().await.unwrap());
         for late in waiting {
             assert_eq!(late.await.unwrap_err(), OVERLOADED);
         }
         let heard = set.heard();
-        assert_eq!(heard[0], "admitted after 0ns");
-        assert_eq!(heard[1..], ["refused: shed"; 7]);
+        assert_eq!(heard[..2], ["admitted after 0ns", "admitted after 151ms"]);
+        assert_eq!(heard[2..], ["refused: shed"; 6]);
         assert_eq!((set.guard.in_flight(), set.guard.queued()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn while_the_runtime_lags_fewer_are_let_in_and_by_turns() {
         let set = guard(8, 8);
+        set.guard.expect_canary(Some(NEVER));
         let lag = |lags: bool| {
             set.hand.advance(Duration::from_millis(100));
             set.guard
@@ -658,6 +664,19 @@ mod tests {
         set.guard.on_lag(Lag::Lagging);
         set.guard.stop_watching();
         drop(set.admitted());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nobody_paces_those_who_come_do_it_themselves() {
+        let set = guard(8, 8);
+        set.guard.expect_canary(Some(NEVER));
+        set.guard.on_lag(Lag::Lagging);
+        let first = set.waiting();
+        set.hand.advance(Duration::from_millis(1_001));
+        let second = set.waiting();
+        let permits = (first.await.unwrap(), second.await.unwrap());
+        assert_eq!(set.guard.in_flight(), 2);
+        drop(permits);
     }
 
     #[tokio::test(start_paused = true)]
@@ -695,6 +714,7 @@ mod tests {
             let guard = Guard::with_probe(&config, clock, Events::none(), Box::new(probe)).unwrap();
             let classes = ["/health", "/narrow", "/"].map(request);
             let (mut permits, mut waiting) = (Vec::new(), Vec::new());
+            guard.expect_canary(Some(NEVER));
             let mut pace = Box::pin(guard.pace());
             let mut context = Context::from_waker(Waker::noop());
             for _ in 0..50_000 {

@@ -14,7 +14,7 @@ use crate::guard::line::{LineRules, Newcomer, Ticket};
 use crate::guard::pressure::{Pressure, PressureCell};
 use crate::guard::slots::{Pacer, Place, Slots};
 use crate::refusal::Refusal;
-use crate::sync::{AtomicU64, Mutex, Ordering, PoisonError};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 
 /// How many are let in at once and how long others may wait; of a guard, of one of its routes, or of
 /// anything else that should not happen too often at once.
@@ -45,6 +45,8 @@ pub(crate) struct Entrance {
     learner: Option<Learner>,
     /// In nanoseconds of the clock; `u64::MAX` where there is no canary.
     canary_due: AtomicU64,
+    /// When the pacer last gave out slots, or was put in charge.
+    paced: AtomicU64,
     sizes: Mutex<Sizes>,
 }
 
@@ -56,6 +58,8 @@ struct Sizes {
     by_latency: usize,
     by_lag: usize,
     lags: bool,
+    /// Whether a canary watches; without one there is nobody to say that it lags no more.
+    watched: bool,
     /// When the runtime's lag last took slots away, or gave some back.
     changed: Option<Moment>,
     now: usize,
@@ -88,12 +92,14 @@ impl Entrance {
                 config.slots,
             ),
             canary_due: AtomicU64::new(u64::MAX),
+            paced: AtomicU64::new(0),
             sizes: Mutex::new(Sizes {
                 most: config.slots,
                 least: config.slots_min,
                 by_latency: config.slots,
                 by_lag: config.slots,
                 lags: false,
+                watched: false,
                 changed: None,
                 now: config.slots,
             }),
@@ -131,7 +137,7 @@ impl Entrance {
     pub(crate) fn take(&self, newcomer: impl FnOnce() -> Newcomer) -> Place {
         let place = self.slots.take(newcomer);
         if matches!(place, Place::Line(_)) && self.slots.in_turns() {
-            self.pacer.notify_one();
+            self.call_pacer();
         }
         place
     }
@@ -153,9 +159,9 @@ impl Entrance {
 
     /// The canary will be back by `due`; whoever comes later knows that the runtime lags, before the canary
     /// itself has been let run.
-    pub(crate) fn expect_canary(&self, due: Option<Moment>) {
-        let due = due.map_or(u64::MAX, Moment::as_nanos);
-        self.canary_due.store(due, Ordering::Relaxed);
+    pub(crate) fn expect_canary(&self, due: Moment) {
+        self.sizes().watched = true;
+        self.canary_due.store(due.as_nanos(), Ordering::Relaxed);
     }
 
     /// Takes note that the canary is overdue.
@@ -163,15 +169,22 @@ impl Entrance {
     pub(crate) fn look_at_the_clock(&self) {
         let due = self.canary_due.load(Ordering::Relaxed);
         if due != u64::MAX && self.clock.now().as_nanos() > due {
-            self.on_overdue();
+            self.on_overdue(due);
         }
     }
 
     #[cold]
-    fn on_overdue(&self) {
-        // Until then the next ones need not look.
-        self.expect_canary(Some(self.clock.now().plus(BREATH)));
-        self.on_lag(Lag::Lagging);
+    fn on_overdue(&self, due: u64) {
+        // Until then the next ones need not look. Somebody else may have come first, or the canary.
+        let next = self.clock.now().plus(BREATH).as_nanos();
+        let order = Ordering::Relaxed;
+        if self
+            .canary_due
+            .compare_exchange(due, next, order, order)
+            .is_ok()
+        {
+            self.on_lag(Lag::Lagging);
+        }
     }
 
     /// The moment to be handed to [`release`](Self::release), if anything is learnt from it.
@@ -182,7 +195,18 @@ impl Entrance {
 
     pub(crate) fn wake_pacer(&self, pacer: Pacer) {
         if pacer == Pacer::Wanted {
-            self.pacer.notify_one();
+            self.call_pacer();
+        }
+    }
+
+    /// Calls for the pacer. Where it has not come for a second nobody runs it, because the runtime that it
+    /// belongs to stands still, say: then whoever calls does its work.
+    fn call_pacer(&self) {
+        self.pacer.notify_one();
+        let now = self.clock.now();
+        let paced = Moment::from_nanos(self.paced.load(Ordering::Relaxed));
+        if now.since(paced) > PACER_LOST {
+            self.slots.serve(now);
         }
     }
 
@@ -203,25 +227,34 @@ impl Entrance {
 
     /// All slots are there, and given out as they become free: nobody watches the runtime any more.
     pub(crate) fn stop_turns(&self) {
+        self.canary_due.store(u64::MAX, Ordering::Relaxed);
         self.resize(|sizes| {
             sizes.by_lag = sizes.most;
             sizes.lags = false;
+            sizes.watched = false;
         });
-        self.expect_canary(None);
+    }
+
+    fn sizes(&self) -> MutexGuard<'_, Sizes> {
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn resize(&self, change: impl FnOnce(&mut Sizes)) {
-        let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sizes = self.sizes();
         let before = *sizes;
         change(&mut sizes);
         sizes.now = sizes.by_latency.min(sizes.by_lag);
         if sizes.now == before.now && sizes.lags == before.lags {
             return;
         }
-        let (slots, in_turns) = (sizes.now, sizes.lags);
+        let (slots, in_turns, now) = (sizes.now, sizes.lags, self.clock.now());
+        if in_turns && !before.lags {
+            self.paced.store(now.as_nanos(), Ordering::Relaxed);
+        }
         // Under the lock, so that the last one to decide is the last one to be carried out.
-        self.slots.resize(slots, in_turns, self.clock.now());
+        let woken = self.slots.resize(slots, in_turns, now);
         drop(sizes);
+        woken.wake();
         if slots != before.now {
             self.events.emit(Event::GuardSlotsChanged { slots });
         }
@@ -229,8 +262,7 @@ impl Entrance {
 
     /// How many may be inside at once right now.
     pub(crate) fn size(&self) -> usize {
-        let sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
-        sizes.now
+        self.sizes().now
     }
 
     /// Gives slots out in turns for as long as it is polled: each time when all tasks that were ready have
@@ -240,7 +272,9 @@ impl Entrance {
         loop {
             self.pacer.notified().await;
             tokio::task::yield_now().await;
-            self.slots.serve(self.clock.now());
+            let now = self.clock.now();
+            self.paced.store(now.as_nanos(), Ordering::Relaxed);
+            self.slots.serve(now);
         }
     }
 
@@ -264,7 +298,7 @@ impl Sizes {
     fn follow_lag(&mut self, lag: Lag, now: Moment) {
         let lately = self.changed.is_some_and(|at| now.since(at) < BREATH);
         let lags = lag == Lag::Lagging;
-        if lately || lag == Lag::Steady || !(lags || self.lags) {
+        if !self.watched || lately || lag == Lag::Steady || !(lags || self.lags) {
             return;
         }
         self.changed = Some(now);
@@ -281,6 +315,9 @@ impl Sizes {
 
 /// How long a change is given to show.
 const BREATH: Duration = Duration::from_millis(100);
+
+/// How long a pacer that was called for may take.
+const PACER_LOST: Duration = Duration::from_secs(1);
 
 /// Somebody at the door, as the line wants to know it.
 pub(crate) const fn newcomer(criticality: Criticality, tenant: u64, now: Moment) -> Newcomer {

@@ -71,7 +71,7 @@ impl LagJudge {
             self.lagging = false;
         } else {
             let since = *self.late_since.get_or_insert(now);
-            self.lagging = now.since(since) >= INTERVAL || lag > INTERVAL;
+            self.lagging = now.since(since) >= INTERVAL || lag > self.overdue();
         }
         self.judged = now;
         self.calm_since = match lag * 2 > self.target {
@@ -93,6 +93,11 @@ impl LagJudge {
             lag: verdict,
             begins,
         }
+    }
+
+    /// What one delay alone must last to count as lagging.
+    pub(crate) fn overdue(&self) -> Duration {
+        INTERVAL.max(self.target)
     }
 
     /// How long to wait until the next look: soon while something is wrong, so that a verdict takes an

@@ -176,13 +176,13 @@ impl Line {
         true
     }
 
-    /// The one to be served next, after all whose wait has grown too long were turned away.
-    pub(crate) fn next(&mut self, now: Moment, away: &mut TurnedAway) -> Option<Chosen> {
-        for rank in 0..self.queues.len() {
-            self.shed(rank, now, away);
-            let Some(queue) = self.queues.get_mut(rank) else {
-                continue;
-            };
+    /// The one to be served next; of the critical alone, where `only_critical`.
+    pub(crate) fn next(&mut self, now: Moment, only_critical: bool) -> Option<Chosen> {
+        let ranks = match only_critical {
+            true => Criticality::Critical.rank() + 1,
+            false => Criticality::COUNT,
+        };
+        for (rank, queue) in self.queues.iter_mut().enumerate().take(ranks) {
             let newest_first = queue.newest_first(now);
             if let Some((_, waiter)) = queue.take_from(0, newest_first) {
                 queue.take_turns();
@@ -201,8 +201,15 @@ impl Line {
         critical.into_iter().any(|queue| !queue.lanes.is_empty())
     }
 
-    /// Turns away those of one queue who have waited for longer than they may.
-    fn shed(&mut self, rank: usize, now: Moment, away: &mut TurnedAway) {
+    /// Turns away those who have waited for longer than they may, but for as many of a queue as could all be
+    /// served at once: a slot must not be idle because everybody was late.
+    pub(crate) fn shed(&mut self, keep: usize, now: Moment, away: &mut TurnedAway) {
+        for rank in 0..self.queues.len() {
+            self.shed_of(rank, keep, now, away);
+        }
+    }
+
+    fn shed_of(&mut self, rank: usize, keep: usize, now: Moment, away: &mut TurnedAway) {
         let Some(queue) = self.queues.get_mut(rank) else {
             return;
         };
@@ -214,9 +221,13 @@ impl Line {
         };
         let mut late = Vec::new();
         let mut at = 0;
+        let mut spare = queue.len().saturating_sub(keep);
         while at < queue.lanes.len() {
-            while let Some(waiter) = queue.take_late(at, longest_wait, now) {
+            while spare > 0
+                && let Some(waiter) = queue.take_late(at, longest_wait, now)
+            {
                 late.push(waiter);
+                spare -= 1;
             }
             if queue.lanes.get(at).is_some_and(|l| l.waiters.is_empty()) {
                 queue.lanes.remove(at);
@@ -291,23 +302,32 @@ impl Queue {
     /// The lane of a tenant. Beyond [`LANES_MAX`] tenants share the lanes that there are, or inventing
     /// tenants would be a way to the front.
     fn lane_for(&mut self, tenant: u64) -> &mut Lane {
-        let known = self.lanes.iter().position(|lane| lane.tenant == tenant);
-        let at = known.unwrap_or_else(|| {
-            if self.lanes.len() < LANES_MAX {
-                let waiters = BTreeMap::new();
-                self.lanes.push_back(Lane { tenant, waiters });
-                self.lanes.len() - 1
-            } else {
-                tenant as usize % LANES_MAX
-            }
+        let at = self.lane_of(tenant).unwrap_or_else(|| {
+            let waiters = BTreeMap::new();
+            self.lanes.push_back(Lane { tenant, waiters });
+            self.lanes.len() - 1
         });
         &mut self.lanes[at]
     }
 
+    /// Where a tenant waits, or would; `None` for a lane of its own. Where lanes are shared it is the one that is
+    /// nearest by name, so that nobody spreads over several.
+    fn lane_of(&self, tenant: u64) -> Option<usize> {
+        let lanes = || self.lanes.iter().enumerate();
+        let nearest = || lanes().min_by_key(|(_, lane)| lane.tenant ^ tenant);
+        lanes()
+            .find(|(_, lane)| lane.tenant == tenant)
+            .or_else(|| nearest().filter(|_| self.lanes.len() >= LANES_MAX))
+            .map(|(at, _)| at)
+    }
+
     fn length_of(&self, tenant: u64) -> usize {
-        let mut lanes = self.lanes.iter();
-        let lane = lanes.find(|lane| lane.tenant == tenant);
+        let lane = self.lane_of(tenant).and_then(|at| self.lanes.get(at));
         lane.map_or(0, |lane| lane.waiters.len())
+    }
+
+    fn len(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.waiters.len()).sum()
     }
 
     fn longest(&self) -> Option<usize> {
@@ -388,6 +408,7 @@ mod tests {
         tickets: BTreeMap<&'static str, Ticket>,
         away: TurnedAway,
         at: u64,
+        keep: usize,
     }
 
     impl Scene {
@@ -403,6 +424,7 @@ mod tests {
                 tickets: BTreeMap::new(),
                 away: TurnedAway::default(),
                 at: 1_000,
+                keep: 0,
             }
         }
 
@@ -428,7 +450,8 @@ mod tests {
         /// Who is not there any more after somebody was served, besides those who were turned away.
         fn served(&mut self) -> Option<&'static str> {
             let now = self.now();
-            self.line.next(now, &mut self.away)?;
+            self.line.next(now, false)?;
+            self.line.shed(self.keep, now, &mut self.away);
             let gone: Vec<_> = self.tickets.keys().copied().collect();
             let gone = gone.into_iter().find(|name| {
                 let ticket = self.tickets[name];
@@ -504,39 +527,56 @@ mod tests {
         scene.at = 1_105;
         scene.joins("g", SheddablePlus, 2);
         scene.at = 1_131;
-        // The interval is over, and its least wait was 30 ms: b to f have waited for more than 40.
+        // The interval is over, and its least wait was 30 ms: b to e have waited for more than 40.
+        assert_eq!(scene.served(), Some("f"), "newest first by now");
+        assert_eq!(scene.away.count, 4);
         assert_eq!(scene.served(), Some("g"));
-        assert_eq!(scene.away.count, 5);
         assert_eq!(scene.why("b"), Some("shed"));
         assert_eq!(scene.why("b"), None, "said once");
         assert_eq!(scene.served(), None);
     }
 
     #[test]
+    fn as_many_are_kept_as_could_all_be_served_at_once() {
+        let mut scene = Scene::new();
+        for name in ["a", "b", "c", "d"] {
+            scene.joins(name, SheddablePlus, 1);
+        }
+        for _ in 0..2 {
+            scene.at += 150;
+            let now = scene.now();
+            scene.line.shed(3, now, &mut scene.away);
+        }
+        assert_eq!(scene.away.count, 1);
+        assert_eq!(scene.why("a"), Some("shed"), "the oldest");
+    }
+
+    #[test]
     fn an_important_queue_that_flows_loses_nobody_to_one_that_stands() {
         let mut scene = Scene::new();
+        scene.keep = 1;
         scene.joins("old", Sheddable, 1);
         for _ in 0..10 {
             scene.at += 30;
             scene.joins("vital", Critical, 1);
             assert_eq!(scene.served(), Some("vital"));
         }
-        assert_eq!(scene.served(), Some("old"), "nobody was told to look at it");
+        assert_eq!(scene.served(), Some("old"), "a slot is free for it at last");
         assert_eq!(scene.away.count, 0);
     }
 
     #[test]
     fn the_critical_are_given_more_time_before_they_are_turned_away() {
         let mut scene = Scene::new();
-        for (name, class) in [("a", Critical), ("b", Critical), ("c", Critical)] {
-            scene.joins(name, class, 1);
+        for name in ["a", "b", "c", "d"] {
+            scene.joins(name, Critical, 1);
         }
         scene.at += 124;
-        assert_eq!(scene.served(), Some("c"), "newest first by now");
+        assert_eq!(scene.served(), Some("d"), "newest first by now");
         scene.at += 110;
-        assert_eq!(scene.served(), Some("b"), "the least wait was 124 ms");
+        assert_eq!(scene.served(), Some("c"), "the least wait was 124 ms");
         scene.at += 101;
-        assert_eq!(scene.served(), None);
+        assert_eq!(scene.served(), Some("b"));
         assert_eq!(scene.why("a"), Some("shed"));
     }
 

@@ -97,7 +97,8 @@ impl MemoryWatch {
                 patience: Patience::default(),
                 strain: Strain::default(),
                 stalls_read: None,
-                leaks: config.leak_watch.then(|| LeakDetector::new(budget_bytes)),
+                leaks: (config.leak_watch && budget_bytes > 0)
+                    .then(|| LeakDetector::new(budget_bytes)),
                 cached: None,
                 over: false,
             }),
@@ -107,7 +108,7 @@ impl MemoryWatch {
 
     /// Reads once. Where the level is no longer `shown`, the new one is handed to `show`, told as an
     /// event, and the hooks hear of it, all on this thread. Does nothing while another thread is at it.
-    pub(crate) fn sample(&self, shown: Pressure, show: impl FnOnce(Pressure)) {
+    pub(crate) fn sample(&self, shown: impl Fn() -> Pressure, show: impl FnOnce(Pressure)) {
         let mut state = match self.state.try_lock() {
             Ok(state) => state,
             // A probe that panicked may be asked again.
@@ -128,6 +129,8 @@ impl MemoryWatch {
             state.patience.temper(level, used, self.budget_bytes)
         });
         state.level = level;
+        // Read under the lock: whoever sampled meanwhile has shown another.
+        let shown = shown();
         let to = state.strain.temper(level);
         if to == shown {
             return;
@@ -183,12 +186,12 @@ impl MemoryWatch {
     /// Calls `hook` with the level `shown` now, and with the new one after each change.
     pub(crate) fn on_pressure(
         &self,
-        shown: Pressure,
+        shown: impl Fn() -> Pressure,
         hook: impl Fn(Pressure) + Send + Sync + 'static,
     ) {
         let mut state = self.lock();
         let hook: Hook = Box::new(hook);
-        self.call(&hook, shown);
+        self.call(&hook, shown());
         state.hooks.push(hook);
     }
 

@@ -22,8 +22,8 @@
 //! `slots` at most, and fewer in two cases. By option the number follows what requests take ([`Adaptive`]). And
 //! while the runtime *lags*, that is while tasks which are ready wait for a thread, it shrinks by itself and
 //! requests are let in by turns: where handlers compute instead of waiting, the queue that makes everybody late is
-//! the runtime's own, before any layer has seen the request. By turns, all requests that have arrived stand in
-//! the guard's line before the next is let in, so that the line can choose.
+//! the runtime's own, before any layer has seen the request. By turns, what has arrived at the pacer's worker
+//! stands in the guard's line before the next is let in, so that the line can choose.
 //!
 //! A slot is held for as long as its client sends and reads, so a service that strangers can reach
 //! needs time limits of its own inside of the guard (tower-http's `TimeoutLayer`, a body timeout).

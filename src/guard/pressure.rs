@@ -96,7 +96,11 @@ impl Patience {
         budget_bytes: u64,
     ) -> Pressure {
         if level != Pressure::Critical {
-            *self = Self::default();
+            // By the rule of the level itself: a use that hovers around its threshold has not left it.
+            let left = u128::from(used_bytes) * 100 <= u128::from(budget_bytes) * 90;
+            if left || self.settled.is_none() {
+                *self = Self::default();
+            }
             return level;
         }
         if let Some(settled) = self.settled {
@@ -339,6 +343,8 @@ mod tests {
             assert_eq!(show(971), Critical, "it grows");
         }
         assert_eq!(show(971), Severe);
+        assert_eq!(patience.temper(Severe, 949, 1_000), Severe, "hovering");
+        assert_eq!(patience.temper(Critical, 950, 1_000), Severe);
         assert_eq!(patience.temper(High, 860, 1_000), High);
         assert_eq!(patience.temper(Critical, 960, 1_000), Critical, "anew");
     }

@@ -18,6 +18,7 @@
 //! 4. Wakers are called and dropped when the lock is not held.
 
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::guard::line::{Line, LineRules, Newcomer, Ticket, TurnedAway};
@@ -39,6 +40,8 @@ pub(crate) struct Slots {
 #[derive(Debug)]
 struct Inside {
     line: Line,
+    /// When the last slot was given out from the line.
+    given: Moment,
     slots: u64,
     places: u64,
     /// Free slots are given out by the pacer only.
@@ -54,6 +57,21 @@ pub(crate) enum Place {
     Line(Ticket),
     /// Neither a slot nor a place in the line is left.
     Nowhere,
+}
+
+/// Those who are to be woken, once no lock is held.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Woken {
+    served: Option<Waker>,
+    away: TurnedAway,
+}
+
+impl Woken {
+    pub(crate) fn wake(self) {
+        wake(self.away);
+        self.served.into_iter().for_each(Waker::wake);
+    }
 }
 
 /// Whether somebody has to call [`Slots::serve`] soon.
@@ -74,6 +92,7 @@ impl Slots {
             most: slots as u64,
             inside: Mutex::new(Inside {
                 line: Line::new(rules),
+                given: Moment::default(),
                 slots: slots as u64,
                 places: places as u64,
                 in_turns: false,
@@ -98,8 +117,18 @@ impl Slots {
     #[cold]
     fn join(&self, newcomer: Newcomer) -> Place {
         let mut away = TurnedAway::default();
-        let place = self.lock().join(&self.state, newcomer, &mut away);
+        let mut inside = self.lock();
+        let place = inside.join(&self.state, newcomer, &mut away);
+        let critical = matches!(place, Place::Line(ticket) if ticket.is_critical());
+        // Those may come in though more are inside than there are slots.
+        let (woken, others) = match critical && !inside.in_turns {
+            true => self.serve_from(&mut inside, newcomer.now),
+            false => (None, TurnedAway::default()),
+        };
+        drop(inside);
         wake(away);
+        wake(others);
+        woken.into_iter().for_each(Waker::wake);
         place
     }
 
@@ -152,16 +181,15 @@ impl Slots {
     /// alone, which a pacer calls when all tasks that are ready have had their turn. Where handlers hold the
     /// thread, a slot would otherwise seem free to each of them as they come, and the queue would be the
     /// runtime's own, in which nobody can tell old from new.
-    pub(crate) fn resize(&self, slots: usize, in_turns: bool, now: Moment) {
+    pub(crate) fn resize(&self, slots: usize, in_turns: bool, now: Moment) -> Woken {
         let mut inside = self.lock();
         inside.slots = slots as u64;
-        inside.in_turns = in_turns && inside.places > 0;
+        // With fewer places than slots a turn could not fill them.
+        inside.in_turns = in_turns && inside.places >= inside.slots;
         let door = if inside.in_turns { 0 } else { inside.slots };
         self.door.store(door, Ordering::Relaxed);
-        let (woken, away) = self.serve_from(&mut inside, now);
-        drop(inside);
-        wake(away);
-        woken.into_iter().for_each(Waker::wake);
+        let (served, away) = self.serve_from(&mut inside, now);
+        Woken { served, away }
     }
 
     /// `Ready` when a slot has been handed to `ticket`, or with the reason why it was turned away; else
@@ -224,36 +252,41 @@ impl Slots {
     fn serve_from(&self, inside: &mut Inside, now: Moment) -> (Option<Waker>, TurnedAway) {
         let mut away = TurnedAway::default();
         let mut woken = None;
-        loop {
-            let present = self.state.load(Ordering::Acquire);
-            if waiting(present) == 0 || !self.has_room(inside, taken(present)) {
-                return (woken, away);
-            }
-            let before = away.count;
-            let chosen = inside.line.next(now, &mut away);
-            let gone = (away.count - before) * WAITING;
-            let Some(chosen) = chosen else {
-                // All who waited had waited for too long.
-                self.state.fetch_sub(gone, Ordering::AcqRel);
-                return (woken, away);
-            };
+        while let Some(only_critical) = self.room(inside, now)
+            && let Some(chosen) = inside.line.next(now, only_critical)
+        {
             if chosen.critical {
                 self.critical.fetch_add(1, Ordering::AcqRel);
             }
+            inside.given = now;
             // One word, one step: a slot is taken and a place is left.
-            let step = gone + WAITING - TAKEN;
-            self.state.fetch_sub(step, Ordering::AcqRel);
+            self.state.fetch_sub(WAITING - TAKEN, Ordering::AcqRel);
             away.wakers.extend(woken.take());
             woken = chosen.waker;
         }
+        inside.line.shed(inside.slots as usize, now, &mut away);
+        if away.count > 0 {
+            self.state.fetch_sub(away.count * WAITING, Ordering::AcqRel);
+        }
+        (woken, away)
     }
 
-    /// Whether the next in line may come in. After slots were taken away more may be inside for a while than
-    /// there are: the critical do not wait for those to leave, as long as fewer of them are inside.
-    fn has_room(&self, inside: &Inside, taken: u64) -> bool {
-        let critical = || self.critical.load(Ordering::Acquire);
-        taken < inside.slots
-            || (taken < self.most && critical() < inside.slots && inside.line.next_is_critical())
+    /// Whether somebody who waits may come in, and whether only one of the critical.
+    ///
+    /// After slots were taken away more may be inside for a while than there are. The critical do not wait for
+    /// those to leave, as long as fewer of them are inside; and now and then somebody comes in all the same, or a
+    /// few who hold their slots for long, and need no processor for it, would be all that is served.
+    fn room(&self, inside: &Inside, now: Moment) -> Option<bool> {
+        let present = self.state.load(Ordering::Acquire);
+        let taken = taken(present);
+        if waiting(present) == 0 || taken >= self.most {
+            return None;
+        }
+        if taken < inside.slots || now.since(inside.given) >= NOW_AND_THEN {
+            return Some(false);
+        }
+        let critical = self.critical.load(Ordering::Acquire);
+        (critical < inside.slots && inside.line.next_is_critical()).then_some(true)
     }
 
     fn swap(&self, from: u64, to: u64) -> Result<(), u64> {
@@ -293,6 +326,9 @@ impl Inside {
     }
 }
 
+/// How long nobody may come in while somebody waits and a slot could be had.
+const NOW_AND_THEN: Duration = Duration::from_millis(100);
+
 fn wake(away: TurnedAway) {
     away.wakers.into_iter().for_each(Waker::wake);
 }
@@ -312,8 +348,6 @@ const fn taken(state: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::guard::criticality::Criticality;
 
@@ -391,13 +425,14 @@ mod tests {
 
     #[test]
     fn slots_that_are_added_go_to_those_who_wait_and_those_taken_away_come_back_first() {
-        let slots = slots(1, 4);
+        let slots = slots(3, 4);
+        slots.resize(1, false, NOW).wake();
         assert_eq!(takes(&slots), Place::Slot);
         let waiting = [waits(&slots), waits(&slots), waits(&slots)];
-        slots.resize(3, false, NOW);
+        slots.resize(3, false, NOW).wake();
         assert_eq!((slots.taken(), slots.waiting()), (3, 1));
         assert!(has_slot(&slots, waiting[0]) && has_slot(&slots, waiting[1]));
-        slots.resize(1, false, NOW);
+        slots.resize(1, false, NOW).wake();
         let _ = gives_back(&slots);
         let _ = gives_back(&slots);
         assert_eq!((slots.taken(), slots.waiting()), (1, 1), "one too many yet");
@@ -408,14 +443,14 @@ mod tests {
     #[test]
     fn in_turns_all_go_through_the_line_and_only_the_pacer_gives_out() {
         let slots = slots(2, 4);
-        slots.resize(1, true, NOW);
+        slots.resize(1, true, NOW).wake();
         let (first, second) = (waits(&slots), waits(&slots));
         assert!(!has_slot(&slots, first), "though a slot is free");
         slots.serve(NOW);
         assert!(has_slot(&slots, first) && !has_slot(&slots, second));
         assert_eq!(gives_back(&slots), Pacer::Wanted);
         assert!(!has_slot(&slots, second));
-        slots.resize(2, false, NOW);
+        slots.resize(2, false, NOW).wake();
         assert!(has_slot(&slots, second), "nobody paces any more");
         assert_eq!(takes(&slots), Place::Slot);
     }
@@ -423,7 +458,7 @@ mod tests {
     #[test]
     fn without_a_queue_there_are_no_turns() {
         let slots = slots(1, 0);
-        slots.resize(1, true, NOW);
+        slots.resize(1, true, NOW).wake();
         assert_eq!(takes(&slots), Place::Slot);
         assert_eq!(takes(&slots), Place::Nowhere);
     }
@@ -448,6 +483,7 @@ mod tests {
         slots: Slots,
         dice: Dice,
         size: usize,
+        most: usize,
         places: usize,
         now: Moment,
         holders: usize,
@@ -468,6 +504,7 @@ mod tests {
                 slots: Slots::new(size, places, rules),
                 dice,
                 size,
+                most: size,
                 places,
                 now: NOW,
                 holders: 0,
@@ -526,9 +563,9 @@ mod tests {
                 }
                 11 => self.slots.serve(now),
                 12 if self.dice.below(20) == 0 => {
-                    self.size = 1 + self.dice.below(6);
-                    self.in_turns = self.dice.below(3) == 0 && self.places > 0;
-                    self.slots.resize(self.size, self.in_turns, now);
+                    self.size = 1 + self.dice.below(self.most);
+                    self.in_turns = self.dice.below(3) == 0 && self.places >= self.size;
+                    self.slots.resize(self.size, self.in_turns, now).wake();
                 }
                 _ => {}
             }

@@ -61,9 +61,12 @@ impl ProcProbe {
 impl MemoryProbe for ProcProbe {
     fn used_bytes(&mut self) -> Option<u64> {
         let statm = self.statm.read(&mut *self.buffer)?;
-        // The second number is the resident set in pages.
-        let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
-        let resident = pages.checked_mul(self.page_bytes)?;
+        // The second number is the resident set in pages, the third what of it are pages of files and shared: the
+        // kernel drops a file's pages before it kills anybody, and a large file that is mapped is no shortage.
+        let mut fields = statm.split_ascii_whitespace().skip(1);
+        let mut pages = || fields.next()?.parse::<u64>().ok();
+        let (all, shared) = (pages()?, pages()?);
+        let resident = all.saturating_sub(shared).checked_mul(self.page_bytes)?;
         let in_group = self
             .cgroup
             .as_mut()
@@ -97,7 +100,7 @@ mod tests {
         // Compare the resident set alone, which is what the status file speaks of.
         probe.cgroup = None;
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let said = field(&status, "VmRSS:").unwrap() * 1024;
+        let said = field(&status, "RssAnon:").unwrap() * 1024;
         let before = probe.used_bytes().unwrap();
         assert!(
             before.abs_diff(said) < 16 << 20,

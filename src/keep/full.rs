@@ -143,7 +143,7 @@ impl Worthwhile {
             length.to_str().ok()?.parse().ok()
         };
         let length = response.body().size_hint().exact().or_else(said);
-        length.is_none_or(|length| length >= self.above_bytes)
+        length.is_none_or(|length| length > 0 && length >= self.above_bytes)
     }
 }
 

@@ -287,11 +287,12 @@ impl Keep {
     pub async fn shutdown(&self) -> usize {
         self.parts.draining.store(true, Ordering::Relaxed);
         self.parts.engines.progress.close();
-        self.parts
-            .engines
-            .tasks
-            .shutdown(self.parts.ground.config.shutdown)
-            .await
+        let engines = &self.parts.engines;
+        let deadline = self.parts.ground.config.shutdown;
+        let aborted = engines.tasks.shutdown(deadline).await;
+        // Nobody reads the memory any more: the last level must not stay for as long as layers answer.
+        engines.gates.guard.stop_watching();
+        aborted
     }
 }
 

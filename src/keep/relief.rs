@@ -56,11 +56,17 @@ impl Caches {
         let from = std::mem::replace(&mut *level, to);
         let before = self.bytes();
         let (cache, tiers) = (&self.cache, &self.tiers);
-        match bearable(to, cache.bytes(), cache.config().capacity_bytes) {
+        let bearable = |stored: u64, configured: u64| match to {
+            // What was given back is free for the caches even where the system has not got it back, and a level
+            // that falls evicts nobody.
+            Pressure::High | Pressure::Severe if from > to => Some(stored.max(configured / 4)),
+            _ => bearable(to, stored, configured),
+        };
+        match bearable(cache.bytes(), cache.config().capacity_bytes) {
             None => cache.restore_capacity(),
             Some(bytes) => cache.set_capacity_bytes(bytes),
         }
-        match bearable(to, tiers.bytes(), tiers.config().capacity_bytes) {
+        match bearable(tiers.bytes(), tiers.config().capacity_bytes) {
             None => tiers.restore_capacity(),
             Some(bytes) => tiers.set_capacity_bytes(bytes),
         }
@@ -160,6 +166,8 @@ pub(crate) struct Relief {
     /// What has begun, with the bytes that the process used then: told at the next beat, when there is
     /// something to compare with.
     begun: Vec<(&'static str, u64)>,
+    /// Whether it was told that nobody purges.
+    warned: bool,
 }
 
 impl Relief {
@@ -170,6 +178,7 @@ impl Relief {
             purge,
             level: Pressure::Unknown,
             begun: Vec::new(),
+            warned: false,
         }
     }
 
@@ -185,6 +194,12 @@ impl Relief {
             }
         }
         self.level = level;
+        if level >= Pressure::High && self.purge.is_none() && !self.warned {
+            self.warned = true;
+            self.events.emit(Event::Warning {
+                text: NOTHING_PURGES,
+            });
+        }
         if let Some(purge) = self.purge.as_mut().filter(|_| level >= Pressure::High) {
             purge.start(&self.guard);
         }
@@ -199,6 +214,8 @@ fn tell(events: &Events, action: &'static str, before_bytes: u64, after_bytes: u
     });
 }
 
+const NOTHING_PURGES: &str = "memory is short and what caches give back may stay with the allocator: use the feature \
+     glibc-trim, or KeepBuilder::purge_memory";
 const PANICKED: &str =
     "the hook that was given to purge_memory panicked; mend it, no memory is given back";
 

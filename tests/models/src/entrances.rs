@@ -141,10 +141,10 @@ pub(crate) fn a_slot_handed_to_somebody_who_leaves_goes_to_the_next() {
 pub(crate) fn a_slot_that_is_added_meanwhile_is_given_out() {
     orders_with(3, || {
         let house = House::new(2, 3);
-        house.slots.resize(1, false, NOW);
+        house.slots.resize(1, false, NOW).wake();
         let deeds: [Comer; 3] = [
             |house| {
-                house.slots.resize(2, false, NOW);
+                house.slots.resize(2, false, NOW).wake();
                 None
             },
             |house| house.comes(),
@@ -160,7 +160,7 @@ pub(crate) fn a_slot_that_is_taken_away_meanwhile_loses_nobody() {
         let house = House::new(2, 3);
         let deeds: [Comer; 3] = [
             |house| {
-                house.slots.resize(1, false, NOW);
+                house.slots.resize(1, false, NOW).wake();
                 None
             },
             |house| house.comes(),
@@ -175,7 +175,7 @@ pub(crate) fn by_turns_somebody_calls_for_the_pacer_whenever_a_slot_is_free() {
     orders_with(3, || {
         let house = House::new(1, 3);
         assert_eq!(house.ask(Criticality::default()), Place::Slot);
-        house.slots.resize(1, true, NOW);
+        house.slots.resize(1, true, NOW).wake();
         // As the entrance does: whoever joins by turns calls for the pacer, and whoever gives back if told so.
         let deeds: [Comer; 3] = [
             |house| house.gives_back(),

@@ -1,6 +1,5 @@
 //! Processes on cores of their own, and what they have used.
 
-use std::io::ErrorKind::NotFound;
 use std::io::{BufRead, BufReader, Error, Result};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -41,9 +40,9 @@ impl Cores {
         }
     }
 
-    /// Puts this process on the driver's core, before everybody else there if that is permitted: what it starts
-    /// inherits that. To be called before there are other threads.
-    pub(crate) fn pin_driver(self) {
+    /// Puts this process on the driver's core, and where it is to be `first` before others there, if that is
+    /// permitted: what it starts inherits that. To be called before there are other threads.
+    pub(crate) fn pin_driver(self, first: bool) {
         let this = std::process::id().to_string();
         let done = |program: &str, arguments: &[&str]| {
             let mut command = Command::new(program);
@@ -51,9 +50,7 @@ impl Cores {
             let silent = command.stdout(Stdio::null()).stderr(Stdio::null());
             silent.status().is_ok_and(|status| status.success())
         };
-        // Linux shares the time among sessions first, where it is told to, and among their processes only then.
-        let first = std::fs::write("/proc/self/autogroup", "-20");
-        if !done("renice", &["-n", "-20", "-p"]) || first.is_err_and(|it| it.kind() != NotFound) {
+        if first && !done("renice", &["-n", "-20", "-p"]) {
             println!("no priority: what else runs on this machine takes its share");
         }
         if let Some(core) = self.driver

@@ -145,6 +145,9 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// For those who ask an engine without Tower, and hand its refusal on.
+impl std::error::Error for Refusal {}
+
 /// `Retry-After` in whole seconds (RFC 9110 §10.2.3): rounded up, and never 0, because a client told
 /// to come back at once comes back at once.
 #[must_use]

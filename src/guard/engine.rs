@@ -195,7 +195,7 @@ impl Guard {
     }
 
     /// Reads the memory once, and acts if the level has changed: waiters learn of a critical one,
-    /// [`Event::PressureChanged`] is emitted, and the hooks are called on this thread.
+    /// [`PressureChanged`](crate::event::Event::PressureChanged) is emitted, and the hooks are called on this thread.
     ///
     /// Meant for a beat of [`GuardConfig::memory_sample`]. Takes microseconds, besides the hooks; does
     /// nothing while another thread is at it.
@@ -210,7 +210,7 @@ impl Guard {
     ///
     /// Hooks run one after another on the thread that samples, so they should be quick and hand long
     /// work to a task. A hook must not register another. One that panics is reported as
-    /// [`Event::Warning`] and called again the next time.
+    /// [`Warning`](crate::event::Event::Warning) and called again the next time.
     pub fn on_pressure(&self, hook: impl Fn(Pressure) + Send + Sync + 'static) {
         let shown = || self.pressure();
         self.shared.memory.on_pressure(shown, hook);

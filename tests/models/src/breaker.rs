@@ -121,8 +121,16 @@ pub(crate) fn it_closes_once_when_all_have_passed_whoever_comes_last() {
         let shared = Arc::new((machine, first, second));
         type Shared = (Arc<Machine>, Ticket, Ticket);
         let deeds: [fn(&Shared) -> bool; 2] = [
-            |(machine, first, _)| machine.tell(*first, Told::Succeeded, LATER, &RULES).is_some(),
-            |(machine, _, second)| machine.tell(*second, Told::Succeeded, LATER, &RULES).is_some(),
+            |(machine, first, _)| {
+                machine
+                    .tell(*first, Told::Succeeded, LATER, &RULES)
+                    .is_some()
+            },
+            |(machine, _, second)| {
+                machine
+                    .tell(*second, Told::Succeeded, LATER, &RULES)
+                    .is_some()
+            },
         ];
         let told = at_once(&shared, deeds);
         assert_ne!(told[0], told[1], "one of them has closed it");
@@ -139,7 +147,11 @@ pub(crate) fn one_that_fails_opens_it_whatever_the_others_do() {
         type Shared = (Arc<Machine>, Ticket, Ticket);
         let deeds: [fn(&Shared) -> bool; 3] = [
             |(machine, first, _)| machine.tell(*first, Told::Failed, LATER, &RULES).is_some(),
-            |(machine, _, second)| machine.tell(*second, Told::Succeeded, LATER, &RULES).is_some(),
+            |(machine, _, second)| {
+                machine
+                    .tell(*second, Told::Succeeded, LATER, &RULES)
+                    .is_some()
+            },
             |(machine, ..)| ask(machine, LATER).is_some(),
         ];
         assert_eq!(at_once(&shared, deeds), [true, false, false]);
@@ -156,7 +168,11 @@ pub(crate) fn what_was_counted_before_it_closed_opens_nothing() {
         let shared = Arc::new((machine, second));
         type Shared = (Arc<Machine>, Ticket);
         let deeds: [fn(&Shared) -> bool; 2] = [
-            |(machine, second)| machine.tell(*second, Told::Succeeded, LATER, &RULES).is_some(),
+            |(machine, second)| {
+                machine
+                    .tell(*second, Told::Succeeded, LATER, &RULES)
+                    .is_some()
+            },
             |(machine, _)| match ask(machine, LATER) {
                 Some(ticket) => machine.tell(ticket, Told::Failed, LATER, &RULES).is_some(),
                 None => false,

@@ -301,6 +301,7 @@ mod tests {
     use crate::event::{Event, Recorder};
     use crate::guard::adaptive::Adaptive;
     use crate::guard::criticality::Criticality;
+    use crate::guard::dice::Dice;
     use crate::guard::rule::GuardRule;
     use crate::host::MemoryBounds;
     use crate::refusal::Refusal;
@@ -758,19 +759,6 @@ mod tests {
                 let left = (entrance.slots().taken(), entrance.slots().waiting());
                 assert_eq!(left, (0, 0), "seed {seed}");
             }
-        }
-    }
-
-    /// SplitMix64: random enough to choose steps, and the same steps for the same seed.
-    struct Dice(u64);
-
-    impl Dice {
-        fn below(&mut self, bound: usize) -> usize {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((z ^ (z >> 31)) % bound as u64) as usize
         }
     }
 

@@ -79,6 +79,8 @@ mod claim;
 mod codel;
 mod config;
 mod criticality;
+#[cfg(test)]
+mod dice;
 mod engine;
 mod entrance;
 mod future;

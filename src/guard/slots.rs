@@ -350,19 +350,7 @@ const fn taken(state: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::guard::criticality::Criticality;
-
-    /// SplitMix64: random enough to choose steps, and the same steps for the same seed.
-    struct Dice(u64);
-
-    impl Dice {
-        fn below(&mut self, bound: usize) -> usize {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((z ^ (z >> 31)) % bound as u64) as usize
-        }
-    }
+    use crate::guard::dice::Dice;
 
     const NOW: Moment = Moment::from_nanos(0);
 

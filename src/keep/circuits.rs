@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::breaker::{BreakerLayer, CircuitBreaker};
+use crate::breaker::{BreakerLayer, CircuitBreaker, CircuitBreakers};
 use crate::error::ConfigError;
+use crate::keep::gauges::{Row, show};
 use crate::keep::parts::Keep;
 use crate::metrics::{HealthBoard, HealthStatus};
 
@@ -15,7 +16,7 @@ const ROUND: Duration = Duration::from_secs(1);
 const SHOWN: usize = 5;
 
 impl Keep {
-    /// The circuit of this name; see [`CircuitBreakers::of`](crate::breaker::CircuitBreakers::of).
+    /// The circuit of this name; see [`CircuitBreakers::of`].
     #[must_use]
     pub fn breaker(&self, name: &str) -> CircuitBreaker {
         self.breakers().of(name)
@@ -40,13 +41,14 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
         keep.spawner()
             .every(ROUND, move || tell(&board, &breakers.open()));
     }
-    let breakers = keep.breakers().clone();
-    keep.metrics().gauge(
-        "keep_circuits_open",
-        "Circuits that are open or half-open.",
-        move || breakers.open().len() as f64,
-    )
+    show(keep.metrics(), keep.breakers(), &CIRCUITS)
 }
+
+const CIRCUITS: [Row<CircuitBreakers>; 1] = [(
+    "keep_circuits_open",
+    "Circuits that are open or half-open.",
+    |breakers| breakers.open().len() as f64,
+)];
 
 fn tell(board: &HealthBoard, open: &[Arc<str>]) {
     let status = match open {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::connections::Connections;
 use crate::error::ConfigError;
 use crate::guard::Pressure;
+use crate::keep::gauges::{Row, show};
 use crate::keep::parts::Keep;
 
 /// Starts the beat. It does not hold the `Keep`.
@@ -28,19 +29,21 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
             ease(&eased, pressure);
         });
     }
-    let open = connections.clone();
-    keep.metrics().gauge(
+    show(keep.metrics(), connections, &CONNECTIONS)
+}
+
+const CONNECTIONS: [Row<Connections>; 2] = [
+    (
         "keep_connections_open",
         "Long-lived connections that hold a slot.",
-        move || open.open_count() as f64,
-    )?;
-    let open = connections.clone();
-    keep.metrics().gauge(
+        |connections| connections.open_count() as f64,
+    ),
+    (
         "keep_connections_tenants",
         "Tenants with a long-lived connection.",
-        move || open.tenants() as f64,
-    )
-}
+        |connections| connections.tenants() as f64,
+    ),
+];
 
 /// At critical pressure nobody new is let in.
 fn shut(connections: &Connections, pressure: Pressure) {

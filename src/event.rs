@@ -234,6 +234,33 @@ pub enum Event<'a> {
         /// Why, in words.
         reason: &'a str,
     },
+    /// Redis answered a command, or a batch of them; a refusal is an answer as well.
+    RedisAnswered {
+        /// How long that took.
+        took: Duration,
+    },
+    /// A command, or a batch, got no answer from Redis. Those that are not even sent while it is away are not
+    /// told.
+    RedisFailed {
+        /// `timeout`, `lost`, or `crowded` where too many were under way.
+        why: &'static str,
+    },
+    /// Somebody waited for a database connection, or for a slot before one, in vain or not.
+    DatabaseWaited {
+        /// For how long.
+        waited: Duration,
+        /// Whether it came.
+        served: bool,
+    },
+    /// An alert fired, got worse, or is over.
+    AlertChanged {
+        /// The rule's name.
+        rule: &'a str,
+        /// `warning`, `critical` or `emergency`.
+        severity: &'static str,
+        /// `firing`, `escalated` or `resolved`.
+        state: &'static str,
+    },
     /// Something is set up in a way that cannot be meant. Told once per cause.
     Warning {
         /// What, and what to do about it.
@@ -347,6 +374,11 @@ impl Recorder for TracingRecorder {
             Event::CircuitChanged { circuit, from, to } => {
                 tracing::warn!(target: "tower_keep", circuit, from, to, "circuit changed");
             }
+            Event::AlertChanged {
+                rule,
+                severity,
+                state,
+            } => tracing::warn!(target: "tower_keep", rule, severity, state, "alert"),
             Event::QueryFinished {
                 name,
                 took,

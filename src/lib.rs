@@ -66,6 +66,7 @@ pub mod env;
 pub mod error;
 pub mod event;
 pub mod guard;
+pub mod health;
 mod host;
 pub mod http_config;
 pub mod identity;

@@ -9,7 +9,8 @@ use axum::routing::get;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 
-use crate::metrics::{HealthBoard, Metrics};
+use crate::health::HealthBoard;
+use crate::metrics::Metrics;
 
 /// What the endpoints read; see [`admin`](crate::admin).
 #[derive(Clone)]
@@ -98,7 +99,8 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
-    use crate::metrics::{HealthStatus, MetricsConfig};
+    use crate::health::HealthStatus;
+    use crate::metrics::MetricsConfig;
 
     async fn ask(endpoints: &AdminEndpoints, path: &str) -> (u16, String, String) {
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();

@@ -18,7 +18,8 @@
 //!
 //! use tower_keep::admin::AdminEndpoints;
 //! use tower_keep::clock::Clock;
-//! use tower_keep::metrics::{HealthBoard, Metrics, MetricsConfig};
+//! use tower_keep::health::HealthBoard;
+//! use tower_keep::metrics::{Metrics, MetricsConfig};
 //!
 //! # fn main() -> Result<(), tower_keep::error::ConfigError> {
 //! let warm = Arc::new(AtomicBool::new(false));

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::breaker::{BreakerLayer, CircuitBreaker, CircuitBreakers};
 use crate::error::ConfigError;
+use crate::health::{HealthBoard, HealthStatus};
 use crate::keep::gauges::{Row, show};
 use crate::keep::parts::Keep;
-use crate::metrics::{HealthBoard, HealthStatus};
 
 /// What the board says of circuits is at most so old.
 const ROUND: Duration = Duration::from_secs(1);

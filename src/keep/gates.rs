@@ -1,12 +1,15 @@
 //! What lets requests, connections and calls through, or does not.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use crate::breaker::CircuitBreakers;
 use crate::clock::Clock;
 use crate::config::KeepConfig;
 use crate::connections::Connections;
 use crate::database::DatabaseConfig;
 use crate::error::{ConfigError, Faults};
-use crate::event::Events;
+use crate::event::{Event, Events, Recorder};
 use crate::guard::{ConcurrencyLimit, Guard, LimitConfig};
 
 /// The guard, and its likes for other things than requests.
@@ -32,7 +35,7 @@ impl Gates {
         let connections = noted(connections, faults);
         let breakers = CircuitBreakers::new(&config.breaker, time(), told());
         let breakers = noted(breakers, faults);
-        let database_slots = noted(database_slots(&config.database, clock), faults);
+        let database_slots = noted(database_slots(&config.database, clock, events), faults);
         Some(Self {
             guard: guard?,
             connections: connections?,
@@ -47,13 +50,41 @@ impl Gates {
 fn database_slots(
     database: &DatabaseConfig,
     clock: &Clock,
+    events: &Events,
 ) -> Result<ConcurrencyLimit, ConfigError> {
     let config = LimitConfig {
         slots: database.connections_max as usize,
         queue: database.queue,
         queue_timeout: database.acquire_timeout,
     };
-    ConcurrencyLimit::new(&config, clock.clone(), Events::none())
+    let waits = DatabaseWaits {
+        events: events.clone(),
+        patience: database.acquire_timeout,
+    };
+    ConcurrencyLimit::new(&config, clock.clone(), Events::to(vec![Arc::new(waits)]))
+}
+
+/// Tells what a limit tells as what it is: waits for the database.
+#[derive(Debug)]
+struct DatabaseWaits {
+    events: Events,
+    /// How long somebody has waited who is turned away for that.
+    patience: Duration,
+}
+
+impl Recorder for DatabaseWaits {
+    fn record(&self, event: &Event<'_>) {
+        let (waited, served) = match *event {
+            Event::GuardAdmitted { waited } => (waited, true),
+            Event::GuardLeft { waited } => (waited, false),
+            Event::GuardRefused {
+                why: "queue_timeout",
+            } => (self.patience, false),
+            Event::GuardRefused { .. } => (Duration::ZERO, false),
+            _ => return,
+        };
+        self.events.emit(Event::DatabaseWaited { waited, served });
+    }
 }
 
 /// What was built, or its faults added to the others.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::error::ConfigError;
+use crate::health::{HealthBoard, HealthStatus};
 use crate::journal::{Journal, JournalStatus};
 use crate::keep::parts::Keep;
-use crate::metrics::{HealthBoard, HealthStatus};
 
 /// What the board says of it is at most so old.
 const ROUND: Duration = Duration::from_millis(500);

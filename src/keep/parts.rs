@@ -14,13 +14,14 @@ use crate::config::KeepConfig;
 use crate::connections::Connections;
 use crate::event::Events;
 use crate::guard::{ConcurrencyLimit, Guard, Pressure};
+use crate::health::{Health, HealthBoard};
 use crate::host::memory_trim;
 use crate::invalidation::{CoherencyReport, Invalidator};
 use crate::journal::Journal;
 use crate::keep::engines::{Engines, Ground};
 use crate::keep::relief::PurgeHook;
 use crate::lock::{Acquire, Locks};
-use crate::metrics::{Health, HealthBoard, Metrics};
+use crate::metrics::Metrics;
 use crate::progress::ProgressHub;
 use crate::rate_limit::RateLimiter;
 #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]

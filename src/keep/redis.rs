@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::error::ConfigError;
+use crate::health::{HealthBoard, HealthStatus};
 use crate::keep::parts::Keep;
-use crate::metrics::{HealthBoard, HealthStatus};
 use crate::store::{RedisFigures, RedisPool, RedisStatus};
 
 /// Figures on the board are at most this old; a change of state is there at once.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::clock::{Clock, Moment};
 use crate::error::ConfigError;
 use crate::guard::{Canary, Guard, RuntimeReading, RuntimeSampler};
+use crate::health::{HealthBoard, HealthStatus};
 use crate::keep::gauges::{Row, show};
 use crate::keep::parts::Keep;
-use crate::metrics::{HealthBoard, HealthStatus};
 use crate::task::Spawner;
 
 /// Starts the canary and registers the gauges.

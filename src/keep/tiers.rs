@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::error::ConfigError;
+use crate::health::{HealthBoard, HealthStatus};
 use crate::keep::gauges::{Row, show};
 use crate::keep::parts::Keep;
-use crate::metrics::{HealthBoard, HealthStatus};
 use crate::tiers::{ColdFigures, Tiers};
 
 /// What the board says of the cold store is at most so old.

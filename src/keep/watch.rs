@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::error::ConfigError;
 use crate::event::Event;
 use crate::guard::{Guard, Pressure};
+use crate::health::{HealthBoard, HealthStatus};
 use crate::keep::parts::Keep;
 use crate::keep::relief::{Caches, Purge, Relief};
 use crate::keep::runtime::RuntimeBeat;
-use crate::metrics::{HealthBoard, HealthStatus};
 use crate::task::Spawner;
 use crate::warming::Warmer;
 

@@ -35,6 +35,13 @@ impl Gauges {
         self.gauges.store(Arc::default());
     }
 
+    /// What the gauge `name` shows now, if there is one.
+    pub(crate) fn read(&self, name: &str) -> Option<f64> {
+        let gauges = self.all();
+        let gauge = gauges.iter().find(|gauge| gauge.name == name)?;
+        Some((gauge.read)())
+    }
+
     /// All of them. No lock is held while their owners are asked.
     pub(crate) fn all(&self) -> Arc<Vec<Gauge>> {
         self.gauges.load_full()

@@ -63,7 +63,6 @@ mod engine;
 mod exposition;
 mod figures;
 mod gauges;
-mod health;
 mod histogram;
 mod layer;
 mod named;
@@ -71,18 +70,21 @@ mod overload;
 mod prometheus;
 mod routes;
 mod service;
+mod slow;
 mod snapshot;
 mod totals;
+mod window;
 
 pub use body::MetricsBody;
 pub use config::MetricsConfig;
 pub use engine::Metrics;
 pub use figures::Quantiles;
-pub use health::{ComponentHealth, Health, HealthBoard, HealthStatus};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use layer::MetricsLayer;
 pub use overload::{CircuitTotals, ConnectionTotals, GuardTotals};
 pub use service::{MetricsFuture, MetricsService};
+pub use slow::SlowRequest;
 pub use snapshot::{
     CacheTotals, HttpTotals, RouteFigures, RuleFigures, Snapshot, StatusCounts, TierTotals,
 };
+pub use window::{Window, WindowFigures};

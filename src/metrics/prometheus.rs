@@ -16,7 +16,16 @@ const IN_FLIGHT: &str = "keep_http_requests_in_flight";
 const REQUEST_DURATION: &str = "keep_http_request_duration_seconds";
 const QUEUE_WAIT: &str = "keep_guard_queue_wait_seconds";
 const QUERY_DURATION: &str = "keep_database_query_duration_seconds";
-const OURS: [&str; 4] = [IN_FLIGHT, REQUEST_DURATION, QUEUE_WAIT, QUERY_DURATION];
+const REDIS_DURATION: &str = "keep_redis_command_duration_seconds";
+const DATABASE_WAIT: &str = "keep_database_wait_seconds";
+const OURS: [&str; 6] = [
+    IN_FLIGHT,
+    REQUEST_DURATION,
+    QUEUE_WAIT,
+    QUERY_DURATION,
+    REDIS_DURATION,
+    DATABASE_WAIT,
+];
 
 impl Metrics {
     /// All figures in the text format of Prometheus, version 0.0.4, to be served as
@@ -36,12 +45,19 @@ impl Metrics {
         write_guard(&mut text, &snapshot.guard);
         write_circuits(&mut text, &snapshot.circuits);
         write_connections(&mut text, &snapshot.connections);
+        write_stores(&mut text, &snapshot);
         write_rest(&mut text, &snapshot);
         for gauge in &*self.gauges().all() {
             text.family(gauge.name, gauge.help, Kind::Gauge);
             text.sample(gauge.name, &[], (gauge.read)());
         }
         text.into_text()
+    }
+
+    /// What the gauge `name` shows now; nothing where there is none of that name.
+    #[must_use]
+    pub fn gauge_value(&self, name: &str) -> Option<f64> {
+        self.gauges().read(name)
     }
 
     /// Shows the figure that `read` returns as the gauge `name`, each time somebody asks. A gauge of
@@ -55,7 +71,8 @@ impl Metrics {
     /// If `name` is no metric name (`[a-zA-Z_:][a-zA-Z0-9_:]*`), or one that belongs to counters and
     /// histograms by its ending (`_total`, `_bucket`, `_sum`, `_count`), or one of the metrics' own
     /// (`keep_http_requests_in_flight`, `keep_http_request_duration_seconds`,
-    /// `keep_guard_queue_wait_seconds`, `keep_database_query_duration_seconds`).
+    /// `keep_guard_queue_wait_seconds`, `keep_database_query_duration_seconds`,
+    /// `keep_database_wait_seconds`, `keep_redis_command_duration_seconds`).
     pub fn gauge(
         &self,
         name: &'static str,
@@ -254,6 +271,31 @@ fn write_connections(text: &mut Exposition, connections: &ConnectionTotals) {
     by_word(text, family, "why", &connections.refused);
 }
 
+fn write_stores(text: &mut Exposition, figures: &Snapshot) {
+    let help = "Database queries above the slow-query threshold.";
+    total(
+        text,
+        "keep_database_queries_slow_total",
+        help,
+        figures.queries_slow,
+    );
+    let help = "How long database queries took, given-up ones included.";
+    text.family(QUERY_DURATION, help, Kind::Histogram);
+    text.histogram(QUERY_DURATION, &[], &figures.queries.histogram);
+    let help = "Waits for a database connection, or a slot before one, those in vain included.";
+    text.family(DATABASE_WAIT, help, Kind::Histogram);
+    text.histogram(DATABASE_WAIT, &[], &figures.database_waits.histogram);
+    let help = "Waits for a database connection that were in vain.";
+    let unserved = figures.database_unserved;
+    total(text, "keep_database_unserved_total", help, unserved);
+    let help = "How long Redis took to answer a command or a batch.";
+    text.family(REDIS_DURATION, help, Kind::Histogram);
+    text.histogram(REDIS_DURATION, &[], &figures.redis.histogram);
+    let help = "Commands and batches that Redis did not answer.";
+    let family = ("keep_redis_failed_total", help);
+    by_word(text, family, "why", &figures.redis_failed);
+}
+
 fn write_rest(text: &mut Exposition, figures: &Snapshot) {
     let help = "Invalidations recorded in the journal.";
     total(
@@ -280,16 +322,6 @@ fn write_rest(text: &mut Exposition, figures: &Snapshot) {
     let help = "What checks of invalidations found broken.";
     let family = ("keep_coherency_violations_total", help);
     by_word(text, family, "invariant", &figures.coherency_violations);
-    let help = "Database queries above the slow-query threshold.";
-    total(
-        text,
-        "keep_database_queries_slow_total",
-        help,
-        figures.queries_slow,
-    );
-    let help = "How long database queries took, given-up ones included.";
-    text.family(QUERY_DURATION, help, Kind::Histogram);
-    text.histogram(QUERY_DURATION, &[], &figures.queries.histogram);
     let help = "Requests that waited for a remote's quota before they were sent.";
     total(text, "keep_remote_waits_total", help, figures.remote_waits);
     let help = "Requests that were not sent because of a remote's quota.";
@@ -304,6 +336,9 @@ fn write_rest(text: &mut Exposition, figures: &Snapshot) {
     );
     let help = "How often Redis went away, or was away for another reason than before.";
     total(text, "keep_redis_downs_total", help, figures.redis_downs);
+    let help = "Changes of alerts, by what they became.";
+    let family = ("keep_alerts_total", help);
+    by_word(text, family, "state", &figures.alerts);
     let help = "Warnings about the way something is set up.";
     total(text, "keep_warnings_total", help, figures.warnings);
     let help = "Clients that were banned, counted once for each ban.";

@@ -52,6 +52,10 @@ pub struct Snapshot {
     pub queries: Quantiles,
     /// Those of them that took longer than the configured threshold.
     pub queries_slow: u64,
+    /// Waits for a database connection, or a slot before one.
+    pub database_waits: Quantiles,
+    /// Those of them that were in vain.
+    pub database_unserved: u64,
     /// Requests that waited for a remote's quota before they were sent.
     pub remote_waits: u64,
     /// Requests that were not sent because of a remote's quota.
@@ -60,6 +64,12 @@ pub struct Snapshot {
     pub progress_events: u64,
     /// How often Redis went away, or was away for another reason than before.
     pub redis_downs: u64,
+    /// Commands and batches that Redis answered.
+    pub redis: Quantiles,
+    /// Those that it did not answer, by reason: `timeout`, `lost`, `crowded`.
+    pub redis_failed: BTreeMap<Arc<str>, u64>,
+    /// Changes of alerts, by what they became: `firing`, `escalated`, `resolved`.
+    pub alerts: BTreeMap<Arc<str>, u64>,
     /// Warnings about the way something is set up.
     pub warnings: u64,
     /// Clients that were banned, counted once for each ban.
@@ -200,10 +210,15 @@ impl Metrics {
             coherency_violations: words(&totals.coherency_violations),
             queries: Quantiles::of(totals.queries.snapshot()),
             queries_slow: read(&totals.queries_slow),
+            database_waits: Quantiles::of(totals.database_waits.snapshot()),
+            database_unserved: read(&totals.database_unserved),
             remote_waits: read(&totals.remote_waits),
             remote_refusals: read(&totals.remote_refusals),
             progress_events: read(&totals.progress),
             redis_downs: read(&totals.redis_downs),
+            redis: Quantiles::of(totals.redis_answers.snapshot()),
+            redis_failed: words(&totals.redis_failed),
+            alerts: words(&totals.alerts),
             warnings: read(&totals.warnings),
             bans: read(&totals.bans),
             shut_out: words(&totals.shut_out),
@@ -425,7 +440,20 @@ mod tests {
         Event::ConnectionRefused { why: "full" },
     ];
 
-    const OF_TROUBLE: [Event<'static>; 5] = [
+    const OF_TROUBLE: [Event<'static>; 9] = [
+        Event::RedisAnswered {
+            took: Duration::from_millis(2),
+        },
+        Event::RedisFailed { why: "timeout" },
+        Event::DatabaseWaited {
+            waited: Duration::from_millis(2),
+            served: false,
+        },
+        Event::AlertChanged {
+            rule: "errors",
+            severity: "critical",
+            state: "firing",
+        },
         Event::RemoteQuotaRefused { remote: "a.test" },
         Event::RedisDown { reason: "gone" },
         Event::Warning { text: "odd" },
@@ -467,6 +495,8 @@ mod tests {
             "journal_doubts": {"gap": 1}, "journal_replaced": 1,
             "coherency_checks": {"10ms": 1}, "coherency_violations": {"served": 1},
             "queries": {"count": 2}, "queries_slow": 1,
+            "database_waits": {"count": 1}, "database_unserved": 1,
+            "redis": {"count": 1}, "redis_failed": {"timeout": 1}, "alerts": {"firing": 1},
             "remote_waits": 1, "remote_refusals": 1,
             "progress_events": 1, "redis_downs": 1, "warnings": 1, "peers_unknown": 1,
             "bans": 1, "shut_out": {"banned": 1}

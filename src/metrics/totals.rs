@@ -62,6 +62,13 @@ pub(crate) struct Totals {
     pub(crate) remote_refusals: AtomicU64,
     pub(crate) progress: AtomicU64,
     pub(crate) redis_downs: AtomicU64,
+    /// What Redis took to answer.
+    pub(crate) redis_answers: Histogram,
+    pub(crate) redis_failed: Named<AtomicU64>,
+    /// The wait for the database of everyone, in vain or not.
+    pub(crate) database_waits: Histogram,
+    pub(crate) database_unserved: AtomicU64,
+    pub(crate) alerts: Named<AtomicU64>,
     pub(crate) warnings: AtomicU64,
 }
 
@@ -119,6 +126,11 @@ impl Totals {
             remote_refusals: AtomicU64::default(),
             progress: AtomicU64::default(),
             redis_downs: AtomicU64::default(),
+            redis_answers: Histogram::new(),
+            redis_failed: Named::new(WORDS_MAX),
+            database_waits: Histogram::new(),
+            database_unserved: AtomicU64::default(),
+            alerts: Named::new(WORDS_MAX),
             warnings: AtomicU64::default(),
         }
     }
@@ -146,6 +158,7 @@ impl Totals {
                 self.warmed_classes.with(class, one_more);
                 self.warmed_outcomes.with(outcome, one_more);
             }
+            Event::RedisAnswered { took } => self.redis_answers.record(took),
             Event::RateLimitAllowed { rule } => {
                 self.rules.with(rule, |rule| one_more(&rule.allowed));
             }
@@ -209,6 +222,15 @@ impl Totals {
             // Up again is told by the gauge; what is counted are the reasons to be down.
             Event::RedisUp => {}
             Event::RedisDown { .. } => one_more(&self.redis_downs),
+            Event::RedisFailed { why } => self.redis_failed.with(why, one_more),
+            Event::DatabaseWaited { waited, served } => {
+                self.database_waits.record(waited);
+                if !served {
+                    one_more(&self.database_unserved);
+                }
+            }
+            // Not by rule: the alerts themselves are asked for those.
+            Event::AlertChanged { state, .. } => self.alerts.with(state, one_more),
             Event::Warning { .. } => one_more(&self.warnings),
             Event::CacheHit { .. }
             | Event::CacheForwarded { .. }
@@ -218,6 +240,7 @@ impl Totals {
             | Event::ValueComputed { .. }
             | Event::EntryUnreadable { .. }
             | Event::Warmed { .. }
+            | Event::RedisAnswered { .. }
             | Event::RateLimitAllowed { .. }
             | Event::RateLimitDenied { .. }
             | Event::ClientBanned { .. }

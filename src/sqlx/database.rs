@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::sqlx::pool::PoolOptions;
+use ::sqlx::pool::{Pool, PoolConnection, PoolOptions};
 
 use crate::clock::{Clock, Moment};
 use crate::database::DatabaseConfig;
@@ -61,6 +61,28 @@ impl Database {
         query.await
     }
 
+    /// A connection of `pool`, and [`Event::DatabaseWaited`] with how long it took, whatever became of it.
+    ///
+    /// Where queries run on the pool itself, the wait is part of [`timed`](Self::timed)'s time and is not told
+    /// by itself. Dropping the future gives up the place in the pool's queue.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::acquire`]: above all, none was free within `acquire_timeout`.
+    pub async fn acquire<DB: ::sqlx::Database>(
+        &self,
+        pool: &Pool<DB>,
+    ) -> Result<PoolConnection<DB>, ::sqlx::Error> {
+        let mut wait = Wait {
+            database: self,
+            began: self.shared.clock.now(),
+            served: false,
+        };
+        let connection = pool.acquire().await;
+        wait.served = connection.is_ok();
+        connection
+    }
+
     /// The numbers that all kinds of pools share.
     pub(crate) fn pool_options<DB: ::sqlx::Database>(&self) -> PoolOptions<DB> {
         let config = &self.shared.config;
@@ -75,6 +97,21 @@ impl Database {
     #[must_use]
     pub fn config(&self) -> &DatabaseConfig {
         &self.shared.config
+    }
+}
+
+/// Tells how long somebody waited for a connection when it is dropped.
+struct Wait<'a> {
+    database: &'a Database,
+    began: Moment,
+    served: bool,
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        let Shared { clock, events, .. } = &*self.database.shared;
+        let (waited, served) = (clock.now().since(self.began), self.served);
+        events.emit(Event::DatabaseWaited { waited, served });
     }
 }
 

@@ -1,13 +1,14 @@
 //! The one pool that everything shared goes through.
 
 use std::fmt::{self, Display};
+use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::error::{ConfigError, Faults};
-use crate::event::Events;
+use crate::event::{Event, Events};
 use crate::store::address::{Address, Target};
 use crate::store::ask;
 use crate::store::cluster;
@@ -68,6 +69,8 @@ struct Inner {
     prefix: String,
     bulk_bytes: usize,
     status: watch::Sender<RedisStatus>,
+    clock: Clock,
+    events: Events,
 }
 
 /// The servers behind a pool.
@@ -117,6 +120,9 @@ impl RedisPool {
                 prefix: String::new(),
                 bulk_bytes: usize::MAX,
                 status: watch::Sender::new(RedisStatus::Disabled),
+                // Nothing is sent, so it is never read.
+                clock: Clock::manual().0,
+                events: Events::none(),
             }),
         }
     }
@@ -192,6 +198,8 @@ impl RedisPool {
                 prefix: config.prefix().to_owned(),
                 bulk_bytes: usize::try_from(config.bulk_bytes).unwrap_or(usize::MAX),
                 status,
+                clock: parts.clock.clone(),
+                events: parts.events.clone(),
             }),
         })
     }
@@ -238,10 +246,10 @@ impl RedisPool {
         let manner = command.manner(self.inner.bulk_bytes);
         let answer = match &self.inner.fleet {
             Fleet::None => return Err(disabled()),
-            Fleet::Single(node) => ask::run(node, command, manner).await?,
+            Fleet::Single(node) => self.timed(ask::run(node, command, manner)).await?,
             Fleet::Cluster(topology) => {
                 let step = Step::Command(command.clone());
-                cluster::run(topology, &step, manner).await?
+                self.timed(cluster::run(topology, &step, manner)).await?
             }
         };
         Reply(answer).read()
@@ -257,9 +265,10 @@ impl RedisPool {
         let manner = call.manner(self.inner.bulk_bytes);
         let answer = match &self.inner.fleet {
             Fleet::None => return Err(disabled()),
-            Fleet::Single(node) => ask::call(node, call, manner).await?,
+            Fleet::Single(node) => self.timed(ask::call(node, call, manner)).await?,
             Fleet::Cluster(topology) => {
-                cluster::run(topology, &Step::Call(call.clone()), manner).await?
+                let step = Step::Call(call.clone());
+                self.timed(cluster::run(topology, &step, manner)).await?
             }
         };
         Reply(answer).read()
@@ -298,9 +307,12 @@ impl RedisPool {
             Fleet::None => return Err(disabled()),
             Fleet::Single(node) => {
                 let steps: Vec<&Step> = batch.steps().iter().collect();
-                ask::batch(node, &steps, manner).await?
+                self.timed(ask::batch(node, &steps, manner)).await?
             }
-            Fleet::Cluster(topology) => cluster::batch(topology, batch.steps(), manner).await?,
+            Fleet::Cluster(topology) => {
+                self.timed(cluster::batch(topology, batch.steps(), manner))
+                    .await?
+            }
         };
         let answers = answers.into_iter().map(|answer| answer.map(Reply));
         Ok(Replies(answers.collect::<Vec<_>>().into_iter()))
@@ -319,6 +331,29 @@ impl RedisPool {
     pub fn track(&self, prefix: impl AsRef<[u8]>, sink: Arc<dyn PushSink>) {
         self.inner.hub.track(prefix.as_ref(), sink);
         self.nudge();
+    }
+
+    /// Tells how long an answer took, or why there was none. What its caller gives up on is not told.
+    async fn timed<T>(
+        &self,
+        asked: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let Inner { clock, events, .. } = &*self.inner;
+        let began = clock.now();
+        let answer = asked.await;
+        let event = match &answer {
+            Ok(_) | Err(StoreError::Refused { .. } | StoreError::Unreadable { .. }) => {
+                let took = clock.now().since(began);
+                Event::RedisAnswered { took }
+            }
+            // Nothing was sent.
+            Err(StoreError::Unavailable(_) | StoreError::Unfit(_)) => return answer,
+            Err(StoreError::Crowded) => Event::RedisFailed { why: "crowded" },
+            Err(StoreError::Timeout) => Event::RedisFailed { why: "timeout" },
+            Err(StoreError::Lost) => Event::RedisFailed { why: "lost" },
+        };
+        events.emit(event);
+        answer
     }
 
     /// Whether keys lie on several servers, so that a script takes only those of one `{hash tag}`.

@@ -26,7 +26,7 @@ use tower_keep::breaker::{
 };
 use tower_keep::clock::{Clock, ManualClock};
 use tower_keep::event::Events;
-use tower_keep::metrics::HealthStatus;
+use tower_keep::health::HealthStatus;
 use tower_keep::refusal::Refusal;
 use tower_keep::{Keep, Profile};
 

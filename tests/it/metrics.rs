@@ -520,7 +520,7 @@ mod served {
     #[tokio::test]
     async fn the_operators_endpoints_show_the_same_figures() {
         use tower_keep::admin::AdminEndpoints;
-        use tower_keep::metrics::HealthBoard;
+        use tower_keep::health::HealthBoard;
 
         let metrics = metrics_for(&[]);
         let endpoints = AdminEndpoints {

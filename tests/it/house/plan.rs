@@ -23,7 +23,7 @@ pub const FLOORS: &[(u8, &[&str])] = &[
             "identity",
         ],
     ),
-    (2, &["event", "response", "database", "host"]),
+    (2, &["event", "response", "database", "host", "health"]),
     (3, &["store", "metrics", "guard", "breaker", "connections"]),
     (
         4,
@@ -34,10 +34,11 @@ pub const FLOORS: &[(u8, &[&str])] = &[
             "progress",
             "idempotency",
             "lock",
+            "fleet",
         ],
     ),
     // What the HTTP cache and the typed one stand on.
-    (5, &["tiers"]),
+    (5, &["tiers", "report", "alerts"]),
     (6, &["cache"]),
     (7, &["invalidation", "warming"]),
     (8, &["sqlx", "admin"]),

@@ -64,6 +64,37 @@ step() {
     printf -- '-- %s: %s in %s s\n' "$name" "$outcome" "$((SECONDS - began))"
 }
 
+# bounded SECONDS COMMAND [ARGUMENT..]: ends it after so long, and says what every thread of it was at: a
+# test's thread has the test's name.
+bounded() {
+    local limit=$1 command watch code
+    shift
+    "$@" &
+    command=$!
+    (
+        # Holds nothing open that somebody could wait for the end of.
+        sleep "$limit" >/dev/null 2>&1 || exit
+        printf '%s did not end within %s s. What was at work:\n' "$*" "$limit"
+        end_all "$command"
+    ) &
+    watch=$!
+    wait "$command"
+    code=$?
+    pkill -P "$watch" sleep 2>/dev/null
+    wait "$watch" 2>/dev/null
+    return "$code"
+}
+
+# end_all PROCESS: shows and kills a process and its children.
+end_all() {
+    local child task
+    for child in $(pgrep -P "$1"); do end_all "$child"; done
+    for task in "/proc/$1/task/"*; do
+        printf '%s %s %s: %s\n' "$1" "$(cat "$task/comm")" "$(cut -d' ' -f3 "$task/stat")" "$(cat "$task/wchan")"
+    done 2>/dev/null
+    kill -KILL "$1" 2>/dev/null
+}
+
 # Sums up cargo's lines `test result: ok. 12 passed; 1 failed; ..`.
 count_tests() {
     awk '/^test result: / {
@@ -180,7 +211,7 @@ check_models() {
     local models=tests/models/Cargo.toml
     step 'models: format' cargo fmt --manifest-path "$models" --check
     step 'models: lints' cargo clippy --locked --manifest-path "$models" -- -D warnings
-    step 'models' cargo run --locked --manifest-path "$models"
+    step 'models' bounded 1200 cargo run --locked --manifest-path "$models"
 }
 
 main() {
@@ -192,8 +223,8 @@ main() {
         check_features
         # As programs: the smoke tests start them.
         step 'examples' cargo build --locked --all-features --examples
-        step 'tests' cargo test --locked --all-features --lib --tests --examples --no-fail-fast
-        step 'doc tests' cargo test --locked --all-features --doc --no-fail-fast
+        step 'tests' bounded 2400 cargo test --locked --all-features --lib --tests --examples --no-fail-fast
+        step 'doc tests' bounded 1200 cargo test --locked --all-features --doc --no-fail-fast
         step 'docs' env RUSTDOCFLAGS='-D warnings' cargo doc --locked --all-features --no-deps
         check_models
         check_supply

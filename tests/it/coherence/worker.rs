@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub const ORDERS: &str = "TOWER_KEEP_COHERENCE_WORKER";
 
 /// How often a worker tells its counts.
 const TELLS_EVERY: Duration = Duration::from_millis(200);
+/// Far longer than a worker takes to end; only a hang comes to it.
+const ENDS_WITHIN: Duration = Duration::from_secs(90);
 
 /// What one worker is to do. As words: the process, how many there are, the seed, the flaw, Redis, the
 /// registers.
@@ -159,6 +161,8 @@ pub struct Worker {
     child: Child,
     input: Option<ChildStdin>,
     reader: Option<JoinHandle<()>>,
+    /// Silent until the reader is through.
+    read: Receiver<()>,
     said: Arc<Mutex<Said>>,
 }
 
@@ -184,7 +188,9 @@ impl Worker {
         let output = child.stdout.take().expect("its output");
         let said = Arc::<Mutex<Said>>::default();
         let hears = Arc::clone(&said);
+        let (reading, read) = channel();
         let reader = std::thread::spawn(move || {
+            let _reading: Sender<()> = reading;
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 hear(&mut lock(&hears), &line);
             }
@@ -193,6 +199,7 @@ impl Worker {
             input: child.stdin.take(),
             child,
             reader: Some(reader),
+            read,
             said,
         }
     }
@@ -218,6 +225,14 @@ impl Worker {
     }
 
     fn finish(&mut self) -> Said {
+        let closed = Err(RecvTimeoutError::Disconnected);
+        let pid = self.pid();
+        // A worker that does not end is killed when this is dropped.
+        assert_eq!(
+            self.read.recv_timeout(ENDS_WITHIN),
+            closed,
+            "worker {pid} does not end"
+        );
         if let Some(reader) = self.reader.take() {
             reader.join().expect("its reader");
         }

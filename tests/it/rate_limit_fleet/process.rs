@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub struct Worker {
     child: Child,
     input: Option<ChildStdin>,
     ready: Receiver<()>,
+    /// Silent until the reader is through.
+    read: Receiver<()>,
     reader: Option<JoinHandle<()>>,
     said: Arc<Mutex<Said>>,
 }
@@ -76,7 +78,9 @@ impl Worker {
         let (tell, ready) = channel();
         let said = Arc::<Mutex<Said>>::default();
         let (output, list) = (child.stdout.take().unwrap(), Arc::clone(&said));
+        let (reading, read) = channel::<()>();
         let reader = std::thread::spawn(move || {
+            let _reading = reading;
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 let words: Vec<&str> = line.split(' ').collect();
                 match words.as_slice() {
@@ -98,6 +102,7 @@ impl Worker {
             child,
             ready,
             reader: Some(reader),
+            read,
             said,
         }
     }
@@ -132,6 +137,9 @@ impl Worker {
     }
 
     fn finish(&mut self) -> Said {
+        // One that does not end is killed when this is dropped.
+        let read = self.read.recv_timeout(Duration::from_secs(60));
+        assert_eq!(read, Err(RecvTimeoutError::Disconnected), "it does not end");
         self.reader.take().unwrap().join().unwrap();
         std::mem::take(&mut *self.said.lock().unwrap())
     }

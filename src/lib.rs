@@ -65,6 +65,7 @@ mod encoding;
 pub mod env;
 pub mod error;
 pub mod event;
+pub mod fleet;
 pub mod guard;
 pub mod health;
 mod host;

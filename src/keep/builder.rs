@@ -21,6 +21,7 @@ use crate::identity::{ApiKeyResolver, CallerResolver};
 use crate::invalidation::{InvalidationConfig, Supplier};
 use crate::journal::JournalConfig;
 use crate::keep::engines::{Engines, Ground};
+use crate::keep::figures;
 use crate::keep::gates::noted;
 use crate::keep::parts::{Keep, Parts};
 use crate::keep::relief::PurgeHook;
@@ -345,6 +346,7 @@ impl KeepBuilder {
             engines.invalidator = engines.invalidator.supplied_by(supplier);
         }
         let keep = Keep::of(Parts {
+            fleet: figures::fleet(&metrics, &engines, &ground),
             ground,
             metrics,
             engines,

@@ -4,6 +4,7 @@ mod builder;
 mod circuits;
 mod connections;
 mod engines;
+mod figures;
 #[cfg(feature = "tower-http")]
 mod full;
 mod gates;

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::KeepConfig;
 use crate::connections::Connections;
 use crate::event::Events;
+use crate::fleet::Fleet;
 use crate::guard::{ConcurrencyLimit, Guard, Pressure};
 use crate::health::{Health, HealthBoard};
 use crate::host::memory_trim;
@@ -46,6 +47,7 @@ pub struct Keep {
 pub(crate) struct Parts {
     pub(crate) ground: Ground,
     pub(crate) metrics: Metrics,
+    pub(crate) fleet: Fleet,
     pub(crate) engines: Engines,
     pub(crate) board: HealthBoard,
     /// Set by `shutdown`: no new requests, please.
@@ -79,6 +81,12 @@ impl Keep {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.parts.metrics
+    }
+
+    /// The figures of all instances together; without Redis, those of this one.
+    #[must_use]
+    pub fn fleet(&self) -> &Fleet {
+        &self.parts.fleet
     }
 
     /// What is let in.

@@ -50,6 +50,7 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
         spawner.every(SWEEP, move || progress.sweep());
     }
     keep.start_coherency();
+    crate::keep::figures::start(keep);
     crate::keep::gauges::start(keep)
 }
 

@@ -14,7 +14,7 @@ use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::metrics::routes::Passage;
+use crate::metrics::passage::Passage;
 
 pin_project! {
     /// The inner service's body, watched until its end.
@@ -139,8 +139,12 @@ impl<B: Body> Body for MetricsBody<B> {
             // Dropped without having been delivered, it counts as cancelled.
             Some(Err(_)) => *this.delivery = None,
             Some(Ok(frame)) => {
-                if let (Some(left), Some(data)) = (&mut delivery.left, frame.data_ref()) {
-                    *left = left.saturating_sub(data.remaining() as u64);
+                if let Some(data) = frame.data_ref() {
+                    let bytes = data.remaining() as u64;
+                    delivery.passage.sent(bytes);
+                    if let Some(left) = &mut delivery.left {
+                        *left = left.saturating_sub(bytes);
+                    }
                 }
                 if frame.is_trailers() || delivery.is_over(&*this.body) {
                     deliver(this.delivery);
@@ -171,7 +175,11 @@ mod tests {
     use http_body_util::{BodyExt, Empty, Full};
 
     use super::*;
-    use crate::metrics::routes::RouteStats;
+    use crate::clock::Clock;
+    use crate::identity::RequestView;
+    use crate::metrics::common::Common;
+    use crate::metrics::config::MetricsConfig;
+    use crate::metrics::routes::{RouteStats, Routes};
 
     /// How one watched answer ended so far.
     #[derive(Debug, PartialEq)]
@@ -239,8 +247,10 @@ mod tests {
     }
 
     fn watch(method: &Method, response: Response<Boxed>) -> Watched {
-        let stats = Arc::<RouteStats>::default();
-        let passage = Passage::begin(Arc::clone(&stats));
+        let common = Common::new(&MetricsConfig::default(), Clock::manual().0);
+        let routes = Routes::new(&[], 8, Arc::new(common));
+        let stats = routes.of(&RequestView::of(&http::Request::new(())));
+        let passage = Passage::begin(Arc::clone(&stats), &http::HeaderMap::new());
         let response = MetricsBody::watch(response, passage, Content::of(method));
         let body = response.into_body();
         Watched { stats, body }

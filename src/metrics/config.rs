@@ -17,12 +17,19 @@ pub struct MetricsConfig {
     /// A request whose answer's head took longer counts as slow. 1 ms to 1 h.
     #[serde(rename = "slow_request_ms", with = "crate::config_time::millis")]
     pub slow_request: Duration,
+    /// How many of the slow requests that were seen last are kept to be looked at; about 150 bytes each. 0 to
+    /// 10,000.
+    pub slow_requests_kept: usize,
     /// How many route templates are told apart; requests of further ones count under `other`. Each
-    /// takes about 1.8 KiB for every method that is used with it. 1 to 10,000.
+    /// takes about 2 KiB for every method that is used with it, and as much again for the windows of the last
+    /// hour. 1 to 10,000.
     pub routes_max: usize,
     /// Whether answers carry `Server-Timing: app;dur=<ms>`: the time until the answer's head. It
     /// shows strangers how long the service works on what, hence off by default.
     pub server_timing: bool,
+    /// Whether answers carry `X-Response-Time: <ms>ms`, the same time for clients that do not know the other
+    /// field. Off by default for the same reason.
+    pub response_time: bool,
     /// Path templates for services without axum, such as `/contacts/{id}`. Where axum has matched a
     /// route its template is used instead. A request that matches none counts under `unmatched`.
     pub routes: Vec<String>,
@@ -33,9 +40,11 @@ impl Default for MetricsConfig {
         Self {
             enabled: true,
             slow_request: Duration::from_secs(1),
+            slow_requests_kept: 100,
             // More than a service of this size has; the cap is there for routers built from data.
             routes_max: 512,
             server_timing: false,
+            response_time: false,
             routes: Vec::new(),
         }
     }
@@ -54,6 +63,12 @@ impl MetricsConfig {
             self.routes_max,
             1..=10_000,
             "routes",
+        );
+        faults.within(
+            format!("{room}.slow_requests_kept"),
+            self.slow_requests_kept,
+            0..=10_000,
+            "requests",
         );
         if self.routes.len() > self.routes_max {
             let allowed = format!("must be at most routes_max = {}", self.routes_max);
@@ -97,6 +112,7 @@ mod tests {
     fn every_absurd_value_is_a_fault_of_its_own() {
         let config = MetricsConfig {
             slow_request: Duration::ZERO,
+            slow_requests_kept: 10_001,
             routes_max: 0,
             routes: vec!["contacts".to_owned()],
             ..MetricsConfig::default()
@@ -106,6 +122,7 @@ mod tests {
             [
                 "metrics.slow_request_ms",
                 "metrics.routes_max",
+                "metrics.slow_requests_kept",
                 "metrics.routes",
                 "metrics.routes[0]"
             ]

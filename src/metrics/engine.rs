@@ -5,10 +5,15 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::error::{ConfigError, Faults};
 use crate::event::{Event, Recorder};
+use crate::metrics::common::Common;
 use crate::metrics::config::MetricsConfig;
 use crate::metrics::gauges::Gauges;
 use crate::metrics::routes::Routes;
+use crate::metrics::sheet::Sheet;
 use crate::metrics::totals::Totals;
+#[cfg(feature = "redis")]
+use crate::metrics::windows::Frame;
+use crate::metrics::windows::Windows;
 
 /// Counts requests and events. Cheap to clone; all clones count together.
 ///
@@ -21,9 +26,10 @@ pub struct Metrics {
 #[derive(Debug)]
 struct Inner {
     config: MetricsConfig,
-    clock: Clock,
+    common: Arc<Common>,
     routes: Routes,
     totals: Totals,
+    windows: Windows,
     gauges: Gauges,
 }
 
@@ -37,13 +43,16 @@ impl Metrics {
         let mut faults = Faults::new();
         config.check("metrics", &mut faults);
         faults.into_result()?;
+        let windows = Windows::new(clock.now());
+        let common = Arc::new(Common::new(config, clock));
         Ok(Self {
             inner: Arc::new(Inner {
-                routes: Routes::new(&config.routes, config.routes_max),
+                routes: Routes::new(&config.routes, config.routes_max, Arc::clone(&common)),
                 totals: Totals::new(),
+                windows,
                 gauges: Gauges::default(),
                 config: config.clone(),
-                clock,
+                common,
             }),
         })
     }
@@ -54,16 +63,35 @@ impl Metrics {
         &self.inner.config
     }
 
-    pub(crate) fn clock(&self) -> &Clock {
-        &self.inner.clock
+    pub(crate) fn common(&self) -> &Common {
+        &self.inner.common
+    }
+
+    pub(crate) fn windows(&self) -> &Windows {
+        &self.inner.windows
+    }
+
+    /// All counts as they are.
+    pub(crate) fn sheet(&self) -> Sheet {
+        Sheet::now(&self.inner.routes, &self.inner.totals)
+    }
+
+    /// Takes one step of the [windows](crate::metrics::Window). To be called every ten seconds; a
+    /// [`Keep`](crate::Keep) does. Takes some microseconds for each route that was used since the last time,
+    /// besides requests and not before them. Without it, windows cover everything since the start.
+    pub fn turn(&self) {
+        let now = self.inner.common.clock.now();
+        self.inner.windows.turn(now, || self.sheet());
+    }
+
+    /// The counts of stretches of ten seconds (level 0), a minute (1), or five (2), oldest first.
+    #[cfg(feature = "redis")]
+    pub(crate) fn frames(&self, level: usize) -> Vec<Frame> {
+        self.inner.windows.level(level)
     }
 
     pub(crate) fn routes(&self) -> &Routes {
         &self.inner.routes
-    }
-
-    pub(crate) fn totals(&self) -> &Totals {
-        &self.inner.totals
     }
 
     /// Forgets all gauges. They hold what they read from, which may well hold these metrics.

@@ -1,14 +1,11 @@
 //! How figures are taken from what counts them.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
 use crate::metrics::histogram::HistogramSnapshot;
-use crate::metrics::named::Named;
 
 /// A histogram and what one usually asks it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -39,12 +36,6 @@ impl Quantiles {
             histogram,
         }
     }
-}
-
-/// The counts by their words.
-pub(crate) fn words(named: &Named<AtomicU64>) -> BTreeMap<Arc<str>, u64> {
-    let rows = named.rows().into_iter();
-    rows.map(|(name, count)| (name, read(&count))).collect()
 }
 
 /// A count as it is now.

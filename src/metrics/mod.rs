@@ -58,27 +58,36 @@
 //! ```
 
 mod body;
+mod common;
 mod config;
 mod engine;
 mod exposition;
 mod figures;
+mod frame;
+#[cfg(feature = "redis")]
+mod gathering;
 mod gauges;
 mod histogram;
 mod layer;
 mod named;
 mod overload;
+mod passage;
 mod prometheus;
 mod routes;
 mod service;
+mod sheet;
 mod slow;
 mod snapshot;
 mod totals;
 mod window;
+mod windows;
 
 pub use body::MetricsBody;
 pub use config::MetricsConfig;
 pub use engine::Metrics;
 pub use figures::Quantiles;
+#[cfg(feature = "redis")]
+pub(crate) use gathering::{Gathering, Stretch};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use layer::MetricsLayer;
 pub use overload::{CircuitTotals, ConnectionTotals, GuardTotals};
@@ -88,3 +97,5 @@ pub use snapshot::{
     CacheTotals, HttpTotals, RouteFigures, RuleFigures, Snapshot, StatusCounts, TierTotals,
 };
 pub use window::{Window, WindowFigures};
+#[cfg(feature = "redis")]
+pub(crate) use windows::Frame;

@@ -64,6 +64,14 @@ impl<T: Default> Named<T> {
         row
     }
 
+    /// What `name` goes by: itself, or [`OTHER`] if it came too late for a row of its own.
+    pub(crate) fn label<'a>(&self, name: &'a str) -> &'a str {
+        match self.rows.load().contains_key(name) {
+            true => name,
+            false => OTHER,
+        }
+    }
+
     /// All rows, by name.
     pub(crate) fn rows(&self) -> Vec<(Arc<str>, Arc<T>)> {
         let rows = self.rows.load();

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::metrics::figures::{Quantiles, read, words};
-use crate::metrics::totals::Totals;
+use crate::metrics::figures::Quantiles;
+use crate::metrics::sheet::Sheet;
+use crate::metrics::totals::{Count, Time, Word};
 
 /// What the guard tells.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -50,35 +51,35 @@ pub struct ConnectionTotals {
 }
 
 impl GuardTotals {
-    pub(crate) fn of(totals: &Totals) -> Self {
+    pub(crate) fn of(sheet: &Sheet) -> Self {
         Self {
-            admitted: Quantiles::of(totals.queue_wait.snapshot()),
-            refused: words(&totals.refused),
-            pressure_changes: words(&totals.pressure_changes),
-            left: read(&totals.left),
-            slots_changes: read(&totals.slots_changes),
-            lags: read(&totals.lags),
-            relieved: words(&totals.relieved),
-            leaks: read(&totals.leaks),
+            admitted: Quantiles::of(sheet.time(Time::QueueWait).clone()),
+            refused: sheet.word(Word::Refused),
+            pressure_changes: sheet.word(Word::PressureChanges),
+            left: sheet.count(Count::Left),
+            slots_changes: sheet.count(Count::SlotsChanges),
+            lags: sheet.count(Count::Lags),
+            relieved: sheet.word(Word::Relieved),
+            leaks: sheet.count(Count::Leaks),
         }
     }
 }
 
 impl CircuitTotals {
-    pub(crate) fn of(totals: &Totals) -> Self {
+    pub(crate) fn of(sheet: &Sheet) -> Self {
         Self {
-            changes: words(&totals.circuit_changes),
-            refused: read(&totals.circuit_refused),
+            changes: sheet.word(Word::CircuitChanges),
+            refused: sheet.count(Count::CircuitRefused),
         }
     }
 }
 
 impl ConnectionTotals {
-    pub(crate) fn of(totals: &Totals) -> Self {
+    pub(crate) fn of(sheet: &Sheet) -> Self {
         Self {
-            opened: read(&totals.connections_opened),
-            closed: words(&totals.connections_closed),
-            refused: words(&totals.connections_refused),
+            opened: sheet.count(Count::ConnectionsOpened),
+            closed: sheet.word(Word::ConnectionsClosed),
+            refused: sheet.word(Word::ConnectionsRefused),
         }
     }
 }

@@ -5,18 +5,19 @@
 //! `_OTHER`. The bound is on templates, not on pairs, because the pairs of a template are ten at most
 //! and a client that tries all methods must not use up the places of other routes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::Method;
 
 use crate::identity::RequestView;
+use crate::metrics::common::Common;
+use crate::metrics::figures::read;
 use crate::metrics::histogram::Histogram;
 use crate::metrics::named::Named;
 
 /// The route of requests that no template matches.
-const UNMATCHED: &str = "unmatched";
+pub(crate) const UNMATCHED: &str = "unmatched";
 
 /// The methods that are told apart; the last stands for all others, as in OpenTelemetry.
 const METHODS: [&str; 10] = [
@@ -26,15 +27,29 @@ const METHODS: [&str; 10] = [
 /// The status classes 1xx to 5xx.
 pub(crate) const CLASSES: usize = 5;
 
+/// How many counts a route has.
+pub(crate) const ROUTE_COUNTS: usize = CLASSES + 6;
+
 /// The figures of one route and method.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RouteStats {
+    pub(crate) common: Arc<Common>,
+    pub(crate) route: Arc<str>,
+    pub(crate) method: u8,
     /// Answers delivered, by status class.
     pub(crate) answered: [AtomicU64; CLASSES],
     /// Requests whose answer was not delivered to its end.
     pub(crate) cancelled: AtomicU64,
     /// Answers whose head took longer than the configured threshold.
     pub(crate) slow: AtomicU64,
+    /// Bytes of the requests' bodies.
+    pub(crate) received: AtomicU64,
+    /// Bytes of the answers' bodies.
+    pub(crate) sent: AtomicU64,
+    /// Answers by the cache.
+    pub(crate) cached: AtomicU64,
+    /// Answers that it might have given.
+    pub(crate) uncached: AtomicU64,
     /// Requests begun and neither answered nor cancelled.
     pub(crate) in_flight: AtomicU64,
     /// Time to the answer's head.
@@ -42,41 +57,69 @@ pub(crate) struct RouteStats {
 }
 
 impl RouteStats {
-    /// An answer's head is there after `took`.
-    #[inline]
-    pub(crate) fn count_head(&self, took: Duration, slow_from: Duration) {
-        self.latency.record(took);
-        if took > slow_from {
-            self.slow.fetch_add(1, Ordering::Relaxed);
+    fn new(common: Arc<Common>, route: Arc<str>, method: u8) -> Self {
+        Self {
+            common,
+            route,
+            method,
+            answered: Default::default(),
+            cancelled: AtomicU64::default(),
+            slow: AtomicU64::default(),
+            received: AtomicU64::default(),
+            sent: AtomicU64::default(),
+            cached: AtomicU64::default(),
+            uncached: AtomicU64::default(),
+            in_flight: AtomicU64::default(),
+            latency: Histogram::new(),
         }
+    }
+
+    /// All counts: the status classes, cancelled, slow, bytes received and sent, cached and uncached.
+    pub(crate) fn counts(&self) -> [u64; ROUTE_COUNTS] {
+        let [c1, c2, c3, c4, c5] = self.answered.each_ref().map(read);
+        let rest = [
+            &self.cancelled,
+            &self.slow,
+            &self.received,
+            &self.sent,
+            &self.cached,
+            &self.uncached,
+        ];
+        let [cancelled, slow, received, sent, cached, uncached] = rest.map(read);
+        [
+            c1, c2, c3, c4, c5, cancelled, slow, received, sent, cached, uncached,
+        ]
     }
 }
 
 /// A template's figures, for each method that was used with it.
 #[derive(Debug, Default)]
-struct Row {
+pub(crate) struct Row {
     methods: [OnceLock<Arc<RouteStats>>; METHODS.len()],
 }
 
 /// The figures of all routes.
 #[derive(Debug)]
 pub(crate) struct Routes {
+    common: Arc<Common>,
     known: Named<Row>,
     /// The configured templates, for services without axum.
-    own: matchit::Router<Arc<Row>>,
+    own: matchit::Router<(Arc<str>, Arc<Row>)>,
     unmatched: Row,
 }
 
 impl Routes {
     /// No requests yet. `own` are templates that were checked to go together.
-    pub(crate) fn new(own: &[String], routes_max: usize) -> Self {
+    pub(crate) fn new(own: &[String], routes_max: usize, common: Arc<Common>) -> Self {
         let known = Named::new(routes_max);
         let mut matcher = matchit::Router::new();
         for template in own {
             // The configuration's check has refused what could fail here.
-            let _ = matcher.insert(template.as_str(), known.add(template));
+            let row = (template.as_str().into(), known.add(template));
+            let _ = matcher.insert(template.as_str(), row);
         }
         Self {
+            common,
             known,
             own: matcher,
             unmatched: Row::default(),
@@ -88,16 +131,29 @@ impl Routes {
     pub(crate) fn of(&self, request: &RequestView<'_>) -> Arc<RouteStats> {
         let method = method_index(request.method);
         if let Some(template) = request.matched_template() {
-            return self.known.with(template, |row| row.stats(method));
+            let new = || self.new_stats(self.known.label(template), method);
+            let stats = |row: &Row| row.stats(method, new);
+            return self.known.with(template, stats);
         }
         match self.own.at(request.uri.path()) {
-            Ok(found) => found.value.stats(method),
-            Err(_) => self.unmatched.stats(method),
+            Ok(found) => {
+                let (template, row) = found.value;
+                row.stats(method, || self.new_stats(template, method))
+            }
+            Err(_) => self
+                .unmatched
+                .stats(method, || self.new_stats(UNMATCHED, method)),
         }
     }
 
-    /// All figures with their template and method: templates by name, `unmatched` last.
-    pub(crate) fn rows(&self) -> Vec<(Arc<str>, &'static str, Arc<RouteStats>)> {
+    #[cold]
+    fn new_stats(&self, template: &str, method: usize) -> Arc<RouteStats> {
+        let (common, route) = (Arc::clone(&self.common), template.into());
+        Arc::new(RouteStats::new(common, route, method as u8))
+    }
+
+    /// All figures with their template and their method's place: templates by name, `unmatched` last.
+    pub(crate) fn rows(&self) -> Vec<(Arc<str>, u8, Arc<RouteStats>)> {
         let mut rows = Vec::new();
         for (template, row) in self.known.rows() {
             row.append_to(&mut rows, &template);
@@ -108,24 +164,27 @@ impl Routes {
 }
 
 impl Row {
-    fn stats(&self, method: usize) -> Arc<RouteStats> {
+    #[inline]
+    fn stats(&self, method: usize, new: impl FnOnce() -> Arc<RouteStats>) -> Arc<RouteStats> {
         match self.methods.get(method) {
-            Some(stats) => Arc::clone(stats.get_or_init(Arc::default)),
-            None => Arc::default(),
+            Some(stats) => Arc::clone(stats.get_or_init(new)),
+            None => new(),
         }
     }
 
-    fn append_to(
-        &self,
-        rows: &mut Vec<(Arc<str>, &'static str, Arc<RouteStats>)>,
-        template: &Arc<str>,
-    ) {
-        for (method, stats) in METHODS.iter().zip(&self.methods) {
+    fn append_to(&self, rows: &mut Vec<(Arc<str>, u8, Arc<RouteStats>)>, template: &Arc<str>) {
+        for (method, stats) in self.methods.iter().enumerate() {
             if let Some(stats) = stats.get() {
-                rows.push((Arc::clone(template), method, Arc::clone(stats)));
+                rows.push((Arc::clone(template), method as u8, Arc::clone(stats)));
             }
         }
     }
+}
+
+/// The method in this place of those that are told apart.
+pub(crate) fn method_named(place: u8) -> &'static str {
+    let [.., other] = METHODS;
+    METHODS.get(usize::from(place)).copied().unwrap_or(other)
 }
 
 /// The place of a method in [`METHODS`].
@@ -144,61 +203,17 @@ fn method_index(method: &Method) -> usize {
     }
 }
 
-/// A request on its way: in flight while this lives, counted when it is dropped.
-///
-/// Whoever drops it without [`Passage::delivered`] has been cancelled, or is unwinding.
-#[derive(Debug)]
-pub(crate) struct Passage {
-    stats: Arc<RouteStats>,
-    delivered: Option<StatusCode>,
-}
-
-impl Passage {
-    /// A request begins.
-    pub(crate) fn begin(stats: Arc<RouteStats>) -> Self {
-        stats.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self {
-            stats,
-            delivered: None,
-        }
-    }
-
-    /// The figures it counts under.
-    pub(crate) fn stats(&self) -> &RouteStats {
-        &self.stats
-    }
-
-    /// The request ends with an answer that was delivered to its end.
-    pub(crate) fn delivered(mut self, status: StatusCode) {
-        self.delivered = Some(status);
-    }
-}
-
-impl Drop for Passage {
-    fn drop(&mut self) {
-        let status = match self.delivered {
-            // A panic is the service's fault and not the client's change of mind.
-            None if std::thread::panicking() => Some(StatusCode::INTERNAL_SERVER_ERROR),
-            delivered => delivered,
-        };
-        let count = status.and_then(|status| self.stats.answered.get(class_index(status)));
-        count
-            .unwrap_or(&self.stats.cancelled)
-            .fetch_add(1, Ordering::Relaxed);
-        // Release: whoever sees the request out of flight sees it counted.
-        self.stats.in_flight.fetch_sub(1, Ordering::Release);
-    }
-}
-
-/// 1xx is 0, 5xx is 4. The codes from 600 on mean nothing, which a client treats as 5xx
-/// (RFC 9110 §15).
-fn class_index(status: StatusCode) -> usize {
-    usize::from(status.as_u16() / 100).clamp(1, CLASSES) - 1
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use crate::metrics::config::MetricsConfig;
+
+    fn routes(own: &[&str]) -> Routes {
+        let own: Vec<_> = own.iter().map(|route| (*route).to_owned()).collect();
+        let common = Common::new(&MetricsConfig::default(), Clock::manual().0);
+        Routes::new(&own, 512, Arc::new(common))
+    }
 
     fn request(method: &str, path: &str) -> http::Request<()> {
         let request = http::Request::builder().method(method).uri(path);
@@ -207,14 +222,14 @@ mod tests {
 
     fn labels(routes: &Routes) -> Vec<String> {
         let rows = routes.rows();
-        let label = |(route, method, _): &(Arc<str>, &str, _)| format!("{method} {route}");
+        let label =
+            |(route, method, _): &(Arc<str>, u8, _)| format!("{} {route}", method_named(*method));
         rows.iter().map(label).collect()
     }
 
     #[test]
     fn requests_are_known_by_template_and_method() {
-        let own = ["/contacts/{id}", "/contacts/new", "/never"].map(str::to_owned);
-        let routes = Routes::new(&own, 512);
+        let routes = routes(&["/contacts/{id}", "/contacts/new", "/never"]);
         for (method, path) in [
             ("GET", "/contacts/1"),
             ("GET", "/contacts/2?x=3"),
@@ -237,7 +252,7 @@ mod tests {
 
     #[test]
     fn invented_paths_and_methods_make_no_series() {
-        let routes = Routes::new(&["/a".to_owned()], 512);
+        let routes = routes(&["/a"]);
         for number in 0..1_000 {
             let hostile = request(&format!("M{number}"), &format!("/{number}"));
             routes.of(&RequestView::of(&hostile));
@@ -248,7 +263,7 @@ mod tests {
 
     #[test]
     fn all_methods_have_their_own_label() {
-        let routes = Routes::new(&["/a".to_owned()], 512);
+        let routes = routes(&["/a"]);
         for method in METHODS {
             routes.of(&RequestView::of(&request(method, "/a")));
         }
@@ -259,26 +274,5 @@ mod tests {
         for (index, method) in METHODS.iter().enumerate() {
             assert_eq!(method_index(&method.parse().unwrap()), index, "{method}");
         }
-    }
-
-    #[test]
-    fn a_passage_is_counted_once_and_under_its_class() {
-        let stats = Arc::<RouteStats>::default();
-        let counts = || stats.answered.each_ref().map(|c| c.load(Ordering::Relaxed));
-        for status in [101, 200, 204, 304, 404, 500, 599, 600, 999] {
-            Passage::begin(Arc::clone(&stats)).delivered(StatusCode::from_u16(status).unwrap());
-        }
-        assert_eq!(counts(), [1, 2, 1, 1, 4]);
-        drop(Passage::begin(Arc::clone(&stats)));
-        assert_eq!(stats.cancelled.load(Ordering::Relaxed), 1);
-        let twin = Arc::clone(&stats);
-        let panicked = std::thread::spawn(move || {
-            let _passage = Passage::begin(twin);
-            panic!("the handler's");
-        });
-        assert!(panicked.join().is_err());
-        assert_eq!(counts(), [1, 2, 1, 1, 5]);
-        assert_eq!(stats.cancelled.load(Ordering::Relaxed), 1);
-        assert_eq!(stats.in_flight.load(Ordering::Relaxed), 0);
     }
 }

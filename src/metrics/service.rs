@@ -2,19 +2,21 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::clock::Moment;
 use crate::identity::RequestView;
 use crate::metrics::body::{Content, MetricsBody};
 use crate::metrics::engine::Metrics;
-use crate::metrics::routes::Passage;
+use crate::metrics::passage::Passage;
+use crate::metrics::routes::RouteStats;
 
 /// Counts the requests of an inner service; see [`metrics`](crate::metrics).
 #[derive(Clone, Debug)]
@@ -52,10 +54,9 @@ where
         let stats = self.metrics.routes().of(&RequestView::of(&request));
         let underway = Underway {
             content: Content::of(request.method()),
-            begun: self.metrics.clock().now(),
-            passage: Passage::begin(stats),
-            metrics: self.metrics.clone(),
+            passage: Passage::begin(stats, request.headers()),
         };
+        count_received(&request, underway.passage.stats());
         MetricsFuture {
             // The passage has begun: a call that panics is counted while it unwinds.
             future: self.inner.call(request),
@@ -67,24 +68,61 @@ where
 /// A request whose answer's head is awaited. Dropping it there counts the request as cancelled.
 #[derive(Debug)]
 struct Underway {
-    metrics: Metrics,
     passage: Passage,
-    begun: Moment,
     content: Content,
 }
 
 impl Underway {
     /// The head is there.
-    fn answered<B: Body>(self, mut response: Response<B>) -> Response<MetricsBody<B>> {
-        let took = self.metrics.clock().now().since(self.begun);
-        let (stats, config) = (self.passage.stats(), self.metrics.config());
-        stats.count_head(took, config.slow_request);
-        if config.server_timing {
-            let timing = server_timing(took);
+    fn answered<B: Body>(mut self, mut response: Response<B>) -> Response<MetricsBody<B>> {
+        let took = self.passage.head(response.status());
+        let stats = self.passage.stats();
+        match by_cache(response.headers()) {
+            Some(true) => stats.cached.fetch_add(1, Ordering::Relaxed),
+            Some(false) => stats.uncached.fetch_add(1, Ordering::Relaxed),
+            None => 0,
+        };
+        if stats.common.server_timing {
+            let timing = timing("app;dur=", took, "");
             response.headers_mut().append(SERVER_TIMING, timing);
+        }
+        if stats.common.response_time {
+            let time = timing("", took, "ms");
+            response.headers_mut().insert(RESPONSE_TIME, time);
         }
         MetricsBody::watch(response, self.passage, self.content)
     }
+}
+
+/// Counts the bytes of the request's body, as far as they are announced.
+#[inline]
+fn count_received<B>(request: &Request<B>, stats: &RouteStats) {
+    // Those have hardly ever one, and are most of all requests.
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return;
+    }
+    let length = request.headers().get(CONTENT_LENGTH);
+    if let Some(bytes) = length.and_then(|length| length.to_str().ok()?.parse().ok()) {
+        stats.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Whether our cache served this answer; nothing if it could not have, or was not asked (RFC 9211 §2). It
+/// writes a line of its own, after those of other caches.
+#[inline]
+fn by_cache(headers: &HeaderMap) -> Option<bool> {
+    let line = headers.get_all(CACHE_STATUS).iter().next_back()?.as_bytes();
+    let told = line.strip_prefix(b"keep; ")?;
+    let Some(fwd) = told.strip_prefix(b"fwd=") else {
+        return Some(told.starts_with(b"hit"));
+    };
+    let never: [&[u8]; 3] = [b"bypass", b"method", b"request"];
+    if never.iter().any(|reason| fwd.starts_with(reason)) {
+        return None;
+    }
+    let parts = || fwd.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let served: [&[u8]; 2] = [b"collapsed", b"detail=stale-if-error"];
+    Some(parts().any(|part| served.contains(&part)))
 }
 
 pin_project! {
@@ -124,13 +162,15 @@ where
     }
 }
 
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const RESPONSE_TIME: HeaderName = HeaderName::from_static("x-response-time");
 /// Server Timing, W3C.
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// `app;dur=12.3`: milliseconds to one place. Finer figures would only help to time secrets.
-fn server_timing(took: Duration) -> HeaderValue {
+fn timing(before: &str, took: Duration, after: &str) -> HeaderValue {
     let tenths = took.as_micros() / 100;
-    let text = format!("app;dur={}.{}", tenths / 10, tenths % 10);
+    let text = format!("{before}{}.{}{after}", tenths / 10, tenths % 10);
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("app"))
 }
 
@@ -159,6 +199,7 @@ mod tests {
     async fn time_is_taken_to_the_head_and_flight_lasts_to_the_end_of_the_body() {
         let config = MetricsConfig {
             server_timing: true,
+            response_time: true,
             ..MetricsConfig::default()
         };
         let (metrics, hand) = metrics(&config);
@@ -170,6 +211,7 @@ mod tests {
         let service = MetricsService::new(inner, metrics.clone());
         let response = service.oneshot(Request::new(())).await.unwrap();
         assert_eq!(response.headers()["server-timing"], "app;dur=1234.5");
+        assert_eq!(response.headers()["x-response-time"], "1234.5ms");
         hand.advance(Duration::from_secs(30));
         let http = metrics.snapshot().http;
         assert_eq!((http.in_flight, http.requests), (1, 0));
@@ -179,6 +221,106 @@ mod tests {
         assert_eq!((http.in_flight, http.requests, http.slow), (0, 1, 1));
         let p50 = route.latency.p50.unwrap().as_secs_f64();
         assert!((1.15..1.32).contains(&p50), "{p50}");
+    }
+
+    #[test]
+    fn what_the_cache_did_is_read_from_its_own_line() {
+        let by_cache = |lines: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append("cache-status", HeaderValue::from_static(line));
+            }
+            by_cache(&headers)
+        };
+        for (line, served) in [
+            ("keep; hit", Some(true)),
+            ("keep; hit; ttl=30; key=\"/a, fwd=b\"", Some(true)),
+            ("keep; hit; detail=stale-while-revalidate", Some(true)),
+            ("keep; fwd=stale; detail=stale-if-error", Some(true)),
+            ("keep; fwd=uri-miss; collapsed", Some(true)),
+            ("keep; fwd=uri-miss; stored", Some(false)),
+            ("keep; fwd=vary-miss", Some(false)),
+            ("keep; fwd=bypass", None),
+            ("keep; fwd=method", None),
+            ("keep; fwd=request", None),
+            ("keep; detail=only-if-cached", Some(false)),
+            ("other; hit", None),
+        ] {
+            assert_eq!(by_cache(&[line]), served, "{line}");
+            assert_eq!(by_cache(&["keep; hit", line]), served, "{line}");
+        }
+        assert_eq!(by_cache(&[]), None);
+    }
+
+    #[tokio::test]
+    async fn slow_requests_are_kept_with_their_trace_and_so_are_clients_that_left() {
+        let config = MetricsConfig {
+            slow_requests_kept: 2,
+            ..MetricsConfig::default()
+        };
+        let (metrics, hand) = metrics(&config);
+        let later = hand.clone();
+        let inner = tower::service_fn(move |request: Request<()>| {
+            let took: u64 = request.uri().path()[1..].parse().unwrap();
+            later.advance(Duration::from_millis(took));
+            async { Ok::<_, Infallible>(text()) }
+        });
+        for took in ["/5000", "/1001", "/1000"] {
+            let service = MetricsService::new(inner.clone(), metrics.clone());
+            let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+            let request = Request::get(took).header("traceparent", trace);
+            service.oneshot(request.body(()).unwrap()).await.unwrap();
+        }
+        let slow = metrics.slow_requests();
+        let told: Vec<_> = slow
+            .iter()
+            .map(|it| (it.took.as_millis(), it.status))
+            .collect();
+        assert_eq!(told, [(1001, 200), (5000, 200)]);
+        assert_eq!(
+            slow[0].trace_id.as_deref(),
+            Some("4bf92f3577b34da6a3ce929d0e0e4736")
+        );
+        assert_eq!((&*slow[0].route, slow[0].method), ("unmatched", "GET"));
+
+        let stuck = tower::service_fn(|_: Request<()>| std::future::pending());
+        let mut stuck = MetricsService::<_>::new(stuck, metrics.clone());
+        let left: MetricsFuture<std::future::Pending<Result<Response<Full<Bytes>>, Infallible>>> =
+            stuck.call(Request::new(()));
+        hand.advance(Duration::from_secs(2));
+        drop(left);
+        let slow = metrics.slow_requests();
+        let told: Vec<_> = slow
+            .iter()
+            .map(|it| (it.took.as_millis(), it.status))
+            .collect();
+        assert_eq!(
+            told,
+            [(2000, 499), (1001, 200)],
+            "bounded, the newest first"
+        );
+        assert!(slow[0].trace_id.is_none());
+    }
+
+    #[tokio::test]
+    async fn bytes_are_counted_both_ways() {
+        let (metrics, _) = metrics(&MetricsConfig::default());
+        let inner = tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(text()) });
+        for (method, length) in [
+            ("POST", "1000"),
+            ("PUT", "24"),
+            ("POST", "many"),
+            ("GET", "7"),
+        ] {
+            let request = Request::builder()
+                .method(method)
+                .header("content-length", length);
+            let service = MetricsService::new(inner.clone(), metrics.clone());
+            let response = service.oneshot(request.body(()).unwrap()).await.unwrap();
+            response.into_body().collect().await.unwrap();
+        }
+        let http = metrics.snapshot().http;
+        assert_eq!((http.bytes_received, http.bytes_sent), (1024, 16));
     }
 
     #[tokio::test]

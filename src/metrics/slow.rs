@@ -1,6 +1,7 @@
 //! The slow requests that were seen last.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
@@ -17,7 +18,7 @@ pub struct SlowRequest {
     pub route: Arc<str>,
     /// The method, or `_OTHER`.
     pub method: &'static str,
-    /// The answer's status code.
+    /// The answer's status code; 499 where the client left before there was one.
     pub status: u16,
     /// How long it took.
     #[serde(rename = "took_ms", serialize_with = "millis")]
@@ -26,11 +27,44 @@ pub struct SlowRequest {
     pub trace_id: Option<Arc<str>>,
 }
 
+/// The last so many of them. Only slow requests come here, so a lock does nobody harm.
+#[derive(Debug)]
+pub(crate) struct SlowRequests {
+    seen: Mutex<VecDeque<SlowRequest>>,
+    kept: usize,
+}
+
+impl SlowRequests {
+    /// None yet, and never more than `kept`.
+    pub(crate) const fn new(kept: usize) -> Self {
+        Self {
+            seen: Mutex::new(VecDeque::new()),
+            kept,
+        }
+    }
+
+    /// Puts `request` in the place of the oldest.
+    #[cold]
+    pub(crate) fn add(&self, request: SlowRequest) {
+        let mut seen = self.lock();
+        seen.push_front(request);
+        seen.truncate(self.kept);
+    }
+
+    fn all(&self) -> Vec<SlowRequest> {
+        self.lock().iter().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<SlowRequest>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Metrics {
     /// The slow requests that were seen last, the newest first; as many as `metrics.slow_requests_kept`.
     #[must_use]
     pub fn slow_requests(&self) -> Vec<SlowRequest> {
-        Vec::new()
+        self.common().slow.all()
     }
 }
 

@@ -3,7 +3,9 @@
 //! Every [`Event`] ends in relaxed atomics. Those that carry a name have a row for it, found without
 //! lock or allocation and bounded in number: see [`Named`].
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::event::Event;
 use crate::metrics::histogram::Histogram;
@@ -14,62 +16,112 @@ const RULES_MAX: usize = 256;
 /// How many reasons or levels are told apart: these are words of the program, so this is plenty.
 const WORDS_MAX: usize = 32;
 
+/// What is counted without a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Count {
+    Hits,
+    StaleHits,
+    Collapsed,
+    Stored,
+    StoredBytes,
+    ValuesFailed,
+    Bans,
+    PeersUnknown,
+    Left,
+    SlotsChanges,
+    Lags,
+    Leaks,
+    CircuitRefused,
+    ConnectionsOpened,
+    Invalidations,
+    Markers,
+    InvalidationsPending,
+    JournalReplaced,
+    QueriesSlow,
+    DatabaseUnserved,
+    RemoteWaits,
+    RemoteRefusals,
+    Progress,
+    RedisDowns,
+    Warnings,
+}
+
+/// What is counted by a word of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Word {
+    Forwards,
+    TierHits,
+    Unreadable,
+    WarmedClasses,
+    WarmedOutcomes,
+    ShutOut,
+    Refused,
+    PressureChanges,
+    Relieved,
+    CircuitChanges,
+    ConnectionsClosed,
+    ConnectionsRefused,
+    JournalDoubts,
+    CoherencyChecks,
+    CoherencyViolations,
+    RedisFailed,
+    Alerts,
+}
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Time {
+    /// What computing values took.
+    Values,
+    /// The wait of everyone admitted; its count is how many were.
+    QueueWait,
+    Queries,
+    /// The wait for the database of everyone, in vain or not.
+    DatabaseWaits,
+    /// What Redis took to answer.
+    RedisAnswers,
+}
+
+impl Count {
+    /// How many there are.
+    pub(crate) const ALL: usize = Self::Warnings as usize + 1;
+}
+
+impl Word {
+    /// All of them, in order.
+    pub(crate) const ALL: [Self; 17] = [
+        Self::Forwards,
+        Self::TierHits,
+        Self::Unreadable,
+        Self::WarmedClasses,
+        Self::WarmedOutcomes,
+        Self::ShutOut,
+        Self::Refused,
+        Self::PressureChanges,
+        Self::Relieved,
+        Self::CircuitChanges,
+        Self::ConnectionsClosed,
+        Self::ConnectionsRefused,
+        Self::JournalDoubts,
+        Self::CoherencyChecks,
+        Self::CoherencyViolations,
+        Self::RedisFailed,
+        Self::Alerts,
+    ];
+}
+
+impl Time {
+    /// How many there are.
+    pub(crate) const ALL: usize = Self::RedisAnswers as usize + 1;
+}
+
 /// The sums of all events so far.
 #[derive(Debug)]
 pub(crate) struct Totals {
-    pub(crate) hits: AtomicU64,
-    pub(crate) stale_hits: AtomicU64,
-    pub(crate) forwards: Named<AtomicU64>,
-    pub(crate) collapsed: AtomicU64,
-    pub(crate) stored: AtomicU64,
-    pub(crate) stored_bytes: AtomicU64,
-    pub(crate) tier_hits: Named<AtomicU64>,
-    /// What computing values took.
-    pub(crate) values: Histogram,
-    pub(crate) values_failed: AtomicU64,
-    pub(crate) unreadable: Named<AtomicU64>,
-    pub(crate) warmed_classes: Named<AtomicU64>,
-    pub(crate) warmed_outcomes: Named<AtomicU64>,
-    pub(crate) rules: Named<RuleTotals>,
-    pub(crate) bans: AtomicU64,
-    pub(crate) shut_out: Named<AtomicU64>,
-    pub(crate) peers_unknown: AtomicU64,
-    /// The wait of everyone admitted; its count is how many were.
-    pub(crate) queue_wait: Histogram,
-    pub(crate) refused: Named<AtomicU64>,
-    pub(crate) pressure_changes: Named<AtomicU64>,
-    /// Those who left while they waited for a slot.
-    pub(crate) left: AtomicU64,
-    pub(crate) slots_changes: AtomicU64,
-    pub(crate) lags: AtomicU64,
-    pub(crate) relieved: Named<AtomicU64>,
-    pub(crate) leaks: AtomicU64,
-    pub(crate) circuit_changes: Named<AtomicU64>,
-    pub(crate) circuit_refused: AtomicU64,
-    pub(crate) connections_opened: AtomicU64,
-    pub(crate) connections_closed: Named<AtomicU64>,
-    pub(crate) connections_refused: Named<AtomicU64>,
-    pub(crate) invalidations: AtomicU64,
-    pub(crate) markers: AtomicU64,
-    pub(crate) invalidations_pending: AtomicU64,
-    pub(crate) journal_doubts: Named<AtomicU64>,
-    pub(crate) journal_replaced: AtomicU64,
-    pub(crate) coherency_checks: Named<AtomicU64>,
-    pub(crate) coherency_violations: Named<AtomicU64>,
-    pub(crate) queries: Histogram,
-    pub(crate) queries_slow: AtomicU64,
-    pub(crate) remote_waits: AtomicU64,
-    pub(crate) remote_refusals: AtomicU64,
-    pub(crate) progress: AtomicU64,
-    pub(crate) redis_downs: AtomicU64,
-    /// What Redis took to answer.
-    pub(crate) redis_answers: Histogram,
-    pub(crate) redis_failed: Named<AtomicU64>,
-    /// The wait for the database of everyone, in vain or not.
-    pub(crate) database_waits: Histogram,
-    pub(crate) database_unserved: AtomicU64,
-    pub(crate) alerts: Named<AtomicU64>,
-    pub(crate) warnings: AtomicU64,
+    counts: [AtomicU64; Count::ALL],
+    words: [Named<AtomicU64>; Word::ALL.len()],
+    times: [Histogram; Time::ALL],
+    rules: Named<RuleTotals>,
 }
 
 /// What one rate limit rule has decided.
@@ -84,81 +136,73 @@ impl Totals {
     /// Nothing happened yet.
     pub(crate) fn new() -> Self {
         Self {
-            hits: AtomicU64::default(),
-            stale_hits: AtomicU64::default(),
-            forwards: Named::new(WORDS_MAX),
-            collapsed: AtomicU64::default(),
-            stored: AtomicU64::default(),
-            stored_bytes: AtomicU64::default(),
-            tier_hits: Named::new(WORDS_MAX),
-            values: Histogram::new(),
-            values_failed: AtomicU64::default(),
-            unreadable: Named::new(WORDS_MAX),
-            warmed_classes: Named::new(WORDS_MAX),
-            warmed_outcomes: Named::new(WORDS_MAX),
+            counts: [const { AtomicU64::new(0) }; Count::ALL],
+            words: Word::ALL.map(|_| Named::new(WORDS_MAX)),
+            times: [const { Histogram::new() }; Time::ALL],
             rules: Named::new(RULES_MAX),
-            bans: AtomicU64::default(),
-            shut_out: Named::new(WORDS_MAX),
-            peers_unknown: AtomicU64::default(),
-            queue_wait: Histogram::new(),
-            refused: Named::new(WORDS_MAX),
-            pressure_changes: Named::new(WORDS_MAX),
-            left: AtomicU64::default(),
-            slots_changes: AtomicU64::default(),
-            lags: AtomicU64::default(),
-            relieved: Named::new(WORDS_MAX),
-            leaks: AtomicU64::default(),
-            circuit_changes: Named::new(WORDS_MAX),
-            circuit_refused: AtomicU64::default(),
-            connections_opened: AtomicU64::default(),
-            connections_closed: Named::new(WORDS_MAX),
-            connections_refused: Named::new(WORDS_MAX),
-            invalidations: AtomicU64::default(),
-            markers: AtomicU64::default(),
-            invalidations_pending: AtomicU64::default(),
-            journal_doubts: Named::new(WORDS_MAX),
-            journal_replaced: AtomicU64::default(),
-            coherency_checks: Named::new(WORDS_MAX),
-            coherency_violations: Named::new(WORDS_MAX),
-            queries: Histogram::new(),
-            queries_slow: AtomicU64::default(),
-            remote_waits: AtomicU64::default(),
-            remote_refusals: AtomicU64::default(),
-            progress: AtomicU64::default(),
-            redis_downs: AtomicU64::default(),
-            redis_answers: Histogram::new(),
-            redis_failed: Named::new(WORDS_MAX),
-            database_waits: Histogram::new(),
-            database_unserved: AtomicU64::default(),
-            alerts: Named::new(WORDS_MAX),
-            warnings: AtomicU64::default(),
         }
+    }
+
+    /// All counts, by [`Count`].
+    pub(crate) const fn counts(&self) -> &[AtomicU64; Count::ALL] {
+        &self.counts
+    }
+
+    /// All histograms, by [`Time`].
+    pub(crate) const fn times(&self) -> &[Histogram; Time::ALL] {
+        &self.times
+    }
+
+    /// What was counted under `word`, by name.
+    pub(crate) fn words(&self, word: Word) -> Vec<(Arc<str>, Arc<AtomicU64>)> {
+        self.words[word as usize].rows()
+    }
+
+    /// What the rules have decided, by name.
+    pub(crate) fn rules(&self) -> Vec<(Arc<str>, Arc<RuleTotals>)> {
+        self.rules.rows()
+    }
+
+    fn one(&self, count: Count) {
+        self.more(count, 1);
+    }
+
+    fn more(&self, count: Count, by: usize) {
+        self.counts[count as usize].fetch_add(by as u64, Ordering::Relaxed);
+    }
+
+    fn word(&self, word: Word, name: &str) {
+        self.words[word as usize].with(name, one_more);
+    }
+
+    fn time(&self, time: Time, took: Duration) {
+        self.times[time as usize].record(took);
     }
 
     /// Counts `event`.
     pub(crate) fn count(&self, event: &Event<'_>) {
         match *event {
-            Event::CacheHit { stale: false } => one_more(&self.hits),
-            Event::CacheHit { stale: true } => one_more(&self.stale_hits),
-            Event::CacheForwarded { reason } => self.forwards.with(reason, one_more),
-            Event::CacheCollapsed => one_more(&self.collapsed),
+            Event::CacheHit { stale: false } => self.one(Count::Hits),
+            Event::CacheHit { stale: true } => self.one(Count::StaleHits),
+            Event::CacheForwarded { reason } => self.word(Word::Forwards, reason),
+            Event::CacheCollapsed => self.one(Count::Collapsed),
             Event::CacheStored { bytes } => {
-                one_more(&self.stored);
-                more(&self.stored_bytes, bytes);
+                self.one(Count::Stored);
+                self.more(Count::StoredBytes, bytes);
             }
-            Event::TierHit { tier } => self.tier_hits.with(tier, one_more),
+            Event::TierHit { tier } => self.word(Word::TierHits, tier),
             Event::ValueComputed { took, failed } => {
-                self.values.record(took);
+                self.time(Time::Values, took);
                 if failed {
-                    one_more(&self.values_failed);
+                    self.one(Count::ValuesFailed);
                 }
             }
-            Event::EntryUnreadable { why, .. } => self.unreadable.with(why, one_more),
+            Event::EntryUnreadable { why, .. } => self.word(Word::Unreadable, why),
             Event::Warmed { class, outcome } => {
-                self.warmed_classes.with(class, one_more);
-                self.warmed_outcomes.with(outcome, one_more);
+                self.word(Word::WarmedClasses, class);
+                self.word(Word::WarmedOutcomes, outcome);
             }
-            Event::RedisAnswered { took } => self.redis_answers.record(took),
+            Event::RedisAnswered { took } => self.time(Time::RedisAnswers, took),
             Event::RateLimitAllowed { rule } => {
                 self.rules.with(rule, |rule| one_more(&rule.allowed));
             }
@@ -169,12 +213,12 @@ impl Totals {
             Event::RateLimitDenied { rule, shadow: true } => {
                 self.rules.with(rule, |rule| one_more(&rule.shadow_denied));
             }
-            Event::ClientBanned { .. } => one_more(&self.bans),
-            Event::ClientShutOut { why } => self.shut_out.with(why, one_more),
-            Event::PeerUnknown => one_more(&self.peers_unknown),
-            Event::GuardAdmitted { waited } => self.queue_wait.record(waited),
-            Event::GuardRefused { why } => self.refused.with(why, one_more),
-            Event::PressureChanged { to, .. } => self.pressure_changes.with(to, one_more),
+            Event::ClientBanned { .. } => self.one(Count::Bans),
+            Event::ClientShutOut { why } => self.word(Word::ShutOut, why),
+            Event::PeerUnknown => self.one(Count::PeersUnknown),
+            Event::GuardAdmitted { waited } => self.time(Time::QueueWait, waited),
+            Event::GuardRefused { why } => self.word(Word::Refused, why),
+            Event::PressureChanged { to, .. } => self.word(Word::PressureChanges, to),
             _ => self.count_rest(event),
         }
     }
@@ -183,55 +227,55 @@ impl Totals {
     /// find its place.
     fn count_rest(&self, event: &Event<'_>) {
         match *event {
-            Event::GuardLeft { .. } => one_more(&self.left),
-            Event::GuardSlotsChanged { .. } => one_more(&self.slots_changes),
-            Event::RuntimeLagging { .. } => one_more(&self.lags),
-            Event::MemoryRelieved { action, .. } => self.relieved.with(action, one_more),
-            Event::LeakSuspected { .. } => one_more(&self.leaks),
+            Event::GuardLeft { .. } => self.one(Count::Left),
+            Event::GuardSlotsChanged { .. } => self.one(Count::SlotsChanges),
+            Event::RuntimeLagging { .. } => self.one(Count::Lags),
+            Event::MemoryRelieved { action, .. } => self.word(Word::Relieved, action),
+            Event::LeakSuspected { .. } => self.one(Count::Leaks),
             // Not by circuit: their names may be anybody's hosts.
-            Event::CircuitChanged { to, .. } => self.circuit_changes.with(to, one_more),
-            Event::CircuitRefused { .. } => one_more(&self.circuit_refused),
-            Event::ConnectionOpened => one_more(&self.connections_opened),
-            Event::ConnectionClosed { why } => self.connections_closed.with(why, one_more),
-            Event::ConnectionRefused { why } => self.connections_refused.with(why, one_more),
+            Event::CircuitChanged { to, .. } => self.word(Word::CircuitChanges, to),
+            Event::CircuitRefused { .. } => self.one(Count::CircuitRefused),
+            Event::ConnectionOpened => self.one(Count::ConnectionsOpened),
+            Event::ConnectionClosed { why } => self.word(Word::ConnectionsClosed, why),
+            Event::ConnectionRefused { why } => self.word(Word::ConnectionsRefused, why),
             Event::Invalidated { markers, .. } => {
-                one_more(&self.invalidations);
-                more(&self.markers, markers);
+                self.one(Count::Invalidations);
+                self.more(Count::Markers, markers);
             }
-            Event::InvalidationPending { .. } => one_more(&self.invalidations_pending),
-            Event::JournalUnverified { why } => self.journal_doubts.with(why, one_more),
+            Event::InvalidationPending { .. } => self.one(Count::InvalidationsPending),
+            Event::JournalUnverified { why } => self.word(Word::JournalDoubts, why),
             // Of how long it took the gauge tells.
             Event::JournalVerified => {}
-            Event::JournalReplaced => one_more(&self.journal_replaced),
-            Event::CoherencyChecked { window } => self.coherency_checks.with(window, one_more),
+            Event::JournalReplaced => self.one(Count::JournalReplaced),
+            Event::CoherencyChecked { window } => self.word(Word::CoherencyChecks, window),
             Event::CoherencyViolation { invariant, .. } => {
-                self.coherency_violations.with(invariant, one_more);
+                self.word(Word::CoherencyViolations, invariant);
             }
             Event::QueryFinished { took, slow, .. } => {
-                self.queries.record(took);
+                self.time(Time::Queries, took);
                 if slow {
-                    one_more(&self.queries_slow);
+                    self.one(Count::QueriesSlow);
                 }
             }
             // Not by remote: their names may be anybody's.
-            Event::RemoteQuotaWaited { .. } => one_more(&self.remote_waits),
-            Event::RemoteQuotaRefused { .. } => one_more(&self.remote_refusals),
+            Event::RemoteQuotaWaited { .. } => self.one(Count::RemoteWaits),
+            Event::RemoteQuotaRefused { .. } => self.one(Count::RemoteRefusals),
             // What it leads to is counted.
             Event::RemoteQuotaBlocked { .. } => {}
-            Event::ProgressPublished => one_more(&self.progress),
+            Event::ProgressPublished => self.one(Count::Progress),
             // Up again is told by the gauge; what is counted are the reasons to be down.
             Event::RedisUp => {}
-            Event::RedisDown { .. } => one_more(&self.redis_downs),
-            Event::RedisFailed { why } => self.redis_failed.with(why, one_more),
+            Event::RedisDown { .. } => self.one(Count::RedisDowns),
+            Event::RedisFailed { why } => self.word(Word::RedisFailed, why),
             Event::DatabaseWaited { waited, served } => {
-                self.database_waits.record(waited);
+                self.time(Time::DatabaseWaits, waited);
                 if !served {
-                    one_more(&self.database_unserved);
+                    self.one(Count::DatabaseUnserved);
                 }
             }
             // Not by rule: the alerts themselves are asked for those.
-            Event::AlertChanged { state, .. } => self.alerts.with(state, one_more),
-            Event::Warning { .. } => one_more(&self.warnings),
+            Event::AlertChanged { state, .. } => self.word(Word::Alerts, state),
+            Event::Warning { .. } => self.one(Count::Warnings),
             Event::CacheHit { .. }
             | Event::CacheForwarded { .. }
             | Event::CacheCollapsed
@@ -257,10 +301,6 @@ fn one_more(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
 }
 
-fn more(count: &AtomicU64, by: usize) {
-    count.fetch_add(by as u64, Ordering::Relaxed);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,7 +312,7 @@ mod tests {
             let rule = rule.to_string();
             totals.count(&Event::RateLimitAllowed { rule: &rule });
         }
-        let rows = totals.rules.rows();
+        let rows = totals.rules();
         assert_eq!(rows.len(), RULES_MAX + 1);
         let other = rows.iter().find(|(name, _)| &**name == "other").unwrap();
         assert_eq!(other.1.allowed.load(Ordering::Relaxed), 50);

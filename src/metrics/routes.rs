@@ -50,8 +50,8 @@ pub(crate) struct RouteStats {
     pub(crate) cached: AtomicU64,
     /// Answers that it might have given.
     pub(crate) uncached: AtomicU64,
-    /// Requests begun and neither answered nor cancelled.
-    pub(crate) in_flight: AtomicU64,
+    /// Requests begun; those that are neither answered nor cancelled are in flight.
+    pub(crate) begun: AtomicU64,
     /// Time to the answer's head.
     pub(crate) latency: Histogram,
 }
@@ -69,7 +69,7 @@ impl RouteStats {
             sent: AtomicU64::default(),
             cached: AtomicU64::default(),
             uncached: AtomicU64::default(),
-            in_flight: AtomicU64::default(),
+            begun: AtomicU64::default(),
             latency: Histogram::new(),
         }
     }
@@ -89,6 +89,12 @@ impl RouteStats {
         [
             c1, c2, c3, c4, c5, cancelled, slow, received, sent, cached, uncached,
         ]
+    }
+
+    /// How many have begun that are not over by these counts, which were read before.
+    pub(crate) fn in_flight(&self, counts: &[u64; ROUTE_COUNTS]) -> u64 {
+        let [c1, c2, c3, c4, c5, cancelled, ..] = counts;
+        read(&self.begun).saturating_sub(c1 + c2 + c3 + c4 + c5 + cancelled)
     }
 }
 

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::metrics::figures::read;
 use crate::metrics::histogram::HistogramSnapshot;
@@ -54,11 +53,10 @@ impl Sheet {
         }));
         let rows = routes.rows().into_iter();
         sheet.routes.extend(rows.map(|(route, method, stats)| {
-            // Flight is read first: who has left it by then is counted in what is read after.
-            let in_flight = stats.in_flight.load(Ordering::Acquire);
+            let counts = stats.counts();
             let row = RouteRow {
-                in_flight,
-                counts: stats.counts(),
+                in_flight: stats.in_flight(&counts),
+                counts,
                 latency: stats.latency.snapshot(),
             };
             ((route, method), row)

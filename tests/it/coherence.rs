@@ -8,7 +8,7 @@
 #![allow(dead_code, reason = "the long form and the controls use the rest")]
 
 mod cached;
-mod chance;
+pub mod chance;
 mod drive;
 mod faults;
 mod fleet;

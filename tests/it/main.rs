@@ -33,6 +33,7 @@ mod coherency;
 mod cold;
 mod connections;
 mod examples;
+mod fleet;
 mod full_layer;
 mod guard;
 mod house;

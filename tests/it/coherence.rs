@@ -97,8 +97,8 @@ fn what_is_done_wrong_on_purpose_is_seen() {
     }
 }
 
-/// On a machine that has nothing else to do it takes a few seconds.
-const SEEN_WITHIN: Duration = Duration::from_secs(60);
+/// On a machine that has nothing else to do it takes a few seconds; beside a build it has taken more than a minute.
+const SEEN_WITHIN: Duration = Duration::from_secs(240);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "one process of the test that starts several"]

@@ -287,5 +287,6 @@ async fn while_memory_is_critical_nobody_is_let_in_and_while_it_is_severe_the_id
     hand.advance(Duration::from_secs(31));
     let slot: ConnectionSlot = slot.unwrap();
     timeout(DEADLINE, slot.closed()).await.unwrap();
-    assert_eq!(keep.connections().open_count(), 0);
+    // The memory may have been sampled by another thread, after a purge, which then counts it a moment later.
+    eventually("given back", || keep.connections().open_count() == 0).await;
 }

@@ -73,6 +73,8 @@ impl Profile {
         config.redis.command_timeout = Duration::from_millis(50);
         // Basic databases allow few connections, and each costs the server 5 to 10 MB.
         config.database.connections_max = 3;
+        // On one core, whoever computes for so long keeps everybody else waiting.
+        config.metrics.slow_request = Duration::from_secs(1);
         Self::new("azure_b1", config)
     }
 
@@ -93,6 +95,7 @@ impl Profile {
         // A developer wants to see what would be slow on the small host.
         config.database.slow_query = Duration::from_millis(50);
         config.metrics.server_timing = true;
+        config.metrics.slow_request = Duration::from_millis(250);
         // Ctrl-C should end it.
         config.shutdown = Duration::from_secs(2);
         Self::new("development", config)
@@ -109,6 +112,7 @@ impl Profile {
         config.rate_limit.window = MINUTE;
         config.database.connections_max = 10;
         config.metrics.server_timing = true;
+        config.metrics.slow_request = Duration::from_millis(500);
         Self::new("staging", config)
     }
 

@@ -182,6 +182,22 @@ const OF_OVERLOAD: [Event<'static>; 10] = [
     Event::ConnectionRefused { why: "full" },
 ];
 
+const OF_STORES: [Event<'static>; 4] = [
+    Event::RedisAnswered {
+        took: Duration::from_millis(30),
+    },
+    Event::RedisFailed { why: "timeout" },
+    Event::DatabaseWaited {
+        waited: Duration::from_millis(30),
+        served: false,
+    },
+    Event::AlertChanged {
+        rule: "errors",
+        severity: "critical",
+        state: "firing",
+    },
+];
+
 fn record_one_of_each(metrics: &Metrics) {
     let took = Duration::from_millis(30);
     for event in [
@@ -249,7 +265,7 @@ fn record_one_of_each(metrics: &Metrics) {
         Event::RedisDown { reason: "gone" },
     ]
     .into_iter()
-    .chain(AND_MORE.into_iter().chain(OF_OVERLOAD))
+    .chain(AND_MORE.into_iter().chain(OF_OVERLOAD).chain(OF_STORES))
     {
         metrics.record(&event);
     }

@@ -4,6 +4,8 @@ mod builder;
 mod circuits;
 mod connections;
 mod engines;
+#[cfg(feature = "metrics-facade")]
+mod facade;
 mod figures;
 #[cfg(feature = "tower-http")]
 mod full;
@@ -17,6 +19,7 @@ mod relief;
 #[cfg(feature = "tower-http")]
 mod request_id;
 mod runtime;
+mod spans;
 mod stack;
 mod tiers;
 mod told;

@@ -51,6 +51,8 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
     }
     keep.start_coherency();
     crate::keep::figures::start(keep);
+    #[cfg(feature = "metrics-facade")]
+    crate::keep::facade::start(keep);
     crate::keep::gauges::start(keep)
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Faults;
+use crate::metrics::names::MetricNames;
 use crate::route::Route;
 
 /// What is measured, and in how much detail.
@@ -33,6 +34,15 @@ pub struct MetricsConfig {
     /// Path templates for services without axum, such as `/contacts/{id}`. Where axum has matched a
     /// route its template is used instead. A request that matches none counts under `unmatched`.
     pub routes: Vec<String>,
+    /// Under which names the figures about requests go out: `keep` or `open_telemetry`. The latter does not
+    /// conform in all points: see [`MetricNames`].
+    pub names: MetricNames,
+    /// The share of requests that [`Keep::span_layer`](crate::Keep::span_layer) opens a `tracing` span for, 0 to 1.
+    /// At 0 it does nothing at all; above, it also tells every 5xx and every slow request as an event.
+    pub trace_sample: f64,
+    /// Whether all figures are handed to the recorder of the `metrics` crate every 10 s. Needs the feature
+    /// `metrics-facade`.
+    pub facade: bool,
 }
 
 impl Default for MetricsConfig {
@@ -46,6 +56,9 @@ impl Default for MetricsConfig {
             server_timing: false,
             response_time: false,
             routes: Vec::new(),
+            names: MetricNames::Keep,
+            trace_sample: 0.0,
+            facade: false,
         }
     }
 }
@@ -70,6 +83,12 @@ impl MetricsConfig {
             0..=10_000,
             "requests",
         );
+        let sample = (format!("{room}.trace_sample"), self.trace_sample);
+        faults.within(sample.0, sample.1, 0.0..=1.0, "");
+        if self.facade && cfg!(not(feature = "metrics-facade")) {
+            let allowed = "needs the feature `metrics-facade`";
+            faults.add(format!("{room}.facade"), self.facade, allowed);
+        }
         if self.routes.len() > self.routes_max {
             let allowed = format!("must be at most routes_max = {}", self.routes_max);
             let met = format!("{} routes", self.routes.len());
@@ -115,6 +134,7 @@ mod tests {
             slow_requests_kept: 10_001,
             routes_max: 0,
             routes: vec!["contacts".to_owned()],
+            trace_sample: f64::NAN,
             ..MetricsConfig::default()
         };
         assert_eq!(
@@ -123,6 +143,7 @@ mod tests {
                 "metrics.slow_request_ms",
                 "metrics.routes_max",
                 "metrics.slow_requests_kept",
+                "metrics.trace_sample",
                 "metrics.routes",
                 "metrics.routes[0]"
             ]
@@ -143,9 +164,28 @@ mod tests {
     }
 
     #[test]
+    fn a_share_is_at_most_the_whole() {
+        for (trace_sample, right) in [
+            (0.0, true),
+            (0.25, true),
+            (1.0, true),
+            (1.5, false),
+            (-0.1, false),
+        ] {
+            let config = MetricsConfig {
+                trace_sample,
+                ..MetricsConfig::default()
+            };
+            assert_eq!(faults_of(&config).is_empty(), right, "{trace_sample}");
+        }
+    }
+
+    #[test]
     fn the_configuration_reads_and_writes_milliseconds() {
-        let config: MetricsConfig = toml::from_str("slow_request_ms = 250").unwrap();
+        let text = "slow_request_ms = 250\nnames = \"open_telemetry\"\ntrace_sample = 0.01";
+        let config: MetricsConfig = toml::from_str(text).unwrap();
         assert_eq!(config.slow_request, Duration::from_millis(250));
+        assert_eq!(config.names, MetricNames::OpenTelemetry);
         let back: MetricsConfig = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
         assert_eq!(back, config);
         assert!(toml::from_str::<MetricsConfig>("slow_requests = 1").is_err());

@@ -90,6 +90,10 @@ impl Metrics {
         self.inner.windows.level(level)
     }
 
+    pub(crate) fn totals(&self) -> &Totals {
+        &self.inner.totals
+    }
+
     pub(crate) fn routes(&self) -> &Routes {
         &self.inner.routes
     }

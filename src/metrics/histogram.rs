@@ -168,6 +168,12 @@ impl HistogramSnapshot {
         self.sum_nanos = self.sum_nanos.wrapping_add(other.sum_nanos);
     }
 
+    /// The buckets in rising order: the mean of each in nanoseconds, and how many were counted in it.
+    pub(crate) fn means(&self) -> impl Iterator<Item = (u64, u64)> {
+        let counts = self.counts.iter();
+        counts.map(|(bucket, count)| (mean_of((*bucket).into()), *count))
+    }
+
     /// How many durations were at most `limit`. A bucket belongs to the side its mean is on, so
     /// records within 5 % of `limit` may be counted on its other side. Never falls from one
     /// snapshot to the next.

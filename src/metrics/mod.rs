@@ -57,45 +57,66 @@
 //! # }
 //! ```
 
+mod accept;
 mod body;
 mod common;
 mod config;
+mod edges;
 mod engine;
 mod exposition;
+#[cfg(feature = "metrics-facade")]
+mod facade;
+mod families;
 mod figures;
 mod frame;
 #[cfg(feature = "redis")]
 mod gathering;
 mod gauges;
 mod histogram;
+mod http_families;
 mod layer;
 mod named;
+mod names;
 mod overload;
 mod passage;
 mod prometheus;
+mod reading;
 mod routes;
+mod rows;
+mod scrape;
 mod service;
 mod sheet;
 mod slow;
 mod snapshot;
+mod span_service;
+mod spans;
 mod totals;
+mod trace_parent;
+mod visitor;
+mod walk;
 mod window;
 mod windows;
 
 pub use body::MetricsBody;
 pub use config::MetricsConfig;
 pub use engine::Metrics;
+#[cfg(feature = "metrics-facade")]
+pub use facade::FacadeBridge;
 pub use figures::Quantiles;
 #[cfg(feature = "redis")]
 pub(crate) use gathering::{Gathering, Stretch};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use layer::MetricsLayer;
+pub use names::MetricNames;
 pub use overload::{CircuitTotals, ConnectionTotals, GuardTotals};
+pub use scrape::{Scrape, ScrapeBody};
 pub use service::{MetricsFuture, MetricsService};
 pub use slow::SlowRequest;
 pub use snapshot::{
     CacheTotals, HttpTotals, RouteFigures, RuleFigures, Snapshot, StatusCounts, TierTotals,
 };
+pub use span_service::{RequestSpanBody, RequestSpanFuture, RequestSpanLayer, RequestSpanService};
+pub use spans::RequestSpans;
 pub use window::{Window, WindowFigures};
 #[cfg(feature = "redis")]
 pub(crate) use windows::Frame;

@@ -6,8 +6,6 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-use crate::metrics::engine::Metrics;
-
 /// A request whose answer's head took longer than the configured threshold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SlowRequest {
@@ -51,20 +49,13 @@ impl SlowRequests {
         seen.truncate(self.kept);
     }
 
-    fn all(&self) -> Vec<SlowRequest> {
+    /// The newest first.
+    pub(crate) fn all(&self) -> Vec<SlowRequest> {
         self.lock().iter().cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<SlowRequest>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Metrics {
-    /// The slow requests that were seen last, the newest first; as many as `metrics.slow_requests_kept`.
-    #[must_use]
-    pub fn slow_requests(&self) -> Vec<SlowRequest> {
-        self.common().slow.all()
     }
 }
 

@@ -8,14 +8,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::metrics::engine::Metrics;
 use crate::metrics::figures::Quantiles;
 use crate::metrics::overload::{CircuitTotals, ConnectionTotals, GuardTotals};
 use crate::metrics::routes::{UNMATCHED, method_named};
 use crate::metrics::sheet::{RouteRow, Sheet};
 use crate::metrics::totals::{Count, Time, Word};
 
-/// The figures of a [`Metrics`] since it was made, or those of a [window](crate::metrics::Window).
+/// The figures of a [`Metrics`](crate::metrics::Metrics) since it was made, or those of a [window](crate::metrics::Window).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Snapshot {
     /// All requests.
@@ -182,15 +181,6 @@ pub struct RuleFigures {
     pub shadow_denied: u64,
 }
 
-impl Metrics {
-    /// All figures as they are now. Takes about 1 µs per route and method: meant for scrapes and tickers, not for
-    /// requests.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot::of(&self.sheet())
-    }
-}
-
 impl Snapshot {
     pub(crate) fn of(sheet: &Sheet) -> Self {
         let routes = sheet.routes.iter();
@@ -354,6 +344,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::event::{Event, Recorder};
     use crate::metrics::config::MetricsConfig;
+    use crate::metrics::engine::Metrics;
 
     #[test]
     fn every_event_ends_in_its_figure() {

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use crate::event::Event;
 use crate::metrics::histogram::Histogram;
@@ -163,38 +162,44 @@ impl Totals {
         self.rules.rows()
     }
 
-    fn one(&self, count: Count) {
-        self.more(count, 1);
+    /// One of the counts.
+    pub(crate) const fn one(&self, count: Count) -> &AtomicU64 {
+        &self.counts[count as usize]
+    }
+
+    /// One of the histograms.
+    pub(crate) const fn time(&self, time: Time) -> &Histogram {
+        &self.times[time as usize]
+    }
+
+    fn add(&self, count: Count) {
+        one_more(self.one(count));
     }
 
     fn more(&self, count: Count, by: usize) {
-        self.counts[count as usize].fetch_add(by as u64, Ordering::Relaxed);
+        self.one(count).fetch_add(by as u64, Ordering::Relaxed);
     }
 
     fn word(&self, word: Word, name: &str) {
         self.words[word as usize].with(name, one_more);
     }
 
-    fn time(&self, time: Time, took: Duration) {
-        self.times[time as usize].record(took);
-    }
-
     /// Counts `event`.
     pub(crate) fn count(&self, event: &Event<'_>) {
         match *event {
-            Event::CacheHit { stale: false } => self.one(Count::Hits),
-            Event::CacheHit { stale: true } => self.one(Count::StaleHits),
+            Event::CacheHit { stale: false } => self.add(Count::Hits),
+            Event::CacheHit { stale: true } => self.add(Count::StaleHits),
             Event::CacheForwarded { reason } => self.word(Word::Forwards, reason),
-            Event::CacheCollapsed => self.one(Count::Collapsed),
+            Event::CacheCollapsed => self.add(Count::Collapsed),
             Event::CacheStored { bytes } => {
-                self.one(Count::Stored);
+                self.add(Count::Stored);
                 self.more(Count::StoredBytes, bytes);
             }
             Event::TierHit { tier } => self.word(Word::TierHits, tier),
             Event::ValueComputed { took, failed } => {
-                self.time(Time::Values, took);
+                self.time(Time::Values).record(took);
                 if failed {
-                    self.one(Count::ValuesFailed);
+                    self.add(Count::ValuesFailed);
                 }
             }
             Event::EntryUnreadable { why, .. } => self.word(Word::Unreadable, why),
@@ -202,7 +207,7 @@ impl Totals {
                 self.word(Word::WarmedClasses, class);
                 self.word(Word::WarmedOutcomes, outcome);
             }
-            Event::RedisAnswered { took } => self.time(Time::RedisAnswers, took),
+            Event::RedisAnswered { took } => self.time(Time::RedisAnswers).record(took),
             Event::RateLimitAllowed { rule } => {
                 self.rules.with(rule, |rule| one_more(&rule.allowed));
             }
@@ -213,10 +218,10 @@ impl Totals {
             Event::RateLimitDenied { rule, shadow: true } => {
                 self.rules.with(rule, |rule| one_more(&rule.shadow_denied));
             }
-            Event::ClientBanned { .. } => self.one(Count::Bans),
+            Event::ClientBanned { .. } => self.add(Count::Bans),
             Event::ClientShutOut { why } => self.word(Word::ShutOut, why),
-            Event::PeerUnknown => self.one(Count::PeersUnknown),
-            Event::GuardAdmitted { waited } => self.time(Time::QueueWait, waited),
+            Event::PeerUnknown => self.add(Count::PeersUnknown),
+            Event::GuardAdmitted { waited } => self.time(Time::QueueWait).record(waited),
             Event::GuardRefused { why } => self.word(Word::Refused, why),
             Event::PressureChanged { to, .. } => self.word(Word::PressureChanges, to),
             _ => self.count_rest(event),
@@ -227,55 +232,55 @@ impl Totals {
     /// find its place.
     fn count_rest(&self, event: &Event<'_>) {
         match *event {
-            Event::GuardLeft { .. } => self.one(Count::Left),
-            Event::GuardSlotsChanged { .. } => self.one(Count::SlotsChanges),
-            Event::RuntimeLagging { .. } => self.one(Count::Lags),
+            Event::GuardLeft { .. } => self.add(Count::Left),
+            Event::GuardSlotsChanged { .. } => self.add(Count::SlotsChanges),
+            Event::RuntimeLagging { .. } => self.add(Count::Lags),
             Event::MemoryRelieved { action, .. } => self.word(Word::Relieved, action),
-            Event::LeakSuspected { .. } => self.one(Count::Leaks),
+            Event::LeakSuspected { .. } => self.add(Count::Leaks),
             // Not by circuit: their names may be anybody's hosts.
             Event::CircuitChanged { to, .. } => self.word(Word::CircuitChanges, to),
-            Event::CircuitRefused { .. } => self.one(Count::CircuitRefused),
-            Event::ConnectionOpened => self.one(Count::ConnectionsOpened),
+            Event::CircuitRefused { .. } => self.add(Count::CircuitRefused),
+            Event::ConnectionOpened => self.add(Count::ConnectionsOpened),
             Event::ConnectionClosed { why } => self.word(Word::ConnectionsClosed, why),
             Event::ConnectionRefused { why } => self.word(Word::ConnectionsRefused, why),
             Event::Invalidated { markers, .. } => {
-                self.one(Count::Invalidations);
+                self.add(Count::Invalidations);
                 self.more(Count::Markers, markers);
             }
-            Event::InvalidationPending { .. } => self.one(Count::InvalidationsPending),
+            Event::InvalidationPending { .. } => self.add(Count::InvalidationsPending),
             Event::JournalUnverified { why } => self.word(Word::JournalDoubts, why),
             // Of how long it took the gauge tells.
             Event::JournalVerified => {}
-            Event::JournalReplaced => self.one(Count::JournalReplaced),
+            Event::JournalReplaced => self.add(Count::JournalReplaced),
             Event::CoherencyChecked { window } => self.word(Word::CoherencyChecks, window),
             Event::CoherencyViolation { invariant, .. } => {
                 self.word(Word::CoherencyViolations, invariant);
             }
             Event::QueryFinished { took, slow, .. } => {
-                self.time(Time::Queries, took);
+                self.time(Time::Queries).record(took);
                 if slow {
-                    self.one(Count::QueriesSlow);
+                    self.add(Count::QueriesSlow);
                 }
             }
             // Not by remote: their names may be anybody's.
-            Event::RemoteQuotaWaited { .. } => self.one(Count::RemoteWaits),
-            Event::RemoteQuotaRefused { .. } => self.one(Count::RemoteRefusals),
+            Event::RemoteQuotaWaited { .. } => self.add(Count::RemoteWaits),
+            Event::RemoteQuotaRefused { .. } => self.add(Count::RemoteRefusals),
             // What it leads to is counted.
             Event::RemoteQuotaBlocked { .. } => {}
-            Event::ProgressPublished => self.one(Count::Progress),
+            Event::ProgressPublished => self.add(Count::Progress),
             // Up again is told by the gauge; what is counted are the reasons to be down.
             Event::RedisUp => {}
-            Event::RedisDown { .. } => self.one(Count::RedisDowns),
+            Event::RedisDown { .. } => self.add(Count::RedisDowns),
             Event::RedisFailed { why } => self.word(Word::RedisFailed, why),
             Event::DatabaseWaited { waited, served } => {
-                self.time(Time::DatabaseWaits, waited);
+                self.time(Time::DatabaseWaits).record(waited);
                 if !served {
-                    self.one(Count::DatabaseUnserved);
+                    self.add(Count::DatabaseUnserved);
                 }
             }
             // Not by rule: the alerts themselves are asked for those.
             Event::AlertChanged { state, .. } => self.word(Word::Alerts, state),
-            Event::Warning { .. } => self.one(Count::Warnings),
+            Event::Warning { .. } => self.add(Count::Warnings),
             Event::CacheHit { .. }
             | Event::CacheForwarded { .. }
             | Event::CacheCollapsed

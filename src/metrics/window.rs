@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::metrics::engine::Metrics;
 use crate::metrics::figures::Quantiles;
 use crate::metrics::histogram::HistogramSnapshot;
 use crate::metrics::sheet::Sheet;
@@ -125,17 +124,6 @@ impl WindowFigures {
 
 fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
-}
-
-impl Metrics {
-    /// The figures of the last minute, five minutes or hour, in steps that [`Window`] tells. Takes some
-    /// microseconds per route and method: for people, tickers and alerts, not for requests.
-    #[must_use]
-    pub fn window(&self, window: Window) -> WindowFigures {
-        let now = self.common().clock.now();
-        let (covers, sheet) = self.windows().window(window, now, || self.sheet());
-        WindowFigures::of(window, covers, &sheet)
-    }
 }
 
 fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

@@ -81,6 +81,8 @@ mod members;
 #[cfg(feature = "redis")]
 mod node;
 #[cfg(feature = "redis")]
+mod parts;
+#[cfg(feature = "redis")]
 mod pool;
 #[cfg(feature = "redis")]
 mod pulse;
@@ -102,6 +104,8 @@ mod sentinel;
 mod slots;
 #[cfg(feature = "redis")]
 mod supervisor;
+#[cfg(feature = "redis")]
+mod timed;
 #[cfg(feature = "redis")]
 mod tls;
 #[cfg(feature = "redis")]
@@ -126,7 +130,9 @@ pub use credentials::{Credentials, CredentialsError, CredentialsProvider};
 #[cfg(feature = "redis")]
 pub use figures::RedisFigures;
 #[cfg(feature = "redis")]
-pub use pool::{RedisPool, StoreParts};
+pub use parts::StoreParts;
+#[cfg(feature = "redis")]
+pub use pool::RedisPool;
 #[cfg(feature = "redis")]
 pub use push::{Push, PushSink};
 #[cfg(feature = "redis")]

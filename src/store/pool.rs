@@ -1,33 +1,32 @@
 //! The one pool that everything shared goes through.
 
 use std::fmt::{self, Display};
-use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::error::{ConfigError, Faults};
-use crate::event::{Event, Events};
+use crate::event::Events;
 use crate::store::address::{Address, Target};
 use crate::store::ask;
 use crate::store::cluster;
 use crate::store::command::{Argument, Batch, Call, Command, Step};
 use crate::store::config::RedisConfig;
 use crate::store::connect::{Access, Way};
-use crate::store::credentials::CredentialsProvider;
 use crate::store::error::StoreError;
 use crate::store::figures::RedisFigures;
 use crate::store::hub::Hub;
 use crate::store::library::Library;
 use crate::store::node::{Limits, Node, NodeParts};
+use crate::store::parts::StoreParts;
 use crate::store::push::PushSink;
 use crate::store::reply::{FromReply, Replies, Reply};
 use crate::store::resolver::Resolver;
-use crate::store::script::Script;
 use crate::store::sentinel::Sentinels;
 use crate::store::status::{DownKind, DownReason, RedisStatus};
 use crate::store::supervisor::supervise;
+use crate::store::timed::Stopwatch;
 use crate::store::tls::Tls;
 use crate::store::topology::Topology;
 use crate::store::vault::Vault;
@@ -69,8 +68,7 @@ struct Inner {
     prefix: String,
     bulk_bytes: usize,
     status: watch::Sender<RedisStatus>,
-    clock: Clock,
-    events: Events,
+    watch: Stopwatch,
 }
 
 /// The servers behind a pool.
@@ -78,35 +76,6 @@ enum Fleet {
     None,
     Single(Node),
     Cluster(Topology),
-}
-
-/// What a pool stands on.
-#[derive(Clone)]
-pub struct StoreParts {
-    /// Measures round trips and windows.
-    pub clock: Clock,
-    /// Hears when Redis comes and goes.
-    pub events: Events,
-    /// Runs the supervisor, which ends with its owner.
-    pub spawner: Spawner,
-    /// The scripts that will be called.
-    pub scripts: Vec<&'static Script>,
-    /// Where user and password come from, if they expire; else they are in the settings.
-    pub credentials: Option<Arc<dyn CredentialsProvider>>,
-}
-
-impl StoreParts {
-    /// The machine's clock; nobody listens, no scripts, and the login of the settings.
-    #[must_use]
-    pub fn new(spawner: Spawner) -> Self {
-        Self {
-            clock: Clock::system(),
-            events: Events::none(),
-            spawner,
-            scripts: Vec::new(),
-            credentials: None,
-        }
-    }
 }
 
 impl RedisPool {
@@ -120,9 +89,8 @@ impl RedisPool {
                 prefix: String::new(),
                 bulk_bytes: usize::MAX,
                 status: watch::Sender::new(RedisStatus::Disabled),
-                // Nothing is sent, so it is never read.
-                clock: Clock::manual().0,
-                events: Events::none(),
+                // Nothing is sent, so it is never asked.
+                watch: Stopwatch::new(Clock::manual().0, Events::none()),
             }),
         }
     }
@@ -198,8 +166,7 @@ impl RedisPool {
                 prefix: config.prefix().to_owned(),
                 bulk_bytes: usize::try_from(config.bulk_bytes).unwrap_or(usize::MAX),
                 status,
-                clock: parts.clock.clone(),
-                events: parts.events.clone(),
+                watch: Stopwatch::new(parts.clock.clone(), parts.events.clone()),
             }),
         })
     }
@@ -246,10 +213,18 @@ impl RedisPool {
         let manner = command.manner(self.inner.bulk_bytes);
         let answer = match &self.inner.fleet {
             Fleet::None => return Err(disabled()),
-            Fleet::Single(node) => self.timed(ask::run(node, command, manner)).await?,
+            Fleet::Single(node) => {
+                self.inner
+                    .watch
+                    .timed(ask::run(node, command, manner))
+                    .await?
+            }
             Fleet::Cluster(topology) => {
                 let step = Step::Command(command.clone());
-                self.timed(cluster::run(topology, &step, manner)).await?
+                self.inner
+                    .watch
+                    .timed(cluster::run(topology, &step, manner))
+                    .await?
             }
         };
         Reply(answer).read()
@@ -265,10 +240,18 @@ impl RedisPool {
         let manner = call.manner(self.inner.bulk_bytes);
         let answer = match &self.inner.fleet {
             Fleet::None => return Err(disabled()),
-            Fleet::Single(node) => self.timed(ask::call(node, call, manner)).await?,
+            Fleet::Single(node) => {
+                self.inner
+                    .watch
+                    .timed(ask::call(node, call, manner))
+                    .await?
+            }
             Fleet::Cluster(topology) => {
                 let step = Step::Call(call.clone());
-                self.timed(cluster::run(topology, &step, manner)).await?
+                self.inner
+                    .watch
+                    .timed(cluster::run(topology, &step, manner))
+                    .await?
             }
         };
         Reply(answer).read()
@@ -307,10 +290,15 @@ impl RedisPool {
             Fleet::None => return Err(disabled()),
             Fleet::Single(node) => {
                 let steps: Vec<&Step> = batch.steps().iter().collect();
-                self.timed(ask::batch(node, &steps, manner)).await?
+                self.inner
+                    .watch
+                    .timed(ask::batch(node, &steps, manner))
+                    .await?
             }
             Fleet::Cluster(topology) => {
-                self.timed(cluster::batch(topology, batch.steps(), manner))
+                self.inner
+                    .watch
+                    .timed(cluster::batch(topology, batch.steps(), manner))
                     .await?
             }
         };
@@ -331,29 +319,6 @@ impl RedisPool {
     pub fn track(&self, prefix: impl AsRef<[u8]>, sink: Arc<dyn PushSink>) {
         self.inner.hub.track(prefix.as_ref(), sink);
         self.nudge();
-    }
-
-    /// Tells how long an answer took, or why there was none. What its caller gives up on is not told.
-    async fn timed<T>(
-        &self,
-        asked: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        let Inner { clock, events, .. } = &*self.inner;
-        let began = clock.now();
-        let answer = asked.await;
-        let event = match &answer {
-            Ok(_) | Err(StoreError::Refused { .. } | StoreError::Unreadable { .. }) => {
-                let took = clock.now().since(began);
-                Event::RedisAnswered { took }
-            }
-            // Nothing was sent.
-            Err(StoreError::Unavailable(_) | StoreError::Unfit(_)) => return answer,
-            Err(StoreError::Crowded) => Event::RedisFailed { why: "crowded" },
-            Err(StoreError::Timeout) => Event::RedisFailed { why: "timeout" },
-            Err(StoreError::Lost) => Event::RedisFailed { why: "lost" },
-        };
-        events.emit(event);
-        answer
     }
 
     /// Whether keys lie on several servers, so that a script takes only those of one `{hash tag}`.

@@ -24,6 +24,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
+use crate::alerts::AlertsConfig;
 use crate::breaker::BreakerConfig;
 use crate::cache::CacheConfig;
 use crate::connections::ConnectionsConfig;
@@ -58,6 +59,8 @@ pub struct KeepConfig {
     pub redis: RedisConfig,
     /// What is measured.
     pub metrics: MetricsConfig,
+    /// When somebody is told of what.
+    pub alerts: AlertsConfig,
     /// How much is let in.
     pub guard: GuardConfig,
     /// How many connections stay open.
@@ -105,6 +108,12 @@ impl KeepConfig {
         if !of_limits("rules") {
             plain.rate_limit.rules.clear();
         }
+        let of_alerts = rooms
+            .get("alerts")
+            .is_some_and(|it| it.get("rules").is_some());
+        if !of_alerts {
+            plain.alerts.rules.clear();
+        }
         let mut whole = plain.to_value()?;
         merge(&mut whole, overlay);
         let mut new = Self::from_value(whole)?;
@@ -120,6 +129,8 @@ impl KeepConfig {
         );
         keep(&mut new.redis, &self.redis, named("redis"));
         keep(&mut new.metrics, &self.metrics, named("metrics"));
+        keep(&mut new.alerts.rules, &self.alerts.rules, of_alerts);
+        keep(&mut new.alerts, &self.alerts, named("alerts"));
         keep(&mut new.guard, &self.guard, named("guard"));
         keep(
             &mut new.connections,
@@ -195,6 +206,8 @@ impl KeepConfig {
         }
         self.redis.check("redis", faults);
         self.metrics.check("metrics", faults);
+        self.alerts.check("alerts", faults);
+        self.alerts.check_routes("alerts", &self.routes, faults);
         self.guard.check("guard", faults);
         self.connections.check("connections", faults);
         self.breaker.check("breaker", faults);

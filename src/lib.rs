@@ -28,6 +28,8 @@
 //! | [`invalidation`] | after a write: purges by rule, before the writer hears of it | |
 //! | [`cache`] | a shared cache by RFC 9111; one request fetches for all | 200, 304, 504 |
 //!
+//! [`alerts`] tell somebody when figures are not what they should be.
+//!
 //! On the way out, before an HTTP client, [`outbound`] honours the quotas of the services that are called, and a
 //! [`breaker`] leaves those alone that fail. It does the same for handlers.
 //!
@@ -54,6 +56,7 @@
 
 #[cfg(feature = "axum")]
 pub mod admin;
+pub mod alerts;
 pub mod breaker;
 pub mod cache;
 pub mod clock;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::alerts::AlertsConfig;
 use crate::breaker::BreakerConfig;
 use crate::cache::CacheConfig;
 use crate::config::KeepConfig;
@@ -71,6 +72,8 @@ impl Profile {
         // In the same region it answers within 2 ms. What has not come after 50 is given up, so that
         // memory answers before anybody notices.
         config.redis.command_timeout = Duration::from_millis(50);
+        // Six judgements a minute of a dozen rules take some 0.1 ms of the one core.
+        config.alerts.every = Duration::from_secs(10);
         // Basic databases allow few connections, and each costs the server 5 to 10 MB.
         config.database.connections_max = 3;
         // On one core, whoever computes for so long keeps everybody else waiting.
@@ -96,6 +99,8 @@ impl Profile {
         config.database.slow_query = Duration::from_millis(50);
         config.metrics.server_timing = true;
         config.metrics.slow_request = Duration::from_millis(250);
+        // Caches are cold after every change of the code.
+        config.alerts.off = vec!["hit_ratio_low".to_owned(), "hit_ratio_very_low".to_owned()];
         // Ctrl-C should end it.
         config.shutdown = Duration::from_secs(2);
         Self::new("development", config)
@@ -259,6 +264,7 @@ fn base() -> KeepConfig {
         shutdown: Duration::from_secs(8),
         redis: RedisConfig::default(),
         metrics: MetricsConfig::default(),
+        alerts: AlertsConfig::default(),
         guard: GuardConfig::default(),
         connections: ConnectionsConfig::default(),
         breaker: BreakerConfig::default(),

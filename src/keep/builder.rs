@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::alerts::AlertHandler;
 use crate::breaker::BreakerConfig;
 use crate::cache::{CacheConfig, KeyPart};
 use crate::clock::Clock;
@@ -20,6 +21,7 @@ use crate::http_config::HttpConfig;
 use crate::identity::{ApiKeyResolver, CallerResolver};
 use crate::invalidation::{InvalidationConfig, Supplier};
 use crate::journal::JournalConfig;
+use crate::keep::alerts;
 use crate::keep::engines::{Engines, Ground};
 use crate::keep::figures;
 use crate::keep::gates::noted;
@@ -43,7 +45,7 @@ use crate::warming::WarmingConfig;
 /// Nothing is checked before [`build`](Self::build), which then names everything that is wrong at once.
 #[must_use]
 pub struct KeepBuilder {
-    config: KeepConfig,
+    pub(crate) config: KeepConfig,
     faults: Faults,
     pub(crate) callers: CallerResolver,
     pub(crate) api_keys: ApiKeyResolver,
@@ -52,6 +54,7 @@ pub struct KeepBuilder {
     pub(crate) invalidation_variables: Option<Supplier>,
     pub(crate) claims: Claims,
     recorders: Vec<Arc<dyn Recorder>>,
+    pub(crate) alert_handlers: Vec<Box<dyn AlertHandler>>,
     pub(crate) purge: Option<PurgeHook>,
     cold: Option<Arc<dyn ColdStore>>,
     #[cfg(feature = "encryption")]
@@ -89,6 +92,7 @@ impl Keep {
             invalidation_variables: None,
             claims: Claims::new(),
             recorders,
+            alert_handlers: Vec::new(),
             purge: None,
             cold: None,
             #[cfg(feature = "encryption")]
@@ -293,6 +297,7 @@ impl KeepBuilder {
             invalidation_variables,
             claims,
             mut recorders,
+            alert_handlers,
             purge,
             cold,
             #[cfg(feature = "encryption")]
@@ -345,8 +350,10 @@ impl KeepBuilder {
         if let Some(supplier) = invalidation_variables {
             engines.invalidator = engines.invalidator.supplied_by(supplier);
         }
+        let alerts = alerts::alerts(&ground, &metrics, &engines)?;
         let keep = Keep::of(Parts {
             fleet: figures::fleet(&metrics, &engines, &ground),
+            alerts,
             ground,
             metrics,
             engines,
@@ -354,6 +361,7 @@ impl KeepBuilder {
             draining: Arc::default(),
         });
         watch::start(&keep)?;
+        alerts::start(&keep, alert_handlers)?;
         Ok(keep)
     }
 }

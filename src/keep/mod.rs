@@ -1,5 +1,6 @@
 //! The builder, the running parts, and the layer that stacks them.
 
+mod alerts;
 mod builder;
 mod circuits;
 mod connections;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::alerts::Alerts;
 use crate::breaker::CircuitBreakers;
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -48,6 +49,7 @@ pub(crate) struct Parts {
     pub(crate) ground: Ground,
     pub(crate) metrics: Metrics,
     pub(crate) fleet: Fleet,
+    pub(crate) alerts: Alerts,
     pub(crate) engines: Engines,
     pub(crate) board: HealthBoard,
     /// Set by `shutdown`: no new requests, please.
@@ -87,6 +89,12 @@ impl Keep {
     #[must_use]
     pub fn fleet(&self) -> &Fleet {
         &self.parts.fleet
+    }
+
+    /// Who is told when figures are not what they should be.
+    #[must_use]
+    pub fn alerts(&self) -> &Alerts {
+        &self.parts.alerts
     }
 
     /// What is let in.

@@ -32,6 +32,7 @@
 //! | counting (`INCR`, tokens taken, records appended) | only inside a `Script` that is given an id of the attempt, or where counting one too many is the safe side |
 //! | the limiter's `limiter_take` and `limiter_settle` | charged twice, a bucket is too strict and nothing else; what is given back is never sent a second time |
 //! | the locks' `lock_claim`, `lock_extend`, `lock_release` | each carries the random name of its attempt; one that gives up says so, and is not served later on |
+//! | the alerts' leases (`SET NX PX` of the instance's random name) | whoever holds one without knowing speaks when it asks again |
 //! | the journal's `journal_append` | a record twice invalidates twice, and costs misses |
 //! | the journal's `journal_meet`, `journal_leave` | a lease that is longer than its holder thinks is waited for, and nothing else |
 //! | the limiter's bans and announcements | a ban is never shortened, an announcement is a whole value |

@@ -10,6 +10,7 @@
     reason = "tests fail by panicking, and their helpers are not an API"
 )]
 
+mod alerts;
 mod breaker;
 mod cache;
 mod cache_body;

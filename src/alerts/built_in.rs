@@ -1,0 +1,141 @@
+//! The rules that every service begins with.
+
+use std::time::Duration;
+
+use crate::alerts::measure::Measure;
+use crate::alerts::rule::{AlertRule, AlertScope};
+use crate::alerts::severity::Severity;
+use crate::metrics::Window;
+
+/// The built-in rules, by name. Ratios and percentiles are over five minutes and at least 50 requests: three
+/// slow ones at night are no incident.
+pub(crate) fn built_in() -> Vec<AlertRule> {
+    let mut rules = traffic().to_vec();
+    rules.extend(cache());
+    rules.extend(instance());
+    rules
+}
+
+/// What clients see, wherever it comes from: one instance speaks for all.
+fn traffic() -> [AlertRule; 3] {
+    [
+        AlertRule {
+            resolve: Some(2.5),
+            lasting: MINUTE,
+            escalate_after: Some(10 * MINUTE),
+            advice: "see slow requests and slow queries; cache what is asked often, or lower guard.slots so \
+                 that fewer requests share the processor"
+                .to_owned(),
+            ..over_five_minutes(AlertRule::above("response_slow", Measure::ResponseP95, 3.0))
+        },
+        AlertRule {
+            resolve: Some(0.03),
+            lasting: MINUTE,
+            severity: Severity::Critical,
+            escalate_after: Some(10 * MINUTE),
+            advice: "see which routes answer 5xx in keep_http_requests_total and read the service's log of \
+                 them"
+                .to_owned(),
+            ..over_five_minutes(AlertRule::above("errors", Measure::ErrorRatio, 0.05))
+        },
+        AlertRule {
+            resolve: Some(5.0),
+            lasting: MINUTE,
+            window: Window::FiveMinutes,
+            cooldown: 15 * MINUTE,
+            advice: "see the log for the names of slow queries; add an index, cache the result, or raise \
+                 database.slow_query_ms if that is how long they take"
+                .to_owned(),
+            ..AlertRule::above("slow_queries", Measure::SlowQueriesPerMinute, 10.0)
+        },
+    ]
+}
+
+fn cache() -> [AlertRule; 2] {
+    let low = |name: &str, threshold: f64| {
+        AlertRule {
+        resolve: Some(threshold + 0.05),
+        lasting: 10 * MINUTE,
+        cooldown: 60 * MINUTE,
+        advice: "see the reasons in keep_cache_forwards_total: raise max-age or cache.ttl_default_ms for \
+             `stale`, cache.capacity_bytes for `uri-miss`, and have answers vary by less for `vary-miss`"
+            .to_owned(),
+        ..over_five_minutes(AlertRule::below(name, Measure::HitRatio, threshold))
+    }
+    };
+    [
+        low("hit_ratio_low", 0.70),
+        AlertRule {
+            severity: Severity::Critical,
+            ..low("hit_ratio_very_low", 0.50)
+        },
+    ]
+}
+
+/// What is about one instance: each speaks for itself.
+fn instance() -> Vec<AlertRule> {
+    let here = |rule: AlertRule, advice: &str| AlertRule {
+        scope: AlertScope::Instance,
+        advice: advice.to_owned(),
+        ..rule
+    };
+    let memory = |name: &str, threshold: f64, severity: Severity| AlertRule {
+        resolve: Some(threshold - 0.05),
+        lasting: HALF,
+        severity,
+        ..here(
+            AlertRule::above(name, Measure::MemoryRatio, threshold),
+            "lower cache.capacity_bytes or tiers.capacity_bytes, or raise MEMORY_LIMIT if the host has more",
+        )
+    };
+    vec![
+        memory("memory_high", 0.80, Severity::Warning),
+        memory("memory_very_high", 0.90, Severity::Critical),
+        memory("memory_exhausted", 0.95, Severity::Emergency),
+        AlertRule {
+            resolve: Some(0.85),
+            lasting: HALF,
+            ..here(
+                AlertRule::above("concurrency_full", Measure::ConcurrencyRatio, 0.95),
+                "requests are about to queue: see what they wait for, raise guard.slots, or add an instance",
+            )
+        },
+        AlertRule {
+            resolve: Some(500.0),
+            lasting: HALF,
+            severity: Severity::Critical,
+            ..here(
+                AlertRule::above("queue_long", Measure::QueueDepth, 1000.0),
+                "more comes in than is served: lower guard.queue so that the excess is refused at once, or \
+                 add an instance",
+            )
+        },
+        AlertRule {
+            lasting: HALF,
+            severity: Severity::Critical,
+            ..here(
+                AlertRule::above("redis_down", Measure::RedisDown, 0.5),
+                "see `redis` in the health report for the reason; state is in memory until it is back",
+            )
+        },
+        AlertRule {
+            lasting: MINUTE,
+            ..here(
+                AlertRule::above("journal_unverified", Measure::JournalUnverified, 0.5),
+                "see `invalidation` in the health report for the reason; answers are not served from memory \
+                 for longer than journal.max_unverified_ms meanwhile",
+            )
+        },
+    ]
+}
+
+fn over_five_minutes(rule: AlertRule) -> AlertRule {
+    AlertRule {
+        window: Window::FiveMinutes,
+        least_count: 50,
+        ..rule
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HALF: Duration = Duration::from_secs(30);

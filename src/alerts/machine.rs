@@ -260,9 +260,9 @@ mod tests {
             ("between gets worse as well", "xxx----", "  F   E"),
             ("no value gets no worse", "xxx?????xxxx", "  F         "),
             (
-                "again within the cooldown: told when it ends",
+                "again within the cooldown: told when it ends, and worse since it fires",
                 "xxx.xxxxxxx",
-                "  FR    F  ",
+                "  FR    F E",
             ),
             (
                 "again and over within the cooldown: silence",

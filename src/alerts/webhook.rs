@@ -50,7 +50,10 @@ impl<C, B> Webhook<C, B> {
     /// # Errors
     ///
     /// When it has not, or is no URL at all. The error does not quote it: there may be a secret in it.
-    pub fn new(url: &str, client: C) -> Result<Self, ConfigError> {
+    pub fn new(url: &str, client: C) -> Result<Self, ConfigError>
+    where
+        C: Service<Request<B>>,
+    {
         let parsed = url.parse::<Uri>().ok();
         let fits = |url: &Uri| url.scheme().is_some() && url.host().is_some();
         let Some(url) = parsed.filter(fits) else {

@@ -72,7 +72,7 @@ impl Profile {
         // In the same region it answers within 2 ms. What has not come after 50 is given up, so that
         // memory answers before anybody notices.
         config.redis.command_timeout = Duration::from_millis(50);
-        // Six judgements a minute of a dozen rules take some 0.1 ms of the one core.
+        // Nobody is told sooner than after half a minute, so nothing is gained by looking more often.
         config.alerts.every = Duration::from_secs(10);
         // Basic databases allow few connections, and each costs the server 5 to 10 MB.
         config.database.connections_max = 3;

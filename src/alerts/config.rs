@@ -120,6 +120,7 @@ impl AlertsConfig {
 mod tests {
     use super::*;
     use crate::alerts::measure::Measure;
+    use crate::alerts::rule::Comparison;
     use crate::alerts::severity::Severity;
 
     fn faults(config: &AlertsConfig) -> Vec<String> {
@@ -169,158 +170,74 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_value_is_named() {
-        let good = || AlertRule::above("a", Measure::ErrorRatio, 0.5);
-        let second = Duration::from_secs(1);
-        let rule = |rule: AlertRule| AlertsConfig {
-            rules: vec![rule],
-            ..AlertsConfig::default()
-        };
-        for (config, field) in [
+    fn every_wrong_value_of_a_rule_is_named() {
+        type Spoil = fn(&mut AlertRule);
+        let second = Duration::from_secs;
+        let spoils: [(Spoil, &str); 14] = [
+            (|rule| rule.name = String::new(), "name"),
+            (|rule| rule.name = "A b".to_owned(), "name"),
+            (|rule| rule.name = "a".repeat(65), "name"),
+            (|rule| rule.threshold = f64::INFINITY, "threshold"),
+            (|rule| rule.resolve = Some(0.6), "resolve"),
+            (|rule| rule.resolve = Some(f64::NAN), "resolve"),
+            (|rule| rule.comparison = Comparison::Below, "resolve"),
+            (|rule| rule.measure = Measure::Lag, "route"),
+            (|rule| rule.route = Some("/b".to_owned()), "route"),
+            (|rule| rule.lasting = Duration::from_secs(90_000), "for_ms"),
+            (|rule| rule.cooldown = Duration::MAX, "cooldown_ms"),
             (
-                rule(AlertRule {
-                    name: String::new(),
-                    ..good()
-                }),
-                "rules[0].name",
+                |rule| rule.escalate_after = Some(Duration::from_millis(999)),
+                "escalate_after_ms",
             ),
             (
-                rule(AlertRule {
-                    name: "A b".to_owned(),
-                    ..good()
-                }),
-                "rules[0].name",
+                |rule| rule.escalate_after = Some(Duration::MAX),
+                "escalate_after_ms",
             ),
             (
-                rule(AlertRule {
-                    name: "a".repeat(65),
-                    ..good()
-                }),
-                "rules[0].name",
+                |rule| rule.severity = Severity::Emergency,
+                "escalate_after_ms",
             ),
+        ];
+        for (spoil, field) in spoils {
+            let mut rule = AlertRule {
+                route: Some("/a".to_owned()),
+                resolve: Some(0.4),
+                escalate_after: Some(second(1)),
+                ..AlertRule::above("a", Measure::ErrorRatio, 0.5)
+            };
+            let config = |rule| AlertsConfig {
+                rules: vec![rule],
+                ..AlertsConfig::default()
+            };
+            assert_eq!(faults(&config(rule.clone())), Vec::<String>::new());
+            spoil(&mut rule);
+            let field = format!("alerts.rules[0].{field}");
+            assert_eq!(faults(&config(rule)), [field]);
+        }
+    }
+
+    #[test]
+    fn every_other_wrong_value_is_named() {
+        type Spoil = fn(&mut AlertsConfig);
+        let spoils: [(Spoil, &str); 7] = [
+            (|it| it.every = Duration::from_millis(99), "every_ms"),
+            (|it| it.queue = 0, "queue"),
             (
-                rule(AlertRule {
-                    threshold: f64::NAN,
-                    ..good()
-                }),
-                "rules[0].threshold",
-            ),
-            (
-                rule(AlertRule {
-                    resolve: Some(0.6),
-                    ..good()
-                }),
-                "rules[0].resolve",
-            ),
-            (
-                rule(AlertRule {
-                    resolve: Some(f64::NAN),
-                    ..good()
-                }),
-                "rules[0].resolve",
-            ),
-            (
-                rule(AlertRule {
-                    resolve: Some(0.6),
-                    ..AlertRule::below("a", Measure::HitRatio, 0.7)
-                }),
-                "rules[0].resolve",
-            ),
-            (
-                rule(AlertRule {
-                    route: Some("/a".to_owned()),
-                    measure: Measure::Lag,
-                    ..good()
-                }),
-                "rules[0].route",
-            ),
-            (
-                rule(AlertRule {
-                    route: Some("/b".to_owned()),
-                    ..good()
-                }),
-                "rules[0].route",
-            ),
-            (
-                rule(AlertRule {
-                    measure: Measure::gauge("a b"),
-                    ..good()
-                }),
-                "rules[0].measure.gauge",
-            ),
-            (
-                rule(AlertRule {
-                    lasting: 90_000 * second,
-                    ..good()
-                }),
-                "rules[0].for_ms",
-            ),
-            (
-                rule(AlertRule {
-                    cooldown: 700_000 * second,
-                    ..good()
-                }),
-                "rules[0].cooldown_ms",
-            ),
-            (
-                rule(AlertRule {
-                    escalate_after: Some(second / 2),
-                    ..good()
-                }),
-                "rules[0].escalate_after_ms",
-            ),
-            (
-                rule(AlertRule {
-                    escalate_after: Some(second),
-                    severity: Severity::Emergency,
-                    ..good()
-                }),
-                "rules[0].escalate_after_ms",
-            ),
-            (
-                AlertsConfig {
-                    every: second / 100,
-                    ..AlertsConfig::default()
-                },
-                "every_ms",
-            ),
-            (
-                AlertsConfig {
-                    queue: 0,
-                    ..AlertsConfig::default()
-                },
-                "queue",
-            ),
-            (
-                AlertsConfig {
-                    handler_timeout: 301 * second,
-                    ..AlertsConfig::default()
-                },
+                |it| it.handler_timeout = Duration::MAX,
                 "handler_timeout_ms",
             ),
+            (|it| it.instance = "a\n".to_owned(), "instance"),
+            (|it| it.instance = "a".repeat(129), "instance"),
+            (|it| it.off = vec!["nobody".to_owned()], "off[0]"),
             (
-                AlertsConfig {
-                    instance: "a\n".to_owned(),
-                    ..AlertsConfig::default()
-                },
-                "instance",
-            ),
-            (
-                AlertsConfig {
-                    off: vec!["nobody".to_owned()],
-                    ..AlertsConfig::default()
-                },
-                "off[0]",
-            ),
-            (
-                AlertsConfig {
-                    rules: vec![good(); 1_001],
-                    ..AlertsConfig::default()
-                },
+                |it| it.rules = vec![AlertRule::above("a", Measure::Lag, 1.0); 1_001],
                 "rules",
             ),
-        ] {
-            assert_eq!(faults(&config), [format!("alerts.{field}")], "{config:?}");
+        ];
+        for (spoil, field) in spoils {
+            let mut config = AlertsConfig::default();
+            spoil(&mut config);
+            assert_eq!(faults(&config), [format!("alerts.{field}")]);
         }
     }
 }

@@ -392,10 +392,7 @@ mod tests {
             let after = terms.escalate_after.map(|after| after.as_secs());
             let mut severity = 0;
             let mut lasted = 0;
-            for i in fires..last {
-                if !judged(i) {
-                    continue;
-                }
+            for i in (fires..last).filter(|i| judged(*i)) {
                 lasted += if i == fires { 0 } else { step(i) };
                 let due = after.is_some_and(|after| lasted >= after * (u64::from(severity) + 1));
                 let worse = i > fires && due && severity < 2;

@@ -26,7 +26,6 @@ pub(crate) struct Speaker {
     /// How long a lease lasts while a rule fires.
     short: Duration,
     /// Unlike that of any other instance, whatever they are called.
-    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "nobody is asked"))]
     name: String,
     #[cfg(feature = "redis")]
     redis: RedisPool,
@@ -118,13 +117,11 @@ impl Speaker {
 #[cfg(not(feature = "redis"))]
 impl Speaker {
     /// There is nobody else.
-    #[expect(clippy::unused_async, reason = "its twin with Redis waits")]
     async fn claim(&self, _: &str, _: Duration) -> bool {
         true
     }
 
     /// There is nothing to renew.
-    #[expect(clippy::unused_async, reason = "its twin with Redis waits")]
     pub(crate) async fn renew(&self) {}
 }
 

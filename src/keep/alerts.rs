@@ -1,33 +1,11 @@
 //! Alerts, as a stack sets them up.
 
-use crate::alerts::{AlertHandler, AlertRule, Alerts, AlertsConfig, AlertsParts};
+use crate::alerts::{AlertHandler, Alerts, AlertsParts};
 use crate::error::ConfigError;
-use crate::keep::builder::KeepBuilder;
 use crate::keep::engines::{Engines, Ground};
 use crate::keep::gauges::{Row, show};
 use crate::keep::parts::Keep;
 use crate::metrics::Metrics;
-
-impl KeepBuilder {
-    /// Changes what is watched, and how it is told.
-    pub fn alerts(mut self, change: impl FnOnce(&mut AlertsConfig)) -> Self {
-        change(&mut self.config.alerts);
-        self
-    }
-
-    /// Adds a rule, in the place of a built-in one of its name.
-    pub fn alert(mut self, rule: AlertRule) -> Self {
-        self.config.alerts.rules.push(rule);
-        self
-    }
-
-    /// Adds somebody who is told of alerts: a closure that returns a future, or a
-    /// [`Webhook`](crate::alerts::Webhook). If it holds a clone of the `Keep`, neither is ever freed.
-    pub fn on_alert(mut self, handler: impl AlertHandler) -> Self {
-        self.alert_handlers.push(Box::new(handler));
-        self
-    }
-}
 
 /// Alerts that nobody has started yet.
 ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::alerts::AlertHandler;
+use crate::alerts::{AlertHandler, AlertsConfig};
 use crate::breaker::BreakerConfig;
 use crate::cache::{CacheConfig, KeyPart};
 use crate::clock::Clock;
@@ -173,6 +173,12 @@ impl KeepBuilder {
     /// Changes the metrics' settings.
     pub fn metrics(mut self, change: impl FnOnce(&mut MetricsConfig)) -> Self {
         change(&mut self.config.metrics);
+        self
+    }
+
+    /// Changes what is watched, and how it is told.
+    pub fn alerts(mut self, change: impl FnOnce(&mut AlertsConfig)) -> Self {
+        change(&mut self.config.alerts);
         self
     }
 
@@ -344,12 +350,7 @@ impl KeepBuilder {
         };
         faults.into_result()?;
         engines.tell_guard(&ground, claims);
-        if let Some(part) = cache_key {
-            engines.cache = engines.cache.with_key_part(part);
-        }
-        if let Some(supplier) = invalidation_variables {
-            engines.invalidator = engines.invalidator.supplied_by(supplier);
-        }
+        engines = engines.told(cache_key, invalidation_variables);
         let alerts = alerts::alerts(&ground, &metrics, &engines)?;
         let keep = Keep::of(Parts {
             fleet: figures::fleet(&metrics, &engines, &ground),

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::cache::{Cache, CacheParts};
+use crate::cache::{Cache, CacheParts, KeyPart};
 use crate::clock::Clock;
 use crate::config::KeepConfig;
 use crate::error::{ConfigError, Faults};
 use crate::event::Events;
 use crate::guard::Claims;
-use crate::invalidation::{Coherency, Invalidator};
+use crate::invalidation::{Coherency, Invalidator, Supplier};
 use crate::journal::Journal;
 #[cfg(feature = "redis")]
 use crate::journal::JournalParts;
@@ -152,6 +152,17 @@ impl Engines {
             #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]
             database: database?,
         })
+    }
+
+    /// Tells the cache what tells answers apart, and the invalidator what variables there are.
+    pub(crate) fn told(mut self, part: Option<KeyPart>, supplier: Option<Supplier>) -> Self {
+        if let Some(part) = part {
+            self.cache = self.cache.with_key_part(part);
+        }
+        if let Some(supplier) = supplier {
+            self.invalidator = self.invalidator.supplied_by(supplier);
+        }
+        self
     }
 
     /// Tells the guard how requests are told apart. Whom to believe about addresses the limiter's settings say.

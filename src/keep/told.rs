@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Response;
 
+use crate::alerts::{AlertHandler, AlertRule};
 use crate::cache::KeyPart;
 use crate::guard::Criticality;
 use crate::identity::{ApiKeyResolver, Caller, CallerResolver, RequestView, ResponseView};
@@ -97,6 +98,19 @@ impl KeepBuilder {
         part: impl Fn(&RequestView<'_>) -> Option<Arc<str>> + Send + Sync + 'static,
     ) -> Self {
         self.cache_key = Some(KeyPart::new(part));
+        self
+    }
+
+    /// Adds a rule of alerts, in the place of a built-in one of its name.
+    pub fn alert(mut self, rule: AlertRule) -> Self {
+        self.config.alerts.rules.push(rule);
+        self
+    }
+
+    /// Adds somebody who is told of alerts: a closure that returns a future, or a
+    /// [`Webhook`](crate::alerts::Webhook). If it holds a clone of the `Keep`, neither is ever freed.
+    pub fn on_alert(mut self, handler: impl AlertHandler) -> Self {
+        self.alert_handlers.push(Box::new(handler));
         self
     }
 

@@ -178,53 +178,53 @@ async fn errors_of_real_requests_fire_get_worse_and_are_over() {
     assert_eq!(state(&keep, "errors").state, AlertStage::Ok);
 }
 
+/// Figures that a test sets, in the place of the stack's own.
+#[derive(Clone, Default)]
+struct Dials(Arc<Mutex<HashMap<&'static str, f64>>>);
+
+impl Dials {
+    fn of(keep: &Keep) -> Self {
+        let dials = Self::default();
+        for name in [
+            "keep_memory_used_bytes",
+            "keep_memory_budget_bytes",
+            "keep_guard_in_flight",
+            "keep_guard_slots",
+            "keep_guard_queued",
+            "keep_redis_up",
+            "keep_journal_verified",
+        ] {
+            let seen = dials.clone();
+            let read = move || seen.0.lock().unwrap().get(name).copied();
+            let gauge = move || read().unwrap_or(f64::NAN);
+            keep.metrics().gauge(name, "A test's.", gauge).unwrap();
+        }
+        dials
+    }
+
+    fn set(&self, values: &[(&'static str, f64)]) {
+        self.0.lock().unwrap().extend(values.iter().copied());
+    }
+}
+
 #[tokio::test]
 async fn memory_redis_and_journal_are_read_from_the_gauges_that_show_them() {
     let (builder, hand) = by_hand();
-    // The guard would put its own figures there.
     let keep = builder.build().unwrap();
-    let figures: Arc<Mutex<HashMap<&str, f64>>> = Arc::default();
-    for name in [
-        "keep_memory_used_bytes",
-        "keep_memory_budget_bytes",
-        "keep_guard_in_flight",
-        "keep_guard_slots",
-        "keep_guard_queued",
-        "keep_redis_up",
-        "keep_journal_verified",
-    ] {
-        let figures = Arc::clone(&figures);
-        let read = move || {
-            figures
-                .lock()
-                .unwrap()
-                .get(name)
-                .copied()
-                .unwrap_or(f64::NAN)
-        };
-        keep.metrics().gauge(name, "A test's.", read).unwrap();
-    }
-    let set = |name, value| {
-        figures.lock().unwrap().insert(name, value);
-    };
+    let dials = Dials::of(&keep);
     let firing = || -> Vec<String> {
-        let states = keep.alerts().states().into_iter();
-        let firing = states.filter(|state| state.state == AlertStage::Firing);
-        firing.map(|state| state.rule.to_string()).collect()
-    };
-    let rounds = || {
         for _ in 0..3 {
             hand.advance(60 * SECOND);
             keep.alerts().judge();
         }
+        let states = keep.alerts().states().into_iter();
+        let firing = states.filter(|state| state.state == AlertStage::Firing);
+        firing.map(|state| state.rule.to_string()).collect()
     };
-    rounds();
     assert_eq!(firing(), Vec::<String>::new());
-    assert_eq!(
-        state(&keep, "memory_high").detail,
-        "memory_ratio has no value"
-    );
-    for (name, value) in [
+    let without = state(&keep, "memory_high").detail;
+    assert_eq!(without, "memory_ratio has no value");
+    dials.set(&[
         ("keep_memory_used_bytes", 85.0),
         ("keep_memory_budget_bytes", 100.0),
         ("keep_guard_in_flight", 62.0),
@@ -232,44 +232,32 @@ async fn memory_redis_and_journal_are_read_from_the_gauges_that_show_them() {
         ("keep_guard_queued", 1_000.0),
         ("keep_redis_up", 0.0),
         ("keep_journal_verified", 0.0),
-    ] {
-        set(name, value);
-    }
-    rounds();
-    let expected = [
-        "memory_high",
-        "concurrency_full",
-        "redis_down",
-        "journal_unverified",
-    ];
-    assert_eq!(firing(), expected);
-    set("keep_memory_used_bytes", 96.0);
-    set("keep_guard_queued", 1_001.0);
-    set("keep_redis_up", 1.0);
-    set("keep_journal_verified", 1.0);
-    rounds();
-    let expected = [
-        "memory_high",
-        "memory_very_high",
-        "memory_exhausted",
-        "concurrency_full",
-        "queue_long",
-    ];
-    assert_eq!(firing(), expected);
-    assert_eq!(keep.metrics().gauge_value("keep_alerts_firing"), Some(5.0));
+    ]);
     assert_eq!(
-        state(&keep, "memory_exhausted").severity,
-        Severity::Emergency
+        firing().join(" "),
+        "memory_high concurrency_full redis_down journal_unverified"
     );
+    dials.set(&[
+        ("keep_memory_used_bytes", 96.0),
+        ("keep_guard_queued", 1_001.0),
+        ("keep_redis_up", 1.0),
+        ("keep_journal_verified", 1.0),
+    ]);
+    assert_eq!(
+        firing().join(" "),
+        "memory_high memory_very_high memory_exhausted concurrency_full queue_long"
+    );
+    assert_eq!(keep.metrics().gauge_value("keep_alerts_firing"), Some(5.0));
+    let worst = state(&keep, "memory_exhausted").severity;
+    assert_eq!(worst, Severity::Emergency);
     // Between the two thresholds nothing changes; nor where there is no value any more.
-    set("keep_memory_used_bytes", 78.0);
-    set("keep_guard_queued", f64::NAN);
-    set("keep_guard_in_flight", 1.0);
-    rounds();
+    dials.set(&[
+        ("keep_memory_used_bytes", 78.0),
+        ("keep_guard_queued", f64::NAN),
+        ("keep_guard_in_flight", 1.0),
+    ]);
     assert_eq!(firing(), ["memory_high", "queue_long"]);
-    set("keep_memory_used_bytes", 75.0);
-    set("keep_guard_queued", 0.0);
-    rounds();
+    dials.set(&[("keep_memory_used_bytes", 75.0), ("keep_guard_queued", 0.0)]);
     assert_eq!(firing(), Vec::<String>::new());
 }
 
@@ -410,11 +398,11 @@ async fn a_full_queue_keeps_the_last_word_about_every_rule() {
     let words = told.words();
     assert_eq!(words.len() as u64, figures.told);
     for number in 0..3 {
-        let of_rule = words
+        let mut of_rule = words
             .iter()
             .filter(|word| word.starts_with(&format!("r{number} ")));
         assert_eq!(
-            of_rule.last().unwrap(),
+            of_rule.next_back().unwrap(),
             &format!("r{number} resolved"),
             "{words:?}"
         );
@@ -535,8 +523,12 @@ async fn a_webhook_posts_json_and_only_2xx_is_success() {
     }
 }
 
+fn of_one_route() -> KeepBuilder {
+    Keep::builder(Profile::azure_b1()).routes(["/a"])
+}
+
 #[tokio::test]
-async fn settings_say_rules_and_what_is_wrong_is_named_with_its_value() {
+async fn settings_say_rules_and_leave_those_alone_that_only_code_can_say() {
     let settings = r#"
         [alerts]
         off = ["hit_ratio_low"]
@@ -546,13 +538,10 @@ async fn settings_say_rules_and_what_is_wrong_is_named_with_its_value() {
         route = "/a"
         threshold = 0.5
     "#;
-    let (knob, base) = (Knob::default(), || {
-        Keep::builder(Profile::azure_b1()).routes(["/a"])
-    });
-    let keep = base()
+    let knob = Knob::default();
+    let keep = of_one_route()
         .overlay(toml::from_str(settings).unwrap())
         .alert(knob.rule("knob"))
-        // What only code can say survives what is laid over it, and what the environment says.
         .overlay(json!({"alerts": {"queue": 9}, "cache": {"enabled": false}}))
         .env_from(|name| (name == "KEEP_ALERTS_EVERY_MS").then(|| "5000".to_owned()))
         .build()
@@ -561,82 +550,51 @@ async fn settings_say_rules_and_what_is_wrong_is_named_with_its_value() {
     assert_eq!((config.queue, config.every), (9, 5 * SECOND));
     assert_eq!(state(&keep, "errors").threshold, 0.5);
     assert_eq!(state(&keep, "knob").threshold, 10.0);
-    assert!(
-        keep.alerts()
-            .states()
-            .iter()
-            .all(|state| &*state.rule != "hit_ratio_low")
-    );
-    let rule = |field: &str, value: Value| {
-        let mut rule = json!({"name": "a", "measure": "error_ratio", "threshold": 0.5});
-        rule[field] = value;
-        json!({ "rules": [rule] })
-    };
-    for (alerts, field, value) in [
-        (
-            rule("measure", json!("errors")),
-            "alerts.rules[0].measure",
-            "\"errors\"",
-        ),
-        (
-            rule("measure", json!({"gauge": "a b"})),
-            "alerts.rules[0].measure.gauge",
-            "\"a b\"",
-        ),
-        (
-            rule("severity", json!("bad")),
-            "alerts.rules[0].severity",
-            "\"bad\"",
-        ),
-        (
-            rule("window", json!("2m")),
-            "alerts.rules[0].window",
-            "\"2m\"",
-        ),
-        (
-            rule("scope", json!("all")),
-            "alerts.rules[0].scope",
-            "\"all\"",
-        ),
-        (
-            rule("comparison", json!("over")),
-            "alerts.rules[0].comparison",
-            "\"over\"",
-        ),
-        (rule("for_ms", json!(-1)), "alerts.rules[0].for_ms", "-1"),
-        (rule("name", json!("A")), "alerts.rules[0].name", "\"A\""),
-        (
-            rule("route", json!("/b")),
-            "alerts.rules[0].route",
-            "\"/b\"",
-        ),
-        (
-            rule("resolve", json!(0.6)),
-            "alerts.rules[0].resolve",
-            "0.6",
-        ),
-        (json!({"every_ms": 1}), "alerts.every_ms", "1ms"),
-        (json!({"off": ["nobody"]}), "alerts.off[0]", "\"nobody\""),
-        (json!({"queue": 0}), "alerts.queue", "0"),
-    ] {
-        let error = base()
-            .overlay(json!({ "alerts": alerts }))
-            .build()
-            .map(drop)
-            .unwrap_err();
-        let faults: Vec<_> = error
-            .faults()
-            .iter()
-            .map(|it| (&*it.field, &*it.value))
-            .collect();
-        assert_eq!(faults, [(field, value)], "{error}");
-    }
-    let off = base()
+    let off = |state: &AlertState| &*state.rule == "hit_ratio_low";
+    assert!(!keep.alerts().states().iter().any(off));
+    let off = of_one_route()
         .alerts(|alerts| alerts.enabled = false)
         .alert(knob.rule("knob"));
     let off = off.build().unwrap();
     knob.turn(11);
     assert_eq!(off.alerts().judge(), 0);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_settings_is_named_with_its_value() {
+    for (field, wrong, named, shown) in [
+        ("measure", json!("errors"), "measure", "\"errors\""),
+        (
+            "measure",
+            json!({"gauge": "a b"}),
+            "measure.gauge",
+            "\"a b\"",
+        ),
+        ("severity", json!("bad"), "severity", "\"bad\""),
+        ("window", json!("2m"), "window", "\"2m\""),
+        ("scope", json!("all"), "scope", "\"all\""),
+        ("comparison", json!("over"), "comparison", "\"over\""),
+        ("for_ms", json!(-1), "for_ms", "-1"),
+        ("name", json!("A"), "name", "\"A\""),
+        ("route", json!("/b"), "route", "\"/b\""),
+        ("resolve", json!(0.6), "resolve", "0.6"),
+    ] {
+        let mut rule = json!({"name": "a", "measure": "error_ratio", "threshold": 0.5});
+        rule[field] = wrong;
+        let named = format!("alerts.rules[0].{named}");
+        refused(&json!({ "rules": [rule] }), &named, shown);
+    }
+    refused(&json!({"every_ms": 1}), "alerts.every_ms", "1ms");
+    refused(&json!({"off": ["nobody"]}), "alerts.off[0]", "\"nobody\"");
+    refused(&json!({"queue": 0}), "alerts.queue", "0");
+}
+
+fn refused(alerts: &Value, field: &str, value: &str) {
+    let builder = of_one_route().overlay(json!({ "alerts": alerts }));
+    let error = builder.build().map(drop).unwrap_err();
+    let faults = error.faults().iter();
+    let faults: Vec<_> = faults.map(|it| (&*it.field, &*it.value)).collect();
+    assert_eq!(faults, [(field, value)], "{error}");
 }
 
 /// One instance of a fleet, and what its handler was told.
@@ -749,10 +707,16 @@ async fn when_the_speaker_dies_another_instance_speaks_and_without_redis_each_do
     two.knob.turn(11);
     until("two is silent", || state(&two.keep, "shared").told_by_other).await;
     // The lease of six rounds is renewed: after many of them the other is silent still.
-    let mut beats = tokio::time::interval(every);
-    for _ in 0..20 {
-        beats.tick().await;
-    }
+    let mut raw = server.raw();
+    let mut left = || raw.must(&["PTTL", "keep:alert:shared"]).integer();
+    let (mut before, mut renewed) = (left(), 0);
+    until("it is renewed for two leases", || {
+        let now = left();
+        renewed += usize::from(now > before);
+        before = now;
+        renewed >= 12
+    })
+    .await;
     assert!(two.shared().is_empty(), "{:?}", two.shared());
     drop(one);
     until("two speaks", || two.shared() == ["shared firing"]).await;

@@ -31,6 +31,7 @@ use crate::connections::ConnectionsConfig;
 use crate::database::DatabaseConfig;
 use crate::error::{ConfigError, Faults};
 use crate::guard::GuardConfig;
+use crate::health::HealthConfig;
 use crate::http_config::HttpConfig;
 use crate::invalidation::InvalidationConfig;
 use crate::journal::JournalConfig;
@@ -61,6 +62,8 @@ pub struct KeepConfig {
     pub metrics: MetricsConfig,
     /// When somebody is told of what.
     pub alerts: AlertsConfig,
+    /// How checks of the service's parts run.
+    pub health: HealthConfig,
     /// How much is let in.
     pub guard: GuardConfig,
     /// How many connections stay open.
@@ -131,6 +134,7 @@ impl KeepConfig {
         keep(&mut new.metrics, &self.metrics, named("metrics"));
         keep(&mut new.alerts.rules, &self.alerts.rules, of_alerts);
         keep(&mut new.alerts, &self.alerts, named("alerts"));
+        keep(&mut new.health, &self.health, named("health"));
         keep(&mut new.guard, &self.guard, named("guard"));
         keep(
             &mut new.connections,
@@ -208,6 +212,7 @@ impl KeepConfig {
         self.metrics.check("metrics", faults);
         self.alerts.check("alerts", faults);
         self.alerts.check_routes("alerts", &self.routes, faults);
+        self.health.check("health", faults);
         self.guard.check("guard", faults);
         self.connections.check("connections", faults);
         self.breaker.check("breaker", faults);

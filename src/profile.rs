@@ -14,6 +14,7 @@ use crate::database::DatabaseConfig;
 use crate::env::of_process;
 use crate::error::{ConfigError, Fault};
 use crate::guard::GuardConfig;
+use crate::health::HealthConfig;
 use crate::http_config::HttpConfig;
 use crate::invalidation::InvalidationConfig;
 use crate::journal::JournalConfig;
@@ -155,9 +156,9 @@ impl Profile {
             let sku = var("WEBSITE_SKU").unwrap_or_default().to_ascii_lowercase();
             let small = ["", "free", "shared", "dynamic", "basic", "standard"];
             if small.contains(&sku.trim()) {
-                return Self::azure_b1().with_web_sockets(&var);
+                return Self::azure_b1().with_web_sockets(&var).named_by(&var);
             }
-            let mut larger = Self::production().with_web_sockets(&var);
+            let mut larger = Self::production().with_web_sockets(&var).named_by(&var);
             larger.config.rate_limit.trusted_proxies = vec![APP_SERVICE_FRONT_END.to_owned()];
             return larger;
         }
@@ -220,6 +221,13 @@ impl Profile {
         self
     }
 
+    /// Named as App Service names the instance; by the beginning of it, which is what its portal shows.
+    fn named_by(mut self, var: &dyn Fn(&str) -> Option<String>) -> Self {
+        let instance = var("WEBSITE_INSTANCE_ID");
+        self.config.health.instance = instance.map(|id| id.chars().take(8).collect());
+        self
+    }
+
     pub(crate) fn into_parts(self) -> (KeepConfig, Option<Fault>) {
         (self.config, self.fault)
     }
@@ -265,6 +273,7 @@ fn base() -> KeepConfig {
         redis: RedisConfig::default(),
         metrics: MetricsConfig::default(),
         alerts: AlertsConfig::default(),
+        health: HealthConfig::default(),
         guard: GuardConfig::default(),
         connections: ConnectionsConfig::default(),
         breaker: BreakerConfig::default(),

@@ -16,7 +16,7 @@ use crate::env;
 use crate::error::{ConfigError, Faults};
 use crate::event::{Events, Recorder, TracingRecorder};
 use crate::guard::{Claims, GuardConfig};
-use crate::health::HealthBoard;
+use crate::health::HealthCheck;
 use crate::http_config::HttpConfig;
 use crate::identity::{ApiKeyResolver, CallerResolver};
 use crate::invalidation::{InvalidationConfig, Supplier};
@@ -25,6 +25,7 @@ use crate::keep::alerts;
 use crate::keep::engines::{Engines, Ground};
 use crate::keep::figures;
 use crate::keep::gates::noted;
+use crate::keep::health;
 use crate::keep::parts::{Keep, Parts};
 use crate::keep::relief::PurgeHook;
 use crate::keep::watch;
@@ -55,6 +56,7 @@ pub struct KeepBuilder {
     pub(crate) claims: Claims,
     recorders: Vec<Arc<dyn Recorder>>,
     pub(crate) alert_handlers: Vec<Box<dyn AlertHandler>>,
+    pub(crate) health_checks: Vec<HealthCheck>,
     pub(crate) purge: Option<PurgeHook>,
     cold: Option<Arc<dyn ColdStore>>,
     #[cfg(feature = "encryption")]
@@ -93,6 +95,7 @@ impl Keep {
             claims: Claims::new(),
             recorders,
             alert_handlers: Vec::new(),
+            health_checks: Vec::new(),
             purge: None,
             cold: None,
             #[cfg(feature = "encryption")]
@@ -304,6 +307,7 @@ impl KeepBuilder {
             claims,
             mut recorders,
             alert_handlers,
+            health_checks,
             purge,
             cold,
             #[cfg(feature = "encryption")]
@@ -316,6 +320,7 @@ impl KeepBuilder {
         } = self;
         config.hand_on_routes();
         config.check(&mut faults);
+        health::check(&health_checks, &mut faults);
         let clock = clock.unwrap_or_default();
         let metrics = noted(Metrics::new(&config.metrics, clock.clone()), &mut faults);
         if let Some(metrics) = metrics.as_ref().filter(|_| config.metrics.enabled) {
@@ -326,6 +331,7 @@ impl KeepBuilder {
             config,
             clock,
             events,
+            health_checks,
             cold,
             purge,
             #[cfg(feature = "encryption")]
@@ -345,20 +351,20 @@ impl KeepBuilder {
                 .refusals(refusals)
         };
         let engines = Engines::new(&ground, told, &mut faults);
-        let (Some(metrics), Some(mut engines)) = (metrics, engines) else {
+        let (Some(metrics), Some(engines)) = (metrics, engines) else {
             return Err(faults.into_error());
         };
         faults.into_result()?;
         engines.tell_guard(&ground, claims);
-        engines = engines.told(cache_key, invalidation_variables);
+        let engines = engines.told(cache_key, invalidation_variables);
         let alerts = alerts::alerts(&ground, &metrics, &engines)?;
         let keep = Keep::of(Parts {
             fleet: figures::fleet(&metrics, &engines, &ground),
             alerts,
+            board: health::board(&ground),
             ground,
             metrics,
             engines,
-            board: HealthBoard::new(),
             draining: Arc::default(),
         });
         watch::start(&keep)?;

@@ -9,6 +9,7 @@ use crate::config::KeepConfig;
 use crate::error::{ConfigError, Faults};
 use crate::event::Events;
 use crate::guard::Claims;
+use crate::health::HealthCheck;
 use crate::invalidation::{Coherency, Invalidator, Supplier};
 use crate::journal::Journal;
 #[cfg(feature = "redis")]
@@ -39,6 +40,7 @@ pub(crate) struct Ground {
     pub(crate) config: KeepConfig,
     pub(crate) clock: Clock,
     pub(crate) events: Events,
+    pub(crate) health_checks: Vec<HealthCheck>,
     pub(crate) cold: Option<Arc<dyn ColdStore>>,
     pub(crate) purge: Option<PurgeHook>,
     #[cfg(feature = "encryption")]
@@ -154,12 +156,12 @@ impl Engines {
         })
     }
 
-    /// Tells the cache what tells answers apart, and the invalidator what variables there are.
-    pub(crate) fn told(mut self, part: Option<KeyPart>, supplier: Option<Supplier>) -> Self {
-        if let Some(part) = part {
+    /// Tells cache and invalidator what the application knows of requests.
+    pub(crate) fn told(mut self, key: Option<KeyPart>, variables: Option<Supplier>) -> Self {
+        if let Some(part) = key {
             self.cache = self.cache.with_key_part(part);
         }
-        if let Some(supplier) = supplier {
+        if let Some(supplier) = variables {
             self.invalidator = self.invalidator.supplied_by(supplier);
         }
         self

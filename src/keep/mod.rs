@@ -12,6 +12,7 @@ mod figures;
 mod full;
 mod gates;
 mod gauges;
+mod health;
 mod journal;
 mod parts;
 #[cfg(feature = "redis")]

@@ -16,7 +16,7 @@ use crate::connections::Connections;
 use crate::event::Events;
 use crate::fleet::Fleet;
 use crate::guard::{ConcurrencyLimit, Guard, Pressure};
-use crate::health::{Health, HealthBoard};
+use crate::health::{Health, HealthBoard, HealthCheck};
 use crate::host::memory_trim;
 use crate::invalidation::{CoherencyReport, Invalidator};
 use crate::journal::Journal;
@@ -249,6 +249,11 @@ impl Keep {
     #[must_use]
     pub fn health_board(&self) -> &HealthBoard {
         &self.parts.board
+    }
+
+    /// The checks that were told before the stack was built.
+    pub(crate) fn health_checks(&self) -> &[HealthCheck] {
+        &self.parts.ground.health_checks
     }
 
     /// Whether new requests are welcome: not while memory is critical, nor once shutdown has begun.

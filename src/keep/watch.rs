@@ -53,6 +53,7 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
     crate::keep::figures::start(keep);
     #[cfg(feature = "metrics-facade")]
     crate::keep::facade::start(keep);
+    crate::keep::health::start(keep);
     crate::keep::gauges::start(keep)
 }
 

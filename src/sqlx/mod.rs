@@ -22,6 +22,7 @@
 
 mod cold;
 mod database;
+mod health;
 #[cfg(feature = "sqlx-postgres")]
 mod postgres;
 #[cfg(feature = "sqlx-postgres")]

@@ -38,6 +38,7 @@ use crate::journal::JournalConfig;
 use crate::metrics::MetricsConfig;
 use crate::progress::ProgressConfig;
 use crate::rate_limit::RateLimitConfig;
+use crate::report::ReportConfig;
 use crate::route::Route;
 use crate::store::RedisConfig;
 use crate::tiers::TiersConfig;
@@ -64,6 +65,8 @@ pub struct KeepConfig {
     pub alerts: AlertsConfig,
     /// How checks of the service's parts run.
     pub health: HealthConfig,
+    /// What is kept of days.
+    pub report: ReportConfig,
     /// How much is let in.
     pub guard: GuardConfig,
     /// How many connections stay open.
@@ -135,6 +138,7 @@ impl KeepConfig {
         keep(&mut new.alerts.rules, &self.alerts.rules, of_alerts);
         keep(&mut new.alerts, &self.alerts, named("alerts"));
         keep(&mut new.health, &self.health, named("health"));
+        keep(&mut new.report, &self.report, named("report"));
         keep(&mut new.guard, &self.guard, named("guard"));
         keep(
             &mut new.connections,
@@ -213,6 +217,7 @@ impl KeepConfig {
         self.alerts.check("alerts", faults);
         self.alerts.check_routes("alerts", &self.routes, faults);
         self.health.check("health", faults);
+        self.report.check("report", faults);
         self.guard.check("guard", faults);
         self.connections.check("connections", faults);
         self.breaker.check("breaker", faults);

@@ -85,6 +85,7 @@ pub mod profile;
 pub mod progress;
 pub mod rate_limit;
 pub mod refusal;
+pub mod report;
 pub mod response;
 pub mod route;
 #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]

@@ -21,6 +21,7 @@ use crate::journal::JournalConfig;
 use crate::metrics::MetricsConfig;
 use crate::progress::ProgressConfig;
 use crate::rate_limit::RateLimitConfig;
+use crate::report::ReportConfig;
 use crate::store::RedisConfig;
 use crate::tiers::TiersConfig;
 use crate::warming::WarmingConfig;
@@ -274,6 +275,7 @@ fn base() -> KeepConfig {
         metrics: MetricsConfig::default(),
         alerts: AlertsConfig::default(),
         health: HealthConfig::default(),
+        report: ReportConfig::default(),
         guard: GuardConfig::default(),
         connections: ConnectionsConfig::default(),
         breaker: BreakerConfig::default(),

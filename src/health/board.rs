@@ -112,6 +112,12 @@ impl HealthBoard {
         }
     }
 
+    /// What this instance is called.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.shared.instance
+    }
+
     /// Notes that `component` is now `status`, and why. Takes a lock for the length of one map
     /// insertion: meant for changes and tickers, not for every request.
     pub fn set(&self, component: &'static str, status: HealthStatus, detail: impl Into<String>) {

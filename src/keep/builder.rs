@@ -22,6 +22,7 @@ use crate::identity::{ApiKeyResolver, CallerResolver};
 use crate::invalidation::{InvalidationConfig, Supplier};
 use crate::journal::JournalConfig;
 use crate::keep::alerts;
+use crate::keep::archive::Archive;
 use crate::keep::engines::{Engines, Ground};
 use crate::keep::figures;
 use crate::keep::gates::noted;
@@ -361,6 +362,7 @@ impl KeepBuilder {
         let keep = Keep::of(Parts {
             fleet: figures::fleet(&metrics, &engines, &ground),
             alerts,
+            archive: Archive::new(&ground, &metrics, &engines),
             board: health::board(&ground),
             ground,
             metrics,

@@ -6,18 +6,8 @@ use std::time::Duration;
 use crate::error::{ConfigError, Faults};
 use crate::guard::Guard;
 use crate::health::{HealthBoard, HealthCheck, HealthDetails, HealthStatus};
-use crate::keep::builder::KeepBuilder;
 use crate::keep::engines::Ground;
 use crate::keep::parts::Keep;
-
-impl KeepBuilder {
-    /// Adds a check that runs in the background; see [`HealthCheck`]. What needs the built stack, such as its
-    /// pools, is added with [`Keep::add_health_check`] afterwards.
-    pub fn health_check(mut self, check: HealthCheck) -> Self {
-        self.health_checks.push(check);
-        self
-    }
-}
 
 impl Keep {
     /// Adds a check that runs in the background from now on, until the stack is shut down or dropped.

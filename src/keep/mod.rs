@@ -1,6 +1,7 @@
 //! The builder, the running parts, and the layer that stacks them.
 
 mod alerts;
+mod archive;
 mod builder;
 mod circuits;
 mod connections;
@@ -18,6 +19,7 @@ mod parts;
 #[cfg(feature = "redis")]
 mod redis;
 mod relief;
+mod report;
 #[cfg(feature = "tower-http")]
 mod request_id;
 mod runtime;

@@ -20,6 +20,7 @@ use crate::health::{Health, HealthBoard, HealthCheck};
 use crate::host::memory_trim;
 use crate::invalidation::{CoherencyReport, Invalidator};
 use crate::journal::Journal;
+use crate::keep::archive::Archive;
 use crate::keep::engines::{Engines, Ground};
 use crate::keep::relief::PurgeHook;
 use crate::lock::{Acquire, Locks};
@@ -52,6 +53,7 @@ pub(crate) struct Parts {
     pub(crate) alerts: Alerts,
     pub(crate) engines: Engines,
     pub(crate) board: HealthBoard,
+    pub(crate) archive: Archive,
     /// Set by `shutdown`: no new requests, please.
     pub(crate) draining: Arc<AtomicBool>,
 }
@@ -249,6 +251,10 @@ impl Keep {
     #[must_use]
     pub fn health_board(&self) -> &HealthBoard {
         &self.parts.board
+    }
+
+    pub(crate) fn archive(&self) -> &Archive {
+        &self.parts.archive
     }
 
     /// The checks that were told before the stack was built.

@@ -9,6 +9,7 @@ use http::Response;
 use crate::alerts::{AlertHandler, AlertRule};
 use crate::cache::KeyPart;
 use crate::guard::Criticality;
+use crate::health::HealthCheck;
 use crate::identity::{ApiKeyResolver, Caller, CallerResolver, RequestView, ResponseView};
 use crate::invalidation::{Supplier, Variables};
 use crate::keep::builder::KeepBuilder;
@@ -141,6 +142,13 @@ impl KeepBuilder {
     /// ```
     pub fn purge_memory(mut self, purge: impl Fn() + Send + Sync + 'static) -> Self {
         self.purge = Some(Arc::new(purge));
+        self
+    }
+
+    /// Adds a check that runs in the background; see [`HealthCheck`]. What needs the built stack, such as its
+    /// pools, is added with [`Keep::add_health_check`](crate::Keep::add_health_check) afterwards.
+    pub fn health_check(mut self, check: HealthCheck) -> Self {
+        self.health_checks.push(check);
         self
     }
 }

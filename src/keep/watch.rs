@@ -54,6 +54,7 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
     #[cfg(feature = "metrics-facade")]
     crate::keep::facade::start(keep);
     crate::keep::health::start(keep);
+    crate::keep::report::start(keep);
     crate::keep::gauges::start(keep)
 }
 

@@ -60,6 +60,7 @@ mod rate_limit_rules;
 mod rate_limit_who;
 mod redis;
 mod redis_helper;
+mod report;
 mod spans;
 mod store;
 mod store_faults;

@@ -75,10 +75,15 @@ impl From<&RouteLine> for BaselineLine {
         Self {
             answered: line.answered(),
             errors: line.errors,
-            per_second: line.per_second,
-            p95_ms: line.p95.map(|p95| p95.as_secs_f64() * 1e3),
+            per_second: rounded(line.per_second),
+            p95_ms: line.p95.map(|p95| rounded(p95.as_secs_f64() * 1e3)),
         }
     }
+}
+
+/// To six places, so that it reads back as what was written: not every parser minds the last bit.
+fn rounded(figure: f64) -> f64 {
+    (figure * 1e6).round() / 1e6
 }
 
 #[cfg(test)]
@@ -96,10 +101,12 @@ mod tests {
         let mut line = RouteLine::named("/reports/{id}", "GET");
         (line.requests, line.cancelled, line.errors) = (120, 20, 3);
         line.p95 = Some(Duration::from_millis(12));
+        line.per_second = 151.0 / 3600.0;
         seen.routes.push(line);
         let baseline = judge(&seen).baseline();
         let known = baseline.routes["GET /reports/{id}"];
         assert_eq!((known.answered, known.p95_ms), (100, Some(12.0)));
+        assert_eq!(known.per_second, 0.041_944);
         let mut written = serde_json::to_value(&baseline).unwrap();
         written["later"] = 1.into();
         assert_eq!(

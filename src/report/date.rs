@@ -41,6 +41,7 @@ impl Date {
     }
 
     /// As a key has it: `20261129`.
+    #[cfg(feature = "redis")]
     pub(crate) fn compact(self) -> String {
         let (year, month, day) = self.civil();
         format!("{year:04}{month:02}{day:02}")

@@ -106,7 +106,8 @@ const RULES: [Rule; 12] = [
         value: |seen| {
             let limit = seen.settings.metrics_slow_request_ms as f64 / 1e3;
             let p95 = seen.traffic.p95?.as_secs_f64();
-            (limit > 0.0).then_some(p95 / limit)
+            let told = limit > 0.0 && seen.traffic.answered() >= FEW;
+            told.then_some(p95 / limit)
         },
         reason: |seen| {
             let limit = Duration::from_millis(seen.settings.metrics_slow_request_ms);
@@ -418,6 +419,9 @@ mod tests {
         let taken = penalties(&seen);
         assert_eq!(taken[0].points, 20, "as 1 of 20 and not as 1 of 2");
         assert_eq!(taken[0].reason, "50 % of 2 answers were 5xx");
+        seen.traffic.errors = 0;
+        seen.traffic.p95 = Some(Duration::from_secs(9));
+        assert_eq!(penalties(&seen), [], "one in 20 of 2");
     }
 
     const WORSE: [fn(&mut Observed, u64); 12] = [

@@ -113,6 +113,7 @@ impl Sums {
     }
 
     /// Adds to one of them, by its name in Redis. Names of a later version are none of ours.
+    #[cfg(feature = "redis")]
     pub(crate) fn add_named(&mut self, name: &str, more: u64) {
         let at = COUNTS.iter().position(|known| *known == name);
         let at = at.or_else(|| {
@@ -125,6 +126,7 @@ impl Sums {
     }
 
     /// Those above zero, with their names in Redis.
+    #[cfg(feature = "redis")]
     pub(crate) fn named(&self) -> Vec<(String, u64)> {
         let counts = COUNTS.iter().map(|name| (*name).to_owned());
         let names = counts.chain((0..BUCKETS).map(|bucket| format!("l{bucket}")));

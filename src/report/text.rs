@@ -34,26 +34,16 @@ impl fmt::Display for Report {
             writeln!(f, "  {recommendation}")?;
         }
         writeln!(f)?;
-        parts(f, seen)?;
+        doors(f, seen)?;
+        ground(f, seen)?;
+        stores(f, seen)?;
         routes(f, seen)
     }
 }
 
-/// One line for each part that has something to tell.
-fn parts(f: &mut fmt::Formatter<'_>, seen: &Observed) -> fmt::Result {
-    let Observed {
-        cache,
-        tiers,
-        limiter,
-        guard,
-        memory,
-        runtime,
-        database,
-        redis,
-        invalidation,
-        ..
-    } = seen;
-    let share = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), percent);
+/// What kept work away from the service.
+fn doors(f: &mut fmt::Formatter<'_>, seen: &Observed) -> fmt::Result {
+    let (cache, tiers, limiter, guard) = (&seen.cache, &seen.tiers, &seen.limiter, &seen.guard);
     writeln!(
         f,
         "cache         {} of {} answered, {} stored",
@@ -69,11 +59,8 @@ fn parts(f: &mut fmt::Formatter<'_>, seen: &Observed) -> fmt::Result {
         tiers.found_behind,
         mebibytes(tiers.bytes)
     )?;
-    write!(
-        f,
-        "limiter       {} allowed, {} denied",
-        limiter.allowed, limiter.denied
-    )?;
+    let (allowed, denied) = (limiter.allowed, limiter.denied);
+    write!(f, "limiter       {allowed} allowed, {denied} denied")?;
     if let Some((rule, denied)) = &limiter.strictest {
         write!(f, ", {denied} of them by `{rule}`")?;
     }
@@ -86,7 +73,12 @@ fn parts(f: &mut fmt::Formatter<'_>, seen: &Observed) -> fmt::Result {
         guard.queued,
         guard.slots,
         maybe(guard.wait_p95)
-    )?;
+    )
+}
+
+/// What the service stands on.
+fn ground(f: &mut fmt::Formatter<'_>, seen: &Observed) -> fmt::Result {
+    let (memory, runtime) = (&seen.memory, &seen.runtime);
     writeln!(
         f,
         "memory        {} of {} ({})",
@@ -100,7 +92,12 @@ fn parts(f: &mut fmt::Formatter<'_>, seen: &Observed) -> fmt::Result {
         share(runtime.busy),
         time(runtime.lag_p99),
         share(runtime.cpu)
-    )?;
+    )
+}
+
+/// What it asks.
+fn stores(f: &mut fmt::Formatter<'_>, seen: &Observed) -> fmt::Result {
+    let (database, redis, invalidation) = (&seen.database, &seen.redis, &seen.invalidation);
     writeln!(
         f,
         "database      {} queries, {} slow, p95 {}, {} waits, {} in vain",
@@ -122,17 +119,19 @@ fn parts(f: &mut fmt::Formatter<'_>, seen: &Observed) -> fmt::Result {
         redis.failed,
         maybe(redis.p95)
     )?;
+    let heard = match invalidation.verified {
+        true => "all are heard",
+        false => "not all may be heard",
+    };
     writeln!(
         f,
-        "invalidation  {} recorded, {} pending, {} broken, {}",
-        invalidation.recorded,
-        invalidation.pending,
-        invalidation.violations,
-        match invalidation.verified {
-            true => "all are heard",
-            false => "not all may be heard",
-        }
+        "invalidation  {} recorded, {} pending, {} broken, {heard}",
+        invalidation.recorded, invalidation.pending, invalidation.violations
     )
+}
+
+fn share(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".to_owned(), percent)
 }
 
 fn maybe(wait: Option<Duration>) -> String {

@@ -22,7 +22,7 @@ use crate::report::spoken::ratio;
 /// |---|---|---|---|---|
 /// | `errors` | the share of 5xx in the answers | 0.1 % | 10 % | 40 |
 /// | `refused` | the share of requests that the guard turned away for want of slots | 0.1 % | 20 % | 25 |
-/// | `latency` | the time that 95 % of the requests do not exceed, by `metrics.slow_request_ms` | 0.5 | 2 | 15 |
+/// | `latency` | the time that 95 % of the requests do not exceed, by `metrics.slow_request_ms`, from 20 answers on | 0.5 | 2 | 15 |
 /// | `slow` | the share of requests slower than that setting | 1 % | 20 % | 10 |
 /// | `memory` | the share of the memory budget in use now | 80 % | 100 % | 20 |
 /// | `runtime` | how late tasks are woken now (99 of 100), by `guard.lag_target_ms` | 1 | 20 | 10 |

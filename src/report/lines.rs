@@ -31,6 +31,8 @@ pub struct RouteLine {
     pub per_second: f64,
     /// The share of 5xx among the answers.
     pub error_ratio: Option<f64>,
+    /// The share that the cache served, of the answers that it could have.
+    pub cache_share: Option<f64>,
     /// The median of the time to the answer's head; like its siblings within 6.25 %.
     #[serde(rename = "p50_ms", serialize_with = "millis_if_any")]
     pub p50: Option<Duration>,
@@ -93,6 +95,7 @@ impl RouteLine {
             slow: 0,
             per_second: 0.0,
             error_ratio: None,
+            cache_share: None,
             p50: None,
             p95: None,
             p99: None,
@@ -111,18 +114,22 @@ impl RouteLine {
         covers: Duration,
     ) -> Self {
         let mut line = Self::named(route, method);
+        let (mut cached, mut uncached) = (0, 0);
         let mut latency = HistogramSnapshot::empty();
         for route in figures {
             line.requests += route.counts.requests;
             line.errors += route.counts.status.server_error;
             line.cancelled += route.counts.cancelled;
             line.slow += route.counts.slow;
+            cached += route.counts.cached;
+            uncached += route.counts.uncached;
             latency.merge(&route.latency.histogram);
         }
         if !covers.is_zero() {
             line.per_second = line.requests as f64 / covers.as_secs_f64();
         }
         line.error_ratio = ratio(line.errors, line.answered());
+        line.cache_share = ratio(cached, cached + uncached);
         line.p50 = latency.quantile(0.50);
         line.p95 = latency.quantile(0.95);
         line.p99 = latency.quantile(0.99);

@@ -141,8 +141,8 @@ fn maybe(wait: Option<Duration>) -> String {
 fn routes(f: &mut fmt::Formatter<'_>, seen: &Observed) -> fmt::Result {
     writeln!(
         f,
-        "\n{:>9} {:>8} {:>8} {:>9} {:>9} {:>9}  route",
-        "per s", "errors", "slow", "p50", "p95", "p99"
+        "\n{:>9} {:>8} {:>8} {:>7} {:>9} {:>9} {:>9}  route",
+        "per s", "errors", "slow", "cached", "p50", "p95", "p99"
     )?;
     let lines = [&seen.traffic].into_iter().chain(&seen.routes);
     for line in lines.chain(&seen.rest) {
@@ -160,10 +160,11 @@ fn route(f: &mut fmt::Formatter<'_>, line: &RouteLine) -> fmt::Result {
         per_second,
         ..
     } = line;
+    let cached = share(line.cache_share);
     let [p50, p95, p99] = [line.p50, line.p95, line.p99].map(maybe);
     writeln!(
         f,
-        "{per_second:>9.2} {errors:>8} {slow:>8} {p50:>9} {p95:>9} {p99:>9}  {method} {route}"
+        "{per_second:>9.2} {errors:>8} {slow:>8} {cached:>7} {p50:>9} {p95:>9} {p99:>9}  {method} {route}"
     )
 }
 

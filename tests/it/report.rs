@@ -113,6 +113,8 @@ async fn a_report_tells_slow_failing_and_cached_routes_apart() {
     assert!(line("/slow").slow >= 5);
     assert_eq!(line("/cached").errors, 0);
     assert_eq!(seen.cache.hits, 19);
+    assert_eq!(line("/cached").cache_share, Some(0.95));
+    assert_eq!(line("/fast").cache_share, Some(0.0));
     assert!(seen.traffic.per_second > 0.0);
     let errors = &report.penalties[0];
     assert_eq!((errors.figure, errors.points), ("errors", 40));
@@ -382,4 +384,40 @@ async fn a_baseline_of_one_instance_shows_what_got_worse_on_another() {
     .await;
     let away = after.keep.baseline("release-12").await;
     assert!(matches!(away, Err(ReportError::Store(_))), "{away:?}");
+}
+
+#[tokio::test]
+async fn a_report_of_five_hundred_routes_takes_a_moment() {
+    let keep = Keep::builder(Profile::development()).build().unwrap();
+    let routes = (0..500).fold(Router::new(), |routes, at| {
+        routes.route(&format!("/{at}/{{id}}"), get(|| async { "here" }))
+    });
+    let app = routes.layer(keep.metrics_layer());
+    for at in 0..500 {
+        let request = Request::get(format!("/{at}/1"))
+            .body(Body::empty())
+            .unwrap();
+        let answer = app.clone().oneshot(request).await.unwrap();
+        answer.into_body().collect().await.unwrap();
+    }
+    let quickest = |work: &dyn Fn()| {
+        let timed = (0..10).map(|_| {
+            let began = Instant::now();
+            work();
+            began.elapsed()
+        });
+        timed.min().unwrap()
+    };
+    let report = quickest(&|| drop(keep.report(Window::Hour)));
+    let degraded = quickest(&|| drop(keep.is_degraded()));
+    println!("a report of 500 routes takes {report:?}, is_degraded {degraded:?}");
+    let seen = keep.report(Window::Hour).observed;
+    assert_eq!((seen.routes.len(), seen.traffic.requests), (20, 500));
+    assert_eq!(seen.rest.unwrap().requests, 480);
+    // Without optimisation and beside other tests; a release build takes a tenth.
+    let moment = Duration::from_millis(100);
+    assert!(
+        report < moment && degraded < moment,
+        "{report:?} {degraded:?}"
+    );
 }

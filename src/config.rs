@@ -24,6 +24,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
+use crate::admin::AdminConfig;
 use crate::alerts::AlertsConfig;
 use crate::breaker::BreakerConfig;
 use crate::cache::CacheConfig;
@@ -91,6 +92,8 @@ pub struct KeepConfig {
     pub http: HttpConfig,
     /// Database pools and slow queries.
     pub database: DatabaseConfig,
+    /// Who may look closer, and change things.
+    pub admin: AdminConfig,
 }
 
 impl KeepConfig {
@@ -159,11 +162,12 @@ impl KeepConfig {
         keep(&mut new.progress, &self.progress, named("progress"));
         keep(&mut new.http, &self.http, named("http"));
         keep(&mut new.database, &self.database, named("database"));
+        keep(&mut new.admin, &self.admin, named("admin"));
         Ok(new)
     }
 
     /// The settings as a tree, for overlays and for looking at them. Unlike `Debug` it shows everything,
-    /// Redis' URL and password included.
+    /// Redis' URL and password and the operators' token included.
     ///
     /// # Errors
     ///
@@ -185,6 +189,10 @@ impl KeepConfig {
                      ca_certificate, key_prefix and client_name are texts; max_connections, \
                      command_timeout_ms, connect_timeout_ms, heartbeat_ms, bulk_bytes and \
                      bulk_timeout_ms are whole numbers";
+                return ConfigError::one(path, "(hidden)", allowed);
+            }
+            if path.starts_with("admin") {
+                let allowed = "is no setting of admin, or of the wrong type: token is a text";
                 return ConfigError::one(path, "(hidden)", allowed);
             }
             let pointer = format!("/{}", path.replace(['.', '['], "/").replace(']', ""));
@@ -230,6 +238,7 @@ impl KeepConfig {
         self.progress.check("progress", faults);
         self.http.check("http", faults);
         self.database.check("database", faults);
+        self.admin.check("admin", faults);
         if let Some(budget) = self.guard.memory_budget_bytes
             && self.cache.enabled
             && self.cache.capacity_bytes > budget / 2

@@ -101,7 +101,7 @@ pub(crate) fn note_unknown(
             .flatten()
             .map(|(field, _)| field);
         if !fields.any(known) {
-            let shown = if room == "redis" {
+            let shown = if is_secret(room) {
                 "(hidden)".into()
             } else {
                 value.to_string_lossy()
@@ -231,9 +231,9 @@ fn keep_names(
         };
         for (field, current) in fields {
             let name = format!("KEEP_{}_{}", room.to_uppercase(), field.to_uppercase());
-            // Redis' settings that may be absent are all texts, and a password may consist of digits.
+            // Of these rooms the settings that may be absent are all texts, and a password may consist of digits.
             let text = Value::String(String::new());
-            let current = if room == "redis" && current.is_null() {
+            let current = if is_secret(room) && current.is_null() {
                 &text
             } else {
                 current
@@ -243,6 +243,11 @@ fn keep_names(
             }
         }
     }
+}
+
+/// Whether a room has settings that nobody may read in a fault.
+fn is_secret(room: &str) -> bool {
+    matches!(room, "redis" | "admin")
 }
 
 /// Reads the variable `name` in the form that the setting has now.
@@ -263,7 +268,7 @@ fn keep_value(
     };
     let value = (form.read)(&text);
     if value.is_none() {
-        // Redis' URL, user and password are texts and cannot fail here, so nothing secret is said.
+        // URLs, users, passwords and tokens are texts and cannot fail here, so nothing secret is said.
         faults.add(name, &text, form.allowed);
     }
     value

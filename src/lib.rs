@@ -54,7 +54,6 @@
 
 #![cfg_attr(not(feature = "glibc-trim"), forbid(unsafe_code))]
 
-#[cfg(feature = "axum")]
 pub mod admin;
 pub mod alerts;
 pub mod breaker;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::admin::AdminConfig;
 use crate::alerts::AlertsConfig;
 use crate::breaker::BreakerConfig;
 use crate::cache::CacheConfig;
@@ -288,6 +289,8 @@ fn base() -> KeepConfig {
         progress: ProgressConfig::default(),
         http: HttpConfig::default(),
         database: DatabaseConfig::default(),
+        // Nobody is let in before somebody has chosen a token.
+        admin: AdminConfig::default(),
     }
 }
 

@@ -113,6 +113,13 @@ impl Connections {
         self.hall.tenants.len()
     }
 
+    /// The `count` tenants with most of them open, the first of them first. Looks at all tenants: for people, not
+    /// for requests.
+    #[must_use]
+    pub fn busiest_tenants(&self, count: usize) -> Vec<(Arc<str>, usize)> {
+        self.hall.tenants.busiest(count)
+    }
+
     /// The settings it runs with.
     #[must_use]
     pub fn config(&self) -> &ConnectionsConfig {

@@ -45,6 +45,20 @@ impl Tenants {
         self.lock().get(tenant).copied().unwrap_or(0)
     }
 
+    /// The `count` tenants with most of them.
+    pub(crate) fn busiest(&self, count: usize) -> Vec<(Arc<str>, usize)> {
+        let open = self.lock();
+        let mut all: Vec<_> = open
+            .iter()
+            .map(|(tenant, open)| (Arc::clone(tenant), *open))
+            .collect();
+        drop(open);
+        // By name where they have as many, so that the list does not jump.
+        all.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        all.truncate(count);
+        all
+    }
+
     /// How many tenants have one.
     pub(crate) fn len(&self) -> usize {
         self.lock().len()

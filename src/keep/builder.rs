@@ -27,8 +27,8 @@ use crate::keep::engines::{Engines, Ground};
 use crate::keep::figures;
 use crate::keep::gates::noted;
 use crate::keep::health;
+use crate::keep::hooks::Hooks;
 use crate::keep::parts::{Keep, Parts};
-use crate::keep::relief::PurgeHook;
 use crate::keep::watch;
 use crate::metrics::{Metrics, MetricsConfig};
 use crate::profile::Profile;
@@ -58,7 +58,7 @@ pub struct KeepBuilder {
     recorders: Vec<Arc<dyn Recorder>>,
     pub(crate) alert_handlers: Vec<Box<dyn AlertHandler>>,
     pub(crate) health_checks: Vec<HealthCheck>,
-    pub(crate) purge: Option<PurgeHook>,
+    pub(crate) hooks: Hooks,
     cold: Option<Arc<dyn ColdStore>>,
     #[cfg(feature = "encryption")]
     seal_keys: Option<SealKeys>,
@@ -97,7 +97,7 @@ impl Keep {
             recorders,
             alert_handlers: Vec::new(),
             health_checks: Vec::new(),
-            purge: None,
+            hooks: Hooks::default(),
             cold: None,
             #[cfg(feature = "encryption")]
             seal_keys: None,
@@ -309,7 +309,7 @@ impl KeepBuilder {
             mut recorders,
             alert_handlers,
             health_checks,
-            purge,
+            hooks,
             cold,
             #[cfg(feature = "encryption")]
             seal_keys,
@@ -334,7 +334,7 @@ impl KeepBuilder {
             events,
             health_checks,
             cold,
-            purge,
+            hooks,
             #[cfg(feature = "encryption")]
             seal_keys,
             #[cfg(feature = "redis")]

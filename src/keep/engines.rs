@@ -15,7 +15,7 @@ use crate::journal::Journal;
 #[cfg(feature = "redis")]
 use crate::journal::JournalParts;
 use crate::keep::gates::{Gates, noted};
-use crate::keep::relief::PurgeHook;
+use crate::keep::hooks::Hooks;
 #[cfg(feature = "redis")]
 use crate::lock::LockParts;
 use crate::lock::Locks;
@@ -42,7 +42,7 @@ pub(crate) struct Ground {
     pub(crate) events: Events,
     pub(crate) health_checks: Vec<HealthCheck>,
     pub(crate) cold: Option<Arc<dyn ColdStore>>,
-    pub(crate) purge: Option<PurgeHook>,
+    pub(crate) hooks: Hooks,
     #[cfg(feature = "encryption")]
     pub(crate) seal_keys: Option<SealKeys>,
     #[cfg(feature = "redis")]

@@ -1,5 +1,6 @@
 //! The builder, the running parts, and the layer that stacks them.
 
+mod admin;
 mod alerts;
 mod archive;
 mod builder;
@@ -14,6 +15,7 @@ mod full;
 mod gates;
 mod gauges;
 mod health;
+mod hooks;
 mod journal;
 mod parts;
 #[cfg(feature = "redis")]

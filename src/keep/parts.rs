@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::admin::AdminAuth;
 use crate::alerts::Alerts;
 use crate::breaker::CircuitBreakers;
 use crate::cache::Cache;
@@ -18,7 +19,7 @@ use crate::fleet::Fleet;
 use crate::guard::{ConcurrencyLimit, Guard, Pressure};
 use crate::health::{Health, HealthBoard, HealthCheck};
 use crate::host::memory_trim;
-use crate::invalidation::{CoherencyReport, Invalidator};
+use crate::invalidation::{Coherency, CoherencyReport, Invalidator};
 use crate::journal::Journal;
 use crate::keep::archive::Archive;
 use crate::keep::engines::{Engines, Ground};
@@ -137,7 +138,7 @@ impl Keep {
 
     /// What gives the allocator's free memory back: what was told, or what this build knows by itself.
     pub(crate) fn purge_hook(&self) -> Option<PurgeHook> {
-        let told = self.parts.ground.purge.clone();
+        let told = self.parts.ground.hooks.purge.clone();
         told.or_else(|| memory_trim().map(|trim| Arc::new(trim) as PurgeHook))
     }
 
@@ -268,21 +269,18 @@ impl Keep {
         is_ready(&self.parts.engines.gates.guard, &self.parts.draining)
     }
 
-    /// The operator's endpoints: `GET /alive`, `/ready`, `/health`, `/metrics`. Merge them beside the
-    /// stack, not behind it, so that they answer while it sheds.
-    #[cfg(feature = "axum")]
-    pub fn admin_router<S: Clone + Send + Sync + 'static>(&self) -> axum::Router<S> {
-        let (metrics, health) = (self.parts.metrics.clone(), self.parts.board.clone());
-        // The guard, not the whole stack: a router that is kept must not keep the tasks running.
-        let guard = self.parts.engines.gates.guard.clone();
-        let draining = Arc::clone(&self.parts.draining);
-        let ready = Arc::new(move || is_ready(&guard, &draining));
-        crate::admin::AdminEndpoints {
-            metrics,
-            health,
-            ready,
-        }
-        .router()
+    /// Set once no new requests are welcome.
+    pub(crate) fn draining(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.parts.draining)
+    }
+
+    pub(crate) fn coherency_engine(&self) -> &Coherency {
+        &self.parts.engines.coherency
+    }
+
+    /// Who may see details and change things, but for the token.
+    pub(crate) fn admin_access(&self) -> &AdminAuth {
+        &self.parts.ground.hooks.admin
     }
 
     /// The settings it runs with.
@@ -324,6 +322,6 @@ impl Keep {
     }
 }
 
-fn is_ready(guard: &Guard, draining: &AtomicBool) -> bool {
+pub(crate) fn is_ready(guard: &Guard, draining: &AtomicBool) -> bool {
     guard.pressure() != Pressure::Critical && !draining.load(Ordering::Relaxed)
 }

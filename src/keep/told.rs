@@ -141,7 +141,7 @@ impl KeepBuilder {
     /// })
     /// ```
     pub fn purge_memory(mut self, purge: impl Fn() + Send + Sync + 'static) -> Self {
-        self.purge = Some(Arc::new(purge));
+        self.hooks.purge = Some(Arc::new(purge));
         self
     }
 

@@ -32,6 +32,7 @@ pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
     crate::keep::journal::start(keep)?;
     crate::keep::tiers::start(keep)?;
     crate::keep::circuits::start(keep)?;
+    crate::keep::admin::start(keep)?;
     let budget = keep.guard().memory().budget_bytes;
     if keep.config().cache.enabled && budget > 0 && keep.http_cache().capacity_bytes() > budget / 2
     {

@@ -207,6 +207,16 @@ impl RateLimiter {
         who.is_some_and(|who| engine.ledger.pardon(&who))
     }
 
+    /// How long somebody is still banned, as far as this instance knows; `who` as in [`ban`](Self::ban). Nothing
+    /// where nobody is banned.
+    #[must_use]
+    pub fn banned(&self, who: &str) -> Option<Duration> {
+        let engine = &self.inner.engine;
+        let who = client_text(who, engine.origin.ipv6_prefix)?;
+        let ledger = &engine.ledger;
+        ledger.banned(|| Some(ledger.client(&who)), ledger.now())
+    }
+
     /// Whether requests are limited at all.
     #[must_use]
     pub fn is_enabled(&self) -> bool {

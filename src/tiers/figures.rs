@@ -20,7 +20,40 @@ pub struct ColdFigures {
     pub failures: u64,
 }
 
+/// What typed caches hold in memory for one tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TenantFigures {
+    /// Whose it is.
+    pub tenant: String,
+    /// Values.
+    pub entries: usize,
+    /// What they take up.
+    pub bytes: u64,
+    /// Those that had to go for others.
+    pub evictions: u64,
+}
+
 impl Tiers {
+    /// The `count` tenants with most in memory, the largest first. Looks at all tenants: for people, not for
+    /// requests.
+    #[must_use]
+    pub fn largest_tenants(&self, count: usize) -> Vec<TenantFigures> {
+        let mut all = Vec::new();
+        self.hot().each(|tenant, space| {
+            all.extend(tenant.map(|tenant| TenantFigures {
+                tenant: tenant.to_owned(),
+                entries: space.len(),
+                bytes: space.bytes(),
+                evictions: space.evictions(),
+            }));
+        });
+        // By name where they have as much, so that the list does not jump.
+        all.sort_unstable_by(|a, b| (b.bytes.cmp(&a.bytes)).then_with(|| a.tenant.cmp(&b.tenant)));
+        all.truncate(count);
+        all
+    }
+
     /// What all typed caches have done so far.
     #[must_use]
     pub fn stats(&self) -> CacheStats {

@@ -139,7 +139,7 @@ pub use computed::Computed;
 pub use config::TiersConfig;
 pub use engine::{Tiers, TiersParts};
 pub use fault::{CacheError, KEY_BYTES_MAX};
-pub use figures::ColdFigures;
+pub use figures::{ColdFigures, TenantFigures};
 pub use getting::Getting;
 pub use held::Cached;
 pub use key::{EntryKey, KeyText};

@@ -150,11 +150,19 @@ impl Warmer {
         T: Send + Sync + 'static,
         I: IntoIterator<Item: EntryKey>,
     {
+        self.warm_recipes(
+            keys.into_iter()
+                .filter_map(|key| Recipe::new(cache.name(), cache.tenant(), key.key_text()).ok()),
+        )
+    }
+
+    /// The same for recipes, whatever caches they are of: for whoever has them in writing. One of a cache that
+    /// nobody has [registered](Self::register) is dropped when its turn comes.
+    pub fn warm_recipes(&self, recipes: impl IntoIterator<Item = Recipe>) -> usize {
         let now = self.shared.clock.now();
-        let recipes = keys
+        let jobs = recipes
             .into_iter()
-            .filter_map(|key| Recipe::new(cache.name(), cache.tenant(), key.key_text()).ok());
-        let jobs = recipes.map(|recipe| worker::asked_for(Errand::Entry(recipe), now));
+            .map(|recipe| worker::asked_for(Errand::Entry(recipe), now));
         worker::offer(&self.shared, jobs.collect())
     }
 

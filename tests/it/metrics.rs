@@ -540,15 +540,12 @@ mod served {
 
     #[tokio::test]
     async fn the_operators_endpoints_show_the_same_figures() {
-        use tower_keep::admin::AdminEndpoints;
+        use tower_keep::admin::{AdminAuth, AdminService, AdminSources};
         use tower_keep::health::HealthBoard;
 
         let metrics = metrics_for(&[]);
-        let endpoints = AdminEndpoints {
-            metrics: metrics.clone(),
-            health: HealthBoard::new(),
-            ready: Arc::new(|| true),
-        };
+        let sources = AdminSources::new(metrics.clone(), HealthBoard::new());
+        let endpoints = AdminService::new(sources, AdminAuth::none());
         let served = serve(router(&metrics).merge(endpoints.router())).await;
         let client = client();
         for path in ["/alive", "/ready", "/health", "/contacts/1"] {

@@ -1,0 +1,137 @@
+//! The operator's endpoints of a running stack, and who may ask them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::admin::{Access, AdminAuth, AdminConfig, AdminEngines, AdminService, AdminSources};
+use crate::error::ConfigError;
+use crate::identity::RequestView;
+use crate::keep::builder::KeepBuilder;
+use crate::keep::gauges::{Row, show};
+use crate::keep::parts::{Keep, is_ready};
+
+impl KeepBuilder {
+    /// Changes the settings of the operator's endpoints.
+    pub fn admin(mut self, change: impl FnOnce(&mut AdminConfig)) -> Self {
+        change(&mut self.config.admin);
+        self
+    }
+
+    /// Says who may see details and change things at the operator's endpoints, beside those who bring the
+    /// configured token along. Asked on the request's thread, which it must not block; see
+    /// [`AdminAuth::asking`](crate::admin::AdminAuth::asking).
+    ///
+    /// ```
+    /// # use tower_keep::admin::Access;
+    /// # use tower_keep::{Keep, Profile};
+    /// #[derive(Clone)]
+    /// struct Operator; // which a layer around the endpoints leaves with requests of operators
+    ///
+    /// let keep = Keep::builder(Profile::azure_b1()).admin_auth(|request| {
+    ///     match request.extensions.get::<Operator>() {
+    ///         Some(Operator) => Access::Allow,
+    ///         None => Access::Deny,
+    ///     }
+    /// });
+    /// # let _ = keep;
+    /// ```
+    pub fn admin_auth(
+        mut self,
+        ask: impl Fn(&RequestView<'_>) -> Access + Send + Sync + 'static,
+    ) -> Self {
+        self.hooks.admin = self.hooks.admin.asking(ask);
+        self
+    }
+}
+
+impl Keep {
+    /// The operator's endpoints, as a service that needs no framework; see [`admin`](crate::admin). Ask it beside
+    /// the stack, not behind it, so that it answers while the stack sheds. It does not keep the stack's tasks
+    /// running.
+    #[must_use]
+    pub fn admin_service(&self) -> AdminService {
+        let auth = self.admin_access().clone().configured(&self.config().admin);
+        AdminService::new(self.admin_sources(), auth)
+    }
+
+    /// The operator's endpoints: `GET /alive`, `/ready`, `/health`, `/metrics`; with `admin.token` or
+    /// [`KeepBuilder::admin_auth`] all those of [`admin`](crate::admin), which should be nested under a prefix
+    /// then. Merge or nest them beside the stack, not behind it, so that they answer while it sheds.
+    #[cfg(feature = "axum")]
+    pub fn admin_router<S: Clone + Send + Sync + 'static>(&self) -> axum::Router<S> {
+        self.admin_service().router()
+    }
+
+    /// What the endpoints read, for an [`AdminService`] with sources of the service's own: engines, not the whole
+    /// stack, because a router that is kept must not keep the tasks running.
+    #[must_use]
+    pub fn admin_sources(&self) -> AdminSources {
+        let (guard, draining) = (self.guard().clone(), self.draining());
+        let stopping = Arc::clone(&draining);
+        let mut sources = AdminSources::new(self.metrics().clone(), self.health_board().clone());
+        sources.ready = Arc::new(move || is_ready(&guard, &draining));
+        sources.stopping = Arc::new(move || stopping.load(Ordering::Relaxed));
+        sources.clock = self.clock().clone();
+        sources.engines = Some(AdminEngines {
+            guard: self.guard().clone(),
+            connections: self.connections().clone(),
+            breakers: self.breakers().clone(),
+            database_slots: self.database_slots().clone(),
+            limiter: self.limiter().clone(),
+            invalidator: self.invalidator().clone(),
+            coherency: self.coherency_engine().clone(),
+            cache: self.http_cache().clone(),
+            tiers: self.tiers().clone(),
+            warmer: self.warmer().clone(),
+        });
+        #[cfg(feature = "redis")]
+        {
+            let redis = self.redis().clone();
+            sources.redis = Some(Arc::new(move || of_redis(&redis)));
+        }
+        sources
+    }
+}
+
+#[cfg(feature = "redis")]
+fn of_redis(redis: &crate::store::RedisPool) -> serde_json::Value {
+    use crate::store::RedisStatus;
+
+    let figures = redis.figures();
+    let (status, why) = match &figures.status {
+        RedisStatus::Up => ("up", None),
+        RedisStatus::Down { reason } => ("down", Some(reason.to_string())),
+        RedisStatus::Disabled => ("disabled", None),
+    };
+    serde_json::json!({
+        "status": status,
+        "why": why,
+        "server": figures.server,
+        "connections": figures.connections,
+        "under_way": figures.under_way,
+        "round_trip_ms": figures.round_trip.as_secs_f64() * 1e3,
+        "refuses_writes": figures.refuses_writes,
+    })
+}
+
+/// Registers the gauges of who was let in and who was not.
+///
+/// # Errors
+///
+/// When a gauge's name is refused.
+pub(crate) fn start(keep: &Keep) -> Result<(), ConfigError> {
+    show(keep.metrics(), keep.admin_access(), &ADMIN)
+}
+
+const ADMIN: [Row<AdminAuth>; 2] = [
+    (
+        "keep_admin_changes",
+        "Changes that operators have made by hand so far.",
+        |auth| auth.changes() as f64,
+    ),
+    (
+        "keep_admin_denied",
+        "Requests for details or changes that were turned away so far.",
+        |auth| auth.denied() as f64,
+    ),
+];

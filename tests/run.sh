@@ -11,14 +11,15 @@ set -u -o pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-# What the tests need: command or path pattern | Debian packages | why. A line is all it takes to add
-# one; what is not on the PATH is named by a pattern, as in
+# What the tests need: commands or path patterns, any of which will do | Debian packages | why. A line is
+# all it takes to add one; what is not on the PATH is named by a pattern, as in
 # `/usr/lib/postgresql/*/bin/postgres|postgresql|...`.
 NEEDS='
 cc|gcc libc6-dev|the SQLite inside sqlx is C
 redis-server|redis-server|the tests of the store start their own
 openssl|openssl|the tests of TLS make their own certificates
 /usr/lib/postgresql/*/bin/postgres|postgresql|the tests of the cold tier start their own
+chromium chromium-browser google-chrome|chromium|the dashboard's test looks at it in a browser
 '
 
 export CARGO_TERM_COLOR=never # the steps' output is read below
@@ -113,7 +114,13 @@ note() {
     notes+=("$1: $2")
 }
 
-is_there() { command -v "$1" >/dev/null 2>&1 || compgen -G "$1" >/dev/null; }
+# Whether one of these is there: commands, or patterns, which become the paths that they match.
+is_there() {
+    local one
+    # shellcheck disable=SC2086 # to be split and matched
+    for one in $1; do command -v "$one" >/dev/null 2>&1 && return 0; done
+    return 1
+}
 
 # Installs what NEEDS lists and this machine lacks, or says how to.
 install_needs() {

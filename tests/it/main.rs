@@ -10,8 +10,10 @@
     reason = "tests fail by panicking, and their helpers are not an API"
 )]
 
+mod admin;
 mod alerts;
 mod breaker;
+mod browser;
 mod cache;
 mod cache_body;
 mod cache_compression;
@@ -33,6 +35,7 @@ mod coherence;
 mod coherency;
 mod cold;
 mod connections;
+mod dashboard;
 mod examples;
 mod exports;
 mod fleet;

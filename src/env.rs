@@ -23,7 +23,7 @@
 //! On App Service [`Profile::from_env`](crate::Profile::from_env) also takes `connections.connections_max` from the platform's
 //! `WEBSOCKET_CONCURRENT_REQUEST_LIMIT`, where that is a number above 0, or -1 for no limit.
 //!
-//! And a `KEEP_` name for every setting there is: `cache.capacity_bytes` is `KEEP_CACHE_CAPACITY_BYTES`,
+//! And a `KEEP_` name for every setting there is (the operators' token is `KEEP_ADMIN_TOKEN`): `cache.capacity_bytes` is `KEEP_CACHE_CAPACITY_BYTES`,
 //! in the setting's own unit. A limit that one variable sets takes along what the profile had chosen for the
 //! larger one (the cache's capacity for `MEMORY_LIMIT`, the largest body for `CACHE_MAX_SIZE_MB`). Lists of texts are separated by commas; rules and tables are JSON. Where both
 //! names are set the `KEEP_` one counts. An empty variable counts as not set.

@@ -12,6 +12,7 @@ use crate::identity::{Caller, PeerAddr, RequestView};
 use crate::invalidation::Target;
 use crate::pattern::Pattern;
 use crate::rate_limit::Decision;
+use crate::target::normal_form;
 use crate::warming::Recipe;
 
 /// What to purge. Everything that is named goes as one record.
@@ -216,12 +217,15 @@ impl Peek {
     /// A request as somebody would send it, as far as the limits look at it.
     fn request(&self) -> Result<Request<()>, Unread> {
         let path = self.path.as_deref().unwrap_or("/");
+        if !path.starts_with('/') {
+            return Err(unfit("path", path, "must begin with a slash"));
+        }
         let method = self.method.as_deref().unwrap_or("GET");
         let method = Method::from_bytes(method.as_bytes())
             .map_err(|wrong| unfit("method", method, wrong))?;
         let mut request = Request::builder()
             .method(method)
-            .uri(path)
+            .uri(&*normal_form(path))
             .body(())
             .map_err(|wrong| unfit("path", path, wrong))?;
         let extensions = request.extensions_mut();
@@ -327,7 +331,7 @@ mod tests {
             let said: Peek = serde_json::from_value(json!({"who": who})).unwrap();
             assert_eq!(said.request().is_ok(), fits, "{who}");
         }
-        for (field, text) in [("path", "no spaces"), ("path", ""), ("method", "G T")] {
+        for (field, text) in [("path", "no slash"), ("path", ""), ("method", "G T")] {
             let said: Peek = serde_json::from_value(json!({"who": "::1", field: text})).unwrap();
             assert_eq!(said.request().unwrap_err().0, 400, "{field} {text}");
         }

@@ -1,25 +1,23 @@
 //! What the endpoints answer with: bytes, or a stream of what the dashboard shows.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::admin::events::Frames;
-
 /// The body of an answer.
-#[derive(Debug)]
 pub struct AdminBody {
     inner: Inner,
 }
 
-#[derive(Debug)]
 enum Inner {
     /// `None` when it is sent, or if it is empty.
     Whole(Option<Bytes>),
-    Frames(Frames),
+    /// Made while it is sent. A box for an answer that takes milliseconds to send at the least.
+    Streamed(Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>>),
 }
 
 impl AdminBody {
@@ -29,9 +27,11 @@ impl AdminBody {
         }
     }
 
-    pub(crate) const fn frames(frames: Frames) -> Self {
+    pub(crate) fn streamed(
+        body: impl Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    ) -> Self {
         Self {
-            inner: Inner::Frames(frames),
+            inner: Inner::Streamed(Box::pin(body)),
         }
     }
 }
@@ -44,15 +44,17 @@ impl Body for AdminBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let next = match &mut self.inner {
-            Inner::Whole(bytes) => Poll::Ready(bytes.take()),
-            Inner::Frames(frames) => frames.poll_next(cx),
-        };
-        next.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+        match &mut self.inner {
+            Inner::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Inner::Streamed(body) => body.as_mut().poll_frame(cx),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.inner, Inner::Whole(None))
+        match &self.inner {
+            Inner::Whole(bytes) => bytes.is_none(),
+            Inner::Streamed(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -60,7 +62,13 @@ impl Body for AdminBody {
             Inner::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Inner::Frames(_) => SizeHint::default(),
+            Inner::Streamed(body) => body.size_hint(),
         }
+    }
+}
+
+impl fmt::Debug for AdminBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminBody").finish_non_exhaustive()
     }
 }

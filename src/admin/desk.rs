@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use http_body::Body;
 
@@ -133,8 +133,7 @@ impl Desk {
             }
         }
         if row.class != Class::Change && request.method != Method::POST {
-            let query = request.uri.query().unwrap_or_default();
-            return Begun::Answered(self.read(row.place, query, request.method));
+            return Begun::Answered(self.read(row.place, request));
         }
         let Some(engines) = &self.sources.engines else {
             return Begun::Answered(missing());
@@ -160,8 +159,8 @@ impl Desk {
     }
 
     /// Answers what only looks.
-    fn read(self: &Arc<Self>, place: Place, query: &str, method: &Method) -> Answer {
-        let sources = &self.sources;
+    fn read(self: &Arc<Self>, place: Place, request: &RequestView<'_>) -> Answer {
+        let (sources, query) = (&self.sources, request.uri.query().unwrap_or_default());
         match place {
             Place::Alive => text(StatusCode::OK, "alive"),
             Place::Ready if (sources.ready)() => text(StatusCode::OK, "ready"),
@@ -182,9 +181,6 @@ impl Desk {
             Place::Slow => json(StatusCode::OK, &views::slow(sources)),
             Place::Dashboard => self.page.answer(),
             Place::DashboardData => answer(StatusCode::OK, JSON, AdminBody::whole(self.figures())),
-            Place::DashboardEvents if method == Method::HEAD => {
-                event_stream(AdminBody::whole(Bytes::new()))
-            }
             Place::DashboardEvents => self.events(),
             _ => match &sources.engines {
                 Some(engines) => self.look(place, engines, query),
@@ -260,7 +256,7 @@ impl Desk {
         };
         let desk = Arc::clone(self);
         let tell = move || (!(desk.sources.stopping)()).then(|| desk.figures());
-        event_stream(AdminBody::frames(Frames::new(seat, Arc::new(tell))))
+        event_stream(AdminBody::streamed(Frames::new(seat, Arc::new(tell))))
     }
 }
 
@@ -303,11 +299,7 @@ fn missing() -> Answer {
 /// The answer to HEAD: what GET would be answered with, but for the body (RFC 9110 §9.3.2).
 pub(crate) fn without_body(answer: Answer) -> Answer {
     let (mut parts, body) = answer.into_parts();
-    if let Some(bytes) = body
-        .size_hint()
-        .exact()
-        .filter(|_| parts.headers.get(CONTENT_TYPE) != Some(&EVENT_STREAM))
-    {
+    if let Some(bytes) = body.size_hint().exact() {
         parts.headers.insert(CONTENT_LENGTH, decimal(bytes));
     }
     Answer::from_parts(parts, AdminBody::whole(Bytes::new()))

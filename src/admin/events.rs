@@ -1,12 +1,15 @@
 //! The dashboard's figures as a stream of events, for as long as somebody looks.
 
+use std::convert::Infallible;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use http_body::{Body, Frame};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 /// What the next event says; nothing once the service is stopping.
@@ -57,22 +60,33 @@ impl Frames {
             _place: place,
         }
     }
+}
 
-    /// The next frame; none at the end.
-    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if self.ended {
             return Poll::Ready(None);
         }
         self.ticks.poll_tick(cx).map(|_| {
             let told = (self.tell)();
             self.ended = told.is_none();
-            told.map(|json| frame(&json))
+            told.map(|json| Ok(Frame::data(event(&json))))
         })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
     }
 }
 
 /// `json` as an event. It is one line: JSON writes line ends in texts as `\n`.
-fn frame(json: &Bytes) -> Bytes {
+fn event(json: &Bytes) -> Bytes {
     let mut frame = BytesMut::with_capacity(json.len() + 8);
     frame.put_slice(b"data: ");
     frame.put_slice(json);
@@ -97,9 +111,9 @@ pub(crate) const WATCHERS_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
     use std::sync::atomic::AtomicBool;
 
+    use http_body_util::BodyExt;
     use tokio::time::timeout;
 
     use super::*;
@@ -111,8 +125,10 @@ mod tests {
         let tell = move || (!told.load(Ordering::Relaxed)).then(|| Bytes::from_static(b"{}"));
         let mut frames = Frames::new(Place::take(&taken).unwrap(), Arc::new(tell));
         let mut next = async |secs| {
-            let next = poll_fn(|cx| frames.poll_next(cx));
-            timeout(Duration::from_secs(secs), next).await.ok()
+            let next = timeout(Duration::from_secs(secs), frames.frame())
+                .await
+                .ok()?;
+            Some(next.map(|frame| frame.unwrap().into_data().unwrap()))
         };
         let figures = Some(Some(Bytes::from_static(b"data: {}\n\n")));
         assert_eq!(next(0).await, figures);

@@ -45,7 +45,7 @@ pub(crate) fn overview(sources: &AdminSources) -> Value {
 
 /// Of a report what the figures beside it do not say.
 fn judged(report: &Value) -> Value {
-    let names = ["score", "status", "reasons", "recommendations"];
+    let names = ["score", "status", "penalties", "recommendations"];
     let said = names
         .into_iter()
         .filter_map(|name| Some((name.to_owned(), report.get(name)?.clone())));

@@ -42,7 +42,8 @@ pub struct AdminSources {
     pub health_details: Option<Tell>,
     /// Shown by `/alerts`. The dashboard reads `states` and `recent` of it, as `AlertState` and `Alert` are written.
     pub alerts: Option<Tell>,
-    /// Shown by `/report`. The dashboard reads `score`, `status`, `reasons` and `recommendations` of it.
+    /// Shown by `/report`. The dashboard reads `score`, `status`, `penalties` (`reason`, `points`) and
+    /// `recommendations` (`setting`, `now`, `proposed`, `why`) of it.
     pub report: Option<Arc<dyn Fn(Window) -> Value + Send + Sync>>,
     /// Shown by `/report?format=text`.
     pub report_text: Option<Arc<dyn Fn(Window) -> String + Send + Sync>>,

@@ -61,10 +61,10 @@ fn admin(keep: &Keep) -> AdminService {
     sources.report = Some(Arc::new(|_| {
         json!({
             "score": 81, "status": "good",
-            "reasons": [{"text": "2.6 % of all answers within 5 minutes are errors, most of them of /broken"}],
+            "penalties": [{"figure": "errors", "points": 19, "reason": "2.6 % of all answers are errors, most of them of /broken"}],
             "recommendations": [
-                {"setting": "rate_limit.rules", "text": "the rule `contacts` refuses every third request; its quota may be too small"},
-                SMUGGLED,
+                {"setting": "guard.slots", "now": "64", "proposed": "96", "why": "one in ten waited for a slot"},
+                {"setting": SMUGGLED, "now": SMUGGLED, "proposed": SMUGGLED, "why": SMUGGLED},
             ],
         })
     }));
@@ -210,7 +210,8 @@ async fn the_page_shows_its_figures_in_light_and_dark_and_on_a_phone() {
             "unmatched",
             "score 81 of 100",
             "error rate",
-            "the rule `contacts` refuses every third request",
+            "most of them of /broken",
+            "guard.slots 64 → 96: one in ten waited for a slot",
             SMUGGLED,
             "MiB of 450 MiB",
             " of 64",

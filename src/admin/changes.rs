@@ -105,7 +105,7 @@ pub(crate) async fn purge(engines: &AdminEngines, said: Purge) -> Done {
 ///
 /// None; the tenant's name was read before.
 pub(crate) async fn clear(engines: &AdminEngines, tenant: &str) -> Done {
-    log("clear", tenant);
+    log("clear", &format!("{tenant:?}"));
     Ok(match engines.invalidator.purge_tenant(tenant).await {
         Ok(receipt) => json!({"confirmed": true, "tenant": tenant, "seq": receipt.0.seq}),
         Err(pending) => {
@@ -143,7 +143,7 @@ pub(crate) fn warm(engines: &AdminEngines, said: &Warm) -> Done {
 ///
 /// None: of somebody that nobody can be, nobody was banned.
 pub(crate) fn unban(engines: &AdminEngines, said: &Unban) -> Done {
-    log("unban", &said.who);
+    log("unban", &format!("{:?}", said.who));
     let was_banned = engines.limiter.unban(&said.who);
     Ok(json!({"who": shortened(&said.who), "was_banned": was_banned}))
 }
@@ -253,7 +253,8 @@ impl Peek {
     }
 }
 
-/// Tells the service's log what an operator does, and not by which token.
+/// Tells the service's log what an operator does, and not by which token. Names in `what` are quoted, so that
+/// none of them begins a new line.
 fn log(change: &'static str, what: &str) {
     let what = shortened(what);
     tracing::info!(target: "tower_keep", change, %what, "changed by an operator");

@@ -1,48 +1,12 @@
-//! The operator's endpoints of a running stack, and who may ask them.
+//! The operator's endpoints of a running stack.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::admin::{Access, AdminAuth, AdminConfig, AdminEngines, AdminService, AdminSources};
+use crate::admin::{AdminAuth, AdminEngines, AdminService, AdminSources};
 use crate::error::ConfigError;
-use crate::identity::RequestView;
-use crate::keep::builder::KeepBuilder;
 use crate::keep::gauges::{Row, show};
 use crate::keep::parts::{Keep, is_ready};
-
-impl KeepBuilder {
-    /// Changes the settings of the operator's endpoints.
-    pub fn admin(mut self, change: impl FnOnce(&mut AdminConfig)) -> Self {
-        change(&mut self.config.admin);
-        self
-    }
-
-    /// Says who may see details and change things at the operator's endpoints, beside those who bring the
-    /// configured token along. Asked on the request's thread, which it must not block; see
-    /// [`AdminAuth::asking`](crate::admin::AdminAuth::asking).
-    ///
-    /// ```
-    /// # use tower_keep::admin::Access;
-    /// # use tower_keep::{Keep, Profile};
-    /// #[derive(Clone)]
-    /// struct Operator; // which a layer around the endpoints leaves with requests of operators
-    ///
-    /// let keep = Keep::builder(Profile::azure_b1()).admin_auth(|request| {
-    ///     match request.extensions.get::<Operator>() {
-    ///         Some(Operator) => Access::Allow,
-    ///         None => Access::Deny,
-    ///     }
-    /// });
-    /// # let _ = keep;
-    /// ```
-    pub fn admin_auth(
-        mut self,
-        ask: impl Fn(&RequestView<'_>) -> Access + Send + Sync + 'static,
-    ) -> Self {
-        self.hooks.admin = self.hooks.admin.asking(ask);
-        self
-    }
-}
 
 impl Keep {
     /// The operator's endpoints, as a service that needs no framework; see [`admin`](crate::admin). Ask it beside
@@ -55,7 +19,7 @@ impl Keep {
     }
 
     /// The operator's endpoints: `GET /alive`, `/ready`, `/health`, `/metrics`; with `admin.token` or
-    /// [`KeepBuilder::admin_auth`] all those of [`admin`](crate::admin), which should be nested under a prefix
+    /// [`KeepBuilder::admin_auth`](crate::KeepBuilder::admin_auth) all those of [`admin`](crate::admin), which should be nested under a prefix
     /// then. Merge or nest them beside the stack, not behind it, so that they answer while it sheds.
     #[cfg(feature = "axum")]
     pub fn admin_router<S: Clone + Send + Sync + 'static>(&self) -> axum::Router<S> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::admin::AdminConfig;
 use crate::alerts::{AlertHandler, AlertsConfig};
 use crate::breaker::BreakerConfig;
 use crate::cache::{CacheConfig, KeyPart};
@@ -47,7 +48,7 @@ use crate::warming::WarmingConfig;
 /// Nothing is checked before [`build`](Self::build), which then names everything that is wrong at once.
 #[must_use]
 pub struct KeepBuilder {
-    pub(crate) config: KeepConfig,
+    config: KeepConfig,
     faults: Faults,
     pub(crate) callers: CallerResolver,
     pub(crate) api_keys: ApiKeyResolver,
@@ -269,6 +270,12 @@ impl KeepBuilder {
     /// Changes the settings of database pools.
     pub fn database(mut self, change: impl FnOnce(&mut DatabaseConfig)) -> Self {
         change(&mut self.config.database);
+        self
+    }
+
+    /// Changes the settings of the operator's endpoints.
+    pub fn admin(mut self, change: impl FnOnce(&mut AdminConfig)) -> Self {
+        change(&mut self.config.admin);
         self
     }
 

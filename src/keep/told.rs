@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Response;
 
+use crate::admin::Access;
 use crate::alerts::{AlertHandler, AlertRule};
 use crate::cache::KeyPart;
 use crate::guard::Criticality;
@@ -112,6 +113,32 @@ impl KeepBuilder {
     /// [`Webhook`](crate::alerts::Webhook). If it holds a clone of the `Keep`, neither is ever freed.
     pub fn on_alert(mut self, handler: impl AlertHandler) -> Self {
         self.alert_handlers.push(Box::new(handler));
+        self
+    }
+
+    /// Says who may see details and change things at the operator's endpoints, beside those who bring the
+    /// configured token along. Asked on the request's thread, which it must not block; see
+    /// [`AdminAuth::asking`](crate::admin::AdminAuth::asking).
+    ///
+    /// ```
+    /// # use tower_keep::admin::Access;
+    /// # use tower_keep::{Keep, Profile};
+    /// #[derive(Clone)]
+    /// struct Operator; // which a layer around the endpoints leaves with requests of operators
+    ///
+    /// let keep = Keep::builder(Profile::azure_b1()).admin_auth(|request| {
+    ///     match request.extensions.get::<Operator>() {
+    ///         Some(Operator) => Access::Allow,
+    ///         None => Access::Deny,
+    ///     }
+    /// });
+    /// # let _ = keep;
+    /// ```
+    pub fn admin_auth(
+        mut self,
+        ask: impl Fn(&RequestView<'_>) -> Access + Send + Sync + 'static,
+    ) -> Self {
+        self.hooks.admin = self.hooks.admin.asking(ask);
         self
     }
 

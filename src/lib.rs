@@ -49,7 +49,7 @@
 //! None is on by default. `axum`: `ConnectInfo` and `MatchedPath` are understood, and
 //! `Keep::admin_router` is there. `redis`: `Keep::redis`, over plain connections and sockets; `redis-tls`: also
 //! over TLS. `sqlx-sqlite`, `sqlx-postgres`: the room `sqlx`. `tower-http`: `Keep::full_layer`, with its layers in their
-//! places. `glibc-trim`: under memory pressure glibc gives back what was freed, by the crate's one unsafe call; without
+//! places. `metrics-facade`: all figures also go to the recorder of the `metrics` crate. `glibc-trim`: under memory pressure glibc gives back what was freed, by the crate's one unsafe call; without
 //! this feature all unsafe code is forbidden.
 
 #![cfg_attr(not(feature = "glibc-trim"), forbid(unsafe_code))]

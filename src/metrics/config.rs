@@ -38,7 +38,7 @@ pub struct MetricsConfig {
     /// conform in all points: see [`MetricNames`].
     pub names: MetricNames,
     /// The share of requests that [`Keep::span_layer`](crate::Keep::span_layer) opens a `tracing` span for, 0 to 1.
-    /// At 0 it does nothing at all; above, it also tells every 5xx and every slow request as an event.
+    /// At 0 it does nothing at all; above that it also tells every 5xx and every slow request as an event.
     pub trace_sample: f64,
     /// Whether all figures are handed to the recorder of the `metrics` crate every 10 s. Needs the feature
     /// `metrics-facade`.

@@ -78,7 +78,7 @@ impl FacadeBridge {
         }
     }
 
-    /// Tells the current recorder, the thread's own or else the global one, what is new. Takes about 2 µs per route and
+    /// Tells the current recorder, the thread's own or else the global one, what is new. Takes about 0.4 µs per route and
     /// method, and the recorder's time. Without a recorder, what is told is lost and will be told again.
     pub fn publish(&mut self) {
         let mut walk = Walk::new(&self.metrics);

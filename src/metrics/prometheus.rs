@@ -16,7 +16,7 @@ impl Metrics {
     /// `text/plain; version=0.0.4; charset=utf-8`.
     ///
     /// Takes 1 to 2 µs per route and method on the caller's thread, and as much memory as the text is long (about
-    /// 2 KiB each): [`scrape`](Self::scrape) does neither at once. Counters begin at zero with the process. The
+    /// 2.4 KiB each): [`scrape`](Self::scrape) does neither at once. Counters begin at zero with the process. The
     /// buckets of histograms may put a record on the wrong side of a limit that it is within 6.25 % of; sums and
     /// counts are exact.
     #[must_use]

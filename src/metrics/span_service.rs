@@ -15,8 +15,9 @@ use crate::metrics::spans::{RequestSpans, Telling};
 /// Tells the requests of the services it is laid around to `tracing`, in spans and events; see
 /// [`RequestSpans`]. It belongs outside of all other layers, so that what they log lies within the span.
 ///
-/// A request that it does not tell costs a branch where it is off or nobody listens to errors, else some 50 ns: two
-/// readings of the clock and a look for `traceparent`. It allocates nothing then.
+/// Where it is off, or nobody listens even to errors, a request costs some 30 ns more for its wrapped body. Where it
+/// is on, one without a span costs some 100 ns: two readings of the clock, a look for `traceparent`, and a box for what
+/// is remembered of the request, without which all others would pay for the room that it takes.
 #[derive(Clone, Debug)]
 pub struct RequestSpanLayer {
     spans: RequestSpans,
@@ -75,7 +76,7 @@ pin_project! {
         #[pin]
         future: F,
         // None where nothing is told, and once the head is there.
-        telling: Option<Telling>,
+        telling: Option<Box<Telling>>,
     }
 }
 
@@ -109,7 +110,7 @@ pin_project! {
         #[pin]
         body: B,
         // None where nothing is told, and once the body has ended.
-        telling: Option<Telling>,
+        telling: Option<Box<Telling>>,
     }
 }
 

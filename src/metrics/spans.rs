@@ -88,12 +88,12 @@ impl RequestSpans {
 
     /// A request begins. Nothing where nobody listens, not even to errors.
     #[inline]
-    pub(crate) fn begin<B>(&self, request: &Request<B>) -> Option<Telling> {
+    pub(crate) fn begin<B>(&self, request: &Request<B>) -> Option<Box<Telling>> {
         let inner = self.inner.as_ref()?;
         if LevelFilter::current() < LevelFilter::ERROR {
             return None;
         }
-        Some(Telling::begin(inner, &RequestView::of(request)))
+        Some(Box::new(Telling::begin(inner, &RequestView::of(request))))
     }
 }
 

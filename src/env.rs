@@ -158,6 +158,10 @@ const NUMBER: Form = Form {
     read: read_number,
     allowed: "must be a whole number of zero or more",
 };
+const FRACTION: Form = Form {
+    read: read_fraction,
+    allowed: "must be a number like 0.25",
+};
 const MIB: Form = Form {
     read: read_mib,
     allowed: "must be a number of MiB, or a size like 450M or 1G",
@@ -260,6 +264,7 @@ fn keep_value(
     let text = var(name)?;
     let form = match current {
         Value::Bool(_) => SWITCH,
+        Value::Number(number) if number.is_f64() => FRACTION,
         Value::Number(_) => NUMBER,
         Value::Array(_) => LIST,
         Value::Object(_) => TABLE,
@@ -297,6 +302,10 @@ fn read_text(text: &str) -> Option<Value> {
 
 fn read_number(text: &str) -> Option<Value> {
     text.trim().parse::<u64>().ok().map(Value::from)
+}
+
+fn read_fraction(text: &str) -> Option<Value> {
+    text.trim().parse::<f64>().ok().map(Value::from)
 }
 
 fn read_list(text: &str) -> Option<Value> {
@@ -470,6 +479,8 @@ mod tests {
             ("KEEP_SHUTDOWN_MS", "2000"),
             ("KEEP_GUARD_MEMORY_BUDGET_BYTES", "1073741824"),
             ("KEEP_REDIS_URL", "redis://h"),
+            ("KEEP_METRICS_NAMES", "open_telemetry"),
+            ("KEEP_METRICS_TRACE_SAMPLE", "0.25"),
             (
                 "KEEP_RATE_LIMIT_RULES",
                 r#"[{"name":"login","route":"/login","quota":{"requests":5,"per_ms":60000}}]"#,
@@ -482,6 +493,9 @@ mod tests {
         assert_eq!(config.shutdown.as_secs(), 2);
         assert_eq!(config.guard.memory_budget_bytes, Some(1 << 30));
         assert_eq!(config.redis.url.as_deref(), Some("redis://h"));
+        assert_eq!(config.metrics.trace_sample, 0.25);
+        let error = with(&[("KEEP_METRICS_TRACE_SAMPLE", "a third")]).unwrap_err();
+        assert_eq!(error.faults()[0].value, "a third");
         assert_eq!(config.rate_limit.rules.len(), 1);
     }
 

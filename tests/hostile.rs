@@ -203,4 +203,8 @@ fn a_million_hostile_requests_add_no_series_and_no_memory() {
     let kept = change.bytes_allocated as i64 - change.bytes_deallocated as i64;
     println!("{most} series at most, {kept} bytes kept by 900,000 requests");
     assert!(kept.abs() < 64 << 10, "{kept}");
+    assert!(
+        change.bytes_allocated > 100 << 20,
+        "the allocator does count"
+    );
 }

@@ -312,3 +312,35 @@ async fn the_share_is_kept_over_all_connections() {
     assert!(spans.len().abs_diff(10) <= 2, "{}", spans.len());
     assert!(spans.iter().all(|fields| fields["route"] == "/a/{b}"));
 }
+
+/// The whole stack inside, as its documentation puts it.
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn what_the_stack_answers_itself_has_a_span_as_well() {
+    use axum::body::Body;
+    use axum::routing::get;
+    use tower_keep::{Keep, Profile};
+
+    let listener = Listener::default();
+    let _listening = listener.listen();
+    let keep = Keep::builder(Profile::production())
+        .metrics(|metrics| metrics.trace_sample = 1.0)
+        .build()
+        .unwrap();
+    let handler = get(async || ([("cache-control", "max-age=60")], "text"));
+    let router = axum::Router::new().route("/a/{b}", handler);
+    let router = router.layer(keep.layer()).layer(keep.span_layer());
+    for _ in 0..2 {
+        let request = Request::builder().uri("/a/7").body(Body::empty()).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        response.into_body().collect().await.unwrap();
+    }
+    assert_eq!(keep.metrics().snapshot().cache.hits, 1);
+    let spans = listener.spans();
+    assert_eq!(spans.len(), 2);
+    for fields in spans {
+        assert_eq!((&*fields["route"], &*fields["status"]), ("/a/{b}", "200"));
+        assert!(fields.contains_key("duration_ms"));
+    }
+    keep.shutdown().await;
+}

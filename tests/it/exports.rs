@@ -204,10 +204,8 @@ mod served {
 
     use super::*;
 
-    #[tokio::test]
-    async fn scrapers_get_the_format_they_ask_for_over_the_wire() {
-        let metrics = busy(200, MetricNames::Keep).await;
-        let expected = metrics.prometheus();
+    /// A service that shows `metrics` at the returned address, for as long as the set lives.
+    async fn serve(metrics: Metrics) -> (std::net::SocketAddr, tokio::task::JoinSet<()>) {
         let handler = get(async move |fields: HeaderMap| {
             metrics
                 .scrape(fields.get(ACCEPT))
@@ -215,10 +213,19 @@ mod served {
                 .map(Body::new)
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let site = format!("http://{}/metrics", listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
         let mut server = tokio::task::JoinSet::new();
         let router = Router::new().route("/metrics", handler);
         server.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        (address, server)
+    }
+
+    #[tokio::test]
+    async fn scrapers_get_the_format_they_ask_for_over_the_wire() {
+        let metrics = busy(200, MetricNames::Keep).await;
+        let expected = metrics.prometheus();
+        let (address, _server) = serve(metrics).await;
+        let site = format!("http://{address}/metrics");
         let client = Client::builder(TokioExecutor::new()).build_http();
         for (accept, open) in [
             (
@@ -248,6 +255,90 @@ mod served {
                 assert_eq!(text, expected);
             }
         }
+    }
+
+    /// A running Prometheus, which ends with its owner.
+    struct Prometheus {
+        process: std::process::Child,
+        folder: std::path::PathBuf,
+    }
+
+    impl Drop for Prometheus {
+        fn drop(&mut self) {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+
+    /// One that scrapes `target` every second and answers at `port`; nothing where it is not installed.
+    fn prometheus(target: std::net::SocketAddr, port: u16) -> Option<Prometheus> {
+        let name = format!("keep-prometheus-{}-{port}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        let config = format!(
+            "scrape_configs:\n- job_name: keep\n  scrape_interval: 1s\n  static_configs:\n  \
+             - targets: ['{target}']\n"
+        );
+        let path = folder.join("prometheus.yml");
+        std::fs::write(&path, config).unwrap();
+        let process = Command::new("prometheus")
+            .arg(format!("--config.file={}", path.display()))
+            .arg(format!("--storage.tsdb.path={}", folder.display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let Ok(process) = process else {
+            let _ = std::fs::remove_dir_all(&folder);
+            return None;
+        };
+        Some(Prometheus { process, folder })
+    }
+
+    /// Prometheus asks for OpenMetrics, so this is that format's real reader.
+    #[tokio::test]
+    async fn prometheus_itself_reads_every_series_where_it_is_installed() {
+        let metrics = busy(20, MetricNames::Keep).await;
+        let series = Scrape::of(&metrics.prometheus()).len();
+        let (address, _server) = serve(metrics).await;
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let Some(_prometheus) = prometheus(address, port) else {
+            return;
+        };
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let ask = async |query: &str| {
+            let site = format!("http://127.0.0.1:{port}/api/v1/{query}");
+            let request = Request::builder().uri(site).body(Full::<Bytes>::default());
+            let response = client.request(request.unwrap()).await.ok()?;
+            let body = response.into_body().collect().await.ok()?.to_bytes();
+            serde_json::from_slice::<serde_json::Value>(&body).ok()
+        };
+        let until_there = async |query: &str, pointer: &str| {
+            let deadline = tokio::time::timeout(Duration::from_secs(60), async {
+                loop {
+                    let answer = ask(query).await.unwrap_or_default();
+                    if let Some(value) = answer.pointer(pointer) {
+                        return value.clone();
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            });
+            deadline
+                .await
+                .unwrap_or_else(|_| panic!("nothing at {pointer} for {query}"))
+        };
+        let value = "/data/result/0/value/1";
+        let scraped = until_there("query?query=scrape_samples_scraped", value).await;
+        assert_eq!(scraped, series.to_string());
+        // 200² + 302² µs, at most 3 s: both of them.
+        let below = "query?query=keep_http_request_duration_seconds_bucket%7Ble%3D%223.0%22%2Cmethod%3D%22GET%22%2C\
+                     route%3D~%22.*%2F7%2F.*%22%7D";
+        assert_eq!(until_there(below, value).await, "2");
+        let unit = until_there("targets/metadata?metric=odd_bytes", "/data/0/unit").await;
+        assert_eq!(unit, "bytes", "only OpenMetrics tells units");
     }
 }
 

@@ -48,7 +48,7 @@ use crate::warming::WarmingConfig;
 /// Nothing is checked before [`build`](Self::build), which then names everything that is wrong at once.
 #[must_use]
 pub struct KeepBuilder {
-    config: KeepConfig,
+    pub(crate) config: KeepConfig,
     faults: Faults,
     pub(crate) callers: CallerResolver,
     pub(crate) api_keys: ApiKeyResolver,
@@ -365,21 +365,25 @@ impl KeepBuilder {
         faults.into_result()?;
         engines.tell_guard(&ground, claims);
         let engines = engines.told(cache_key, invalidation_variables);
-        let alerts = alerts::alerts(&ground, &metrics, &engines)?;
-        let keep = Keep::of(Parts {
-            fleet: figures::fleet(&metrics, &engines, &ground),
-            alerts,
-            archive: Archive::new(&ground, &metrics, &engines),
-            board: health::board(&ground),
-            ground,
-            metrics,
-            engines,
-            draining: Arc::default(),
-        });
+        let keep = Keep::of(parts(ground, metrics, engines)?);
         watch::start(&keep)?;
         alerts::start(&keep, alert_handlers)?;
         Ok(keep)
     }
+}
+
+/// What stands on the engines.
+fn parts(ground: Ground, metrics: Metrics, engines: Engines) -> Result<Parts, ConfigError> {
+    Ok(Parts {
+        fleet: figures::fleet(&metrics, &engines, &ground),
+        alerts: alerts::alerts(&ground, &metrics, &engines)?,
+        archive: Archive::new(&ground, &metrics, &engines),
+        board: health::board(&ground),
+        ground,
+        metrics,
+        engines,
+        draining: Arc::default(),
+    })
 }
 
 impl fmt::Debug for KeepBuilder {

@@ -90,6 +90,11 @@ impl Metrics {
         self.inner.windows.level(level)
     }
 
+    /// The clock that everything is timed by.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.inner.common.clock
+    }
+
     pub(crate) fn totals(&self) -> &Totals {
         &self.inner.totals
     }

@@ -48,7 +48,7 @@ impl Walk {
 
     /// The clock of the metrics.
     pub(crate) fn clock(&self) -> Clock {
-        self.metrics.common().clock.clone()
+        self.metrics.clock().clone()
     }
 
     /// Tells what comes next, a few figures at most. Returns whether there was anything left.

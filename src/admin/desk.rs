@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::header::{ACCEPT, CONTENT_LENGTH, HeaderValue};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use http_body::Body;
 
@@ -166,7 +166,7 @@ impl Desk {
             Place::Ready if (sources.ready)() => text(StatusCode::OK, "ready"),
             Place::Ready => text(StatusCode::SERVICE_UNAVAILABLE, "not ready"),
             Place::Health => self.health(),
-            Place::Metrics => self.metrics(),
+            Place::Metrics => self.metrics(request),
             Place::HealthDetailed => match &sources.health_details {
                 Some(details) => json(sources.health.health().http_status(), &details()),
                 None => self.health(),
@@ -206,10 +206,10 @@ impl Desk {
         json(health.http_status(), &health)
     }
 
-    fn metrics(&self) -> Answer {
-        let text = self.sources.metrics.prometheus();
-        let body = AdminBody::whole(text.into());
-        answer(StatusCode::OK, PROMETHEUS_TEXT, body)
+    fn metrics(&self, request: &RequestView<'_>) -> Answer {
+        let accept = request.headers.get(ACCEPT);
+        let scrape = self.sources.metrics.scrape(accept);
+        scrape.into_response().map(AdminBody::streamed)
     }
 
     fn report(&self, query: &str) -> Result<Answer, Unread> {
@@ -304,9 +304,6 @@ pub(crate) fn without_body(answer: Answer) -> Answer {
     }
     Answer::from_parts(parts, AdminBody::whole(Bytes::new()))
 }
-
-const PROMETHEUS_TEXT: HeaderValue =
-    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 

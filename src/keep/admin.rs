@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use serde_json::json;
+
 use crate::admin::{AdminAuth, AdminEngines, AdminService, AdminSources};
 use crate::error::ConfigError;
 use crate::keep::gauges::{Row, show};
@@ -48,6 +50,20 @@ impl Keep {
             tiers: self.tiers().clone(),
             warmer: self.warmer().clone(),
         });
+        let board = self.health_board().clone();
+        sources.health_details = Some(Arc::new(move || json!(board.details())));
+        let alerts = self.alerts().clone();
+        sources.alerts = Some(Arc::new(
+            move || json!({"states": alerts.states(), "recent": alerts.recent()}),
+        ));
+        let (whole, parts) = (self.downgrade(), self.downgrade());
+        sources.report = Some(Arc::new(move |window| {
+            json!(whole.upgrade().map(|keep| keep.report(window)))
+        }));
+        sources.report_text = Some(Arc::new(move |window| {
+            let report = parts.upgrade().map(|keep| keep.report(window).to_string());
+            report.unwrap_or_else(|| "the stack is gone".to_owned())
+        }));
         #[cfg(feature = "redis")]
         {
             let redis = self.redis().clone();
@@ -67,7 +83,7 @@ fn of_redis(redis: &crate::store::RedisPool) -> serde_json::Value {
         RedisStatus::Down { reason } => ("down", Some(reason.to_string())),
         RedisStatus::Disabled => ("disabled", None),
     };
-    serde_json::json!({
+    json!({
         "status": status,
         "why": why,
         "server": figures.server,

@@ -1,7 +1,7 @@
 //! The running parts.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -68,7 +68,22 @@ impl Drop for Parts {
     }
 }
 
+/// A stack that may be gone by now.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakKeep(Weak<Parts>);
+
+impl WeakKeep {
+    pub(crate) fn upgrade(&self) -> Option<Keep> {
+        self.0.upgrade().map(|parts| Keep { parts })
+    }
+}
+
 impl Keep {
+    /// For whoever must not keep it alive.
+    pub(crate) fn downgrade(&self) -> WeakKeep {
+        WeakKeep(Arc::downgrade(&self.parts))
+    }
+
     pub(crate) fn of(parts: Parts) -> Self {
         Self {
             parts: Arc::new(parts),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_LENGTH, HeaderValue};
+use http::header::{ACCEPT, CONTENT_LENGTH, HeaderValue, VARY};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use http_body::Body;
 
@@ -209,7 +209,12 @@ impl Desk {
     fn metrics(&self, request: &RequestView<'_>) -> Answer {
         let accept = request.headers.get(ACCEPT);
         let scrape = self.sources.metrics.scrape(accept);
-        scrape.into_response().map(AdminBody::streamed)
+        let content_type = scrape.content_type().clone();
+        let body = AdminBody::streamed(scrape.into_body());
+        let mut answer = answer(StatusCode::OK, content_type, body);
+        let accept = HeaderValue::from_static("accept");
+        answer.headers_mut().insert(VARY, accept);
+        answer
     }
 
     fn report(&self, query: &str) -> Result<Answer, Unread> {

@@ -260,12 +260,13 @@ mod tests {
     #[test]
     fn who_guesses_is_told_to_wait_and_the_right_token_is_not() {
         let auth = auth();
+        let another = auth.clone();
         let wrong: &[u8] = b"Bearer wrong-wrong-wrong";
         for _ in 0..DENIED_MAX {
             assert_eq!(judged(&auth, &[wrong], 100), Judgement::Deny);
         }
         let wait = |secs| Judgement::Wait(Duration::from_secs(secs));
-        assert_eq!(judged(&auth.clone(), &[wrong], 100), wait(60));
+        assert_eq!(judged(&another, &[wrong], 100), wait(60));
         assert_eq!(judged(&auth, &[wrong], 130), wait(30));
         let right: &[u8] = b"Bearer correct-horse-battery";
         assert_eq!(judged(&auth, &[right], 130), Judgement::Allow);

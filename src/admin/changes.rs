@@ -6,6 +6,7 @@ use http::{Method, Request, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::admin::auth::AdminAuth;
 use crate::admin::intake::Unread;
 use crate::admin::sources::AdminEngines;
 use crate::identity::{Caller, PeerAddr, RequestView};
@@ -72,9 +73,9 @@ pub(crate) type Done = Result<Value, Unread>;
 /// # Errors
 ///
 /// If something cannot be purged, or nothing is named. Nothing is purged then.
-pub(crate) async fn purge(engines: &AdminEngines, said: Purge) -> Done {
+pub(crate) async fn purge(engines: &AdminEngines, auth: &AdminAuth, said: Purge) -> Done {
     let (targets, all) = (said.targets()?, said.all);
-    log("purge", &said.words());
+    note(auth, "purge", &said.words());
     let mut invalidator = engines.invalidator.clone();
     if said.soft {
         invalidator = invalidator.softly();
@@ -104,8 +105,8 @@ pub(crate) async fn purge(engines: &AdminEngines, said: Purge) -> Done {
 /// # Errors
 ///
 /// None; the tenant's name was read before.
-pub(crate) async fn clear(engines: &AdminEngines, tenant: &str) -> Done {
-    log("clear", &format!("{tenant:?}"));
+pub(crate) async fn clear(engines: &AdminEngines, auth: &AdminAuth, tenant: &str) -> Done {
+    note(auth, "clear", &format!("{tenant:?}"));
     Ok(match engines.invalidator.purge_tenant(tenant).await {
         Ok(receipt) => json!({"confirmed": true, "tenant": tenant, "seq": receipt.0.seq}),
         Err(pending) => {
@@ -119,7 +120,7 @@ pub(crate) async fn clear(engines: &AdminEngines, tenant: &str) -> Done {
 /// # Errors
 ///
 /// If one of them is no recipe, or nothing is named. Nothing is computed then.
-pub(crate) fn warm(engines: &AdminEngines, said: &Warm) -> Done {
+pub(crate) fn warm(engines: &AdminEngines, auth: &AdminAuth, said: &Warm) -> Done {
     bounded("recipes", said.recipes.len())?;
     let recipes = said.recipes.iter();
     let recipes: Vec<Recipe> = recipes
@@ -129,7 +130,11 @@ pub(crate) fn warm(engines: &AdminEngines, said: &Warm) -> Done {
         return Err(nothing("recipes or a user"));
     }
     let user = said.user.as_deref();
-    log("warm", &format!("{} recipes, user {user:?}", recipes.len()));
+    note(
+        auth,
+        "warm",
+        &format!("{} recipes, user {user:?}", recipes.len()),
+    );
     let mut waiting = engines.warmer.warm_recipes(recipes);
     if let Some(user) = user {
         waiting += engines.warmer.warm_user(user);
@@ -142,8 +147,8 @@ pub(crate) fn warm(engines: &AdminEngines, said: &Warm) -> Done {
 /// # Errors
 ///
 /// None: of somebody that nobody can be, nobody was banned.
-pub(crate) fn unban(engines: &AdminEngines, said: &Unban) -> Done {
-    log("unban", &format!("{:?}", said.who));
+pub(crate) fn unban(engines: &AdminEngines, auth: &AdminAuth, said: &Unban) -> Done {
+    note(auth, "unban", &format!("{:?}", said.who));
     let was_banned = engines.limiter.unban(&said.who);
     Ok(json!({"who": shortened(&said.who), "was_banned": was_banned}))
 }
@@ -253,9 +258,11 @@ impl Peek {
     }
 }
 
-/// Tells the service's log what an operator does, and not by which token. Names in `what` are quoted, so that
+/// Counts a change, and tells the service's log what an operator does, and not by which token: before it is done, so
+/// that one whose operator leaves meanwhile is counted and told as well. Names in `what` are quoted, so that
 /// none of them begins a new line.
-fn log(change: &'static str, what: &str) {
+fn note(auth: &AdminAuth, change: &'static str, what: &str) {
+    auth.count_change();
     let what = shortened(what);
     tracing::info!(target: "tower_keep", change, %what, "changed by an operator");
 }

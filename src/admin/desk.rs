@@ -58,23 +58,20 @@ pub(crate) struct Task {
 
 impl Task {
     pub(crate) async fn carry_out<B: Body>(self, headers: HeaderMap, body: B) -> Answer {
-        let done = self.read_and_do(&headers, body).await;
-        if done.is_ok() && self.place != Place::Peek {
-            self.auth.count_change();
-        }
-        told(done)
+        told(self.read_and_do(&headers, body).await)
     }
 
     async fn read_and_do<B: Body>(&self, headers: &HeaderMap, body: B) -> Done {
-        let engines = &self.engines;
+        let (engines, auth) = (&self.engines, &self.auth);
         match self.place {
-            Place::Purge => changes::purge(engines, intake::read(headers, body).await?).await,
-            Place::Warm => changes::warm(engines, &intake::read(headers, body).await?),
-            Place::Unban => changes::unban(engines, &intake::read(headers, body).await?),
+            Place::Purge => changes::purge(engines, auth, intake::read(headers, body).await?).await,
+            Place::Warm => changes::warm(engines, auth, &intake::read(headers, body).await?),
+            Place::Unban => changes::unban(engines, auth, &intake::read(headers, body).await?),
             Place::Peek => changes::peek(engines, &intake::read(headers, body).await?),
             _ => {
                 let changes::Nothing {} = intake::read(headers, body).await?;
-                changes::clear(engines, self.id.as_deref().unwrap_or_default()).await
+                let tenant = self.id.as_deref().unwrap_or_default();
+                changes::clear(engines, auth, tenant).await
             }
         }
     }

@@ -313,90 +313,92 @@ mod tests {
 
     type Change = fn(&mut Observed);
 
+    /// The rule, what happens, and how many points that takes.
+    const TABLE: &[(&str, Change, u32)] = &[
+        ("errors", |seen| seen.traffic.errors = 1, 0),
+        ("errors", |seen| seen.traffic.errors = 2, 1),
+        ("errors", |seen| seen.traffic.errors = 50, 20),
+        ("errors", |seen| seen.traffic.errors = 100, 40),
+        ("errors", |seen| seen.traffic.errors = 1000, 40),
+        ("refused", |seen| refuse(seen, 1), 0),
+        ("refused", |seen| refuse(seen, 200), 25),
+        (
+            "latency",
+            |seen| seen.traffic.p95 = Some(Duration::from_millis(500)),
+            0,
+        ),
+        (
+            "latency",
+            |seen| seen.traffic.p95 = Some(Duration::from_millis(1250)),
+            8,
+        ),
+        (
+            "latency",
+            |seen| seen.traffic.p95 = Some(Duration::from_secs(9)),
+            15,
+        ),
+        ("slow", |seen| seen.traffic.slow = 10, 0),
+        ("slow", |seen| seen.traffic.slow = 200, 10),
+        ("memory", |seen| seen.memory.used_bytes = 80, 0),
+        ("memory", |seen| seen.memory.used_bytes = 90, 10),
+        ("memory", |seen| seen.memory.used_bytes = 101, 20),
+        (
+            "runtime",
+            |seen| seen.runtime.lag_p99 = Duration::from_millis(10),
+            0,
+        ),
+        (
+            "runtime",
+            |seen| seen.runtime.lag_p99 = Duration::from_secs(1),
+            10,
+        ),
+        (
+            "cache",
+            |seen| (seen.cache.hits, seen.cache.misses) = (700, 300),
+            0,
+        ),
+        (
+            "cache",
+            |seen| (seen.cache.hits, seen.cache.misses) = (450, 550),
+            5,
+        ),
+        (
+            "cache",
+            |seen| (seen.cache.hits, seen.cache.misses) = (0, 1000),
+            10,
+        ),
+        (
+            "cache",
+            |seen| (seen.cache.hits, seen.cache.misses) = (0, 99),
+            0,
+        ),
+        ("queries", |seen| seen.database.slow = 30, 10),
+        ("database", |seen| seen.database.unserved = 5, 15),
+        ("redis", |seen| seen.redis.up = false, 10),
+        ("redis", |seen| seen.redis.failed = 1000, 10),
+        ("invalidation", |seen| seen.invalidation.verified = false, 5),
+        ("invalidation", |seen| seen.invalidation.violations = 1, 15),
+        (
+            "health",
+            |seen| seen.health = board(&[("redis", HealthStatus::Degraded)]),
+            0,
+        ),
+        (
+            "health",
+            |seen| seen.health = board(&[("mail", HealthStatus::Degraded)]),
+            6,
+        ),
+        (
+            "health",
+            |seen| seen.health = board(&[("mail", HealthStatus::Unhealthy)]),
+            30,
+        ),
+    ];
+
     #[test]
     fn each_rule_takes_what_its_table_says() {
-        let table: &[(&str, Change, u32)] = &[
-            ("errors", |seen| seen.traffic.errors = 1, 0),
-            ("errors", |seen| seen.traffic.errors = 2, 1),
-            ("errors", |seen| seen.traffic.errors = 50, 20),
-            ("errors", |seen| seen.traffic.errors = 100, 40),
-            ("errors", |seen| seen.traffic.errors = 1000, 40),
-            ("refused", |seen| refuse(seen, 1), 0),
-            ("refused", |seen| refuse(seen, 200), 25),
-            (
-                "latency",
-                |seen| seen.traffic.p95 = Some(Duration::from_millis(500)),
-                0,
-            ),
-            (
-                "latency",
-                |seen| seen.traffic.p95 = Some(Duration::from_millis(1250)),
-                8,
-            ),
-            (
-                "latency",
-                |seen| seen.traffic.p95 = Some(Duration::from_secs(9)),
-                15,
-            ),
-            ("slow", |seen| seen.traffic.slow = 10, 0),
-            ("slow", |seen| seen.traffic.slow = 200, 10),
-            ("memory", |seen| seen.memory.used_bytes = 80, 0),
-            ("memory", |seen| seen.memory.used_bytes = 90, 10),
-            ("memory", |seen| seen.memory.used_bytes = 101, 20),
-            (
-                "runtime",
-                |seen| seen.runtime.lag_p99 = Duration::from_millis(10),
-                0,
-            ),
-            (
-                "runtime",
-                |seen| seen.runtime.lag_p99 = Duration::from_secs(1),
-                10,
-            ),
-            (
-                "cache",
-                |seen| (seen.cache.hits, seen.cache.misses) = (700, 300),
-                0,
-            ),
-            (
-                "cache",
-                |seen| (seen.cache.hits, seen.cache.misses) = (450, 550),
-                5,
-            ),
-            (
-                "cache",
-                |seen| (seen.cache.hits, seen.cache.misses) = (0, 1000),
-                10,
-            ),
-            (
-                "cache",
-                |seen| (seen.cache.hits, seen.cache.misses) = (0, 99),
-                0,
-            ),
-            ("queries", |seen| seen.database.slow = 30, 10),
-            ("database", |seen| seen.database.unserved = 5, 15),
-            ("redis", |seen| seen.redis.up = false, 10),
-            ("redis", |seen| seen.redis.failed = 1000, 10),
-            ("invalidation", |seen| seen.invalidation.verified = false, 5),
-            ("invalidation", |seen| seen.invalidation.violations = 1, 15),
-            (
-                "health",
-                |seen| seen.health = board(&[("redis", HealthStatus::Degraded)]),
-                0,
-            ),
-            (
-                "health",
-                |seen| seen.health = board(&[("mail", HealthStatus::Degraded)]),
-                6,
-            ),
-            (
-                "health",
-                |seen| seen.health = board(&[("mail", HealthStatus::Unhealthy)]),
-                30,
-            ),
-        ];
         assert_eq!(penalties(&well()), []);
-        for (at, (figure, change, points)) in table.iter().enumerate() {
+        for (at, (figure, change, points)) in TABLE.iter().enumerate() {
             let mut seen = well();
             change(&mut seen);
             let taken: Vec<_> = penalties(&seen)

@@ -16,7 +16,7 @@ use tower_keep::metrics::Window;
 use tower_keep::report::{Day, ReportError, ReportStatus, Verdict};
 use tower_keep::{Keep, KeepBuilder, Profile};
 
-use crate::redis::TestRedis;
+use crate::redis::{TestCluster, TestRedis};
 
 /// A stack in which 20 ms are slow, and a service behind it.
 struct Site {
@@ -53,8 +53,12 @@ impl Site {
     }
 
     async fn beside(redis: &TestRedis) -> Self {
+        Self::at(redis.url()).await
+    }
+
+    async fn at(url: String) -> Self {
         let site = Self::of(Keep::builder(Profile::development()).redis(|config| {
-            config.url = Some(redis.url());
+            config.url = Some(url);
             config.command_timeout = Duration::from_millis(500);
         }));
         site.until_up().await;
@@ -273,6 +277,23 @@ async fn a_day_in_redis_is_the_sum_of_all_instances_and_expires() {
     assert!((29 * 86_400..=30 * 86_400).contains(&left), "{left}");
     let fields = raw.command(&["HLEN", &key]).integer();
     assert!(fields <= 28, "{fields}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn days_and_baselines_may_lie_on_all_nodes_of_a_cluster() {
+    let cluster = TestCluster::start();
+    let (one, two) = (Site::at(cluster.url()).await, Site::at(cluster.url()).await);
+    one.asked("/fast", 6).await;
+    two.asked("/fast", 1).await;
+    one.keep.add_up_trend().await;
+    two.keep.add_up_trend().await;
+    let days = two.keep.trend(30).await;
+    assert!(days.iter().all(|day| day.of_all));
+    assert_eq!(days.last().unwrap().requests, 7);
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        let saved = one.keep.save_baseline(name, Window::Hour).await.unwrap();
+        assert_eq!(two.keep.baseline(name).await, Ok(Some(saved)));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,7 +51,7 @@
 //! use bytes::Bytes;
 //! use http::Request;
 //! use http_body_util::{BodyExt, Empty};
-//! use tower::{Service, ServiceExt};
+//! use tower::ServiceExt;
 //! use tower_keep::admin::{AdminAuth, AdminConfig, AdminService, AdminSources};
 //! use tower_keep::clock::Clock;
 //! use tower_keep::health::HealthBoard;
@@ -66,17 +66,17 @@
 //! let auth = AdminAuth::new(&AdminConfig {
 //!     token: Some("a-secret-of-some-length".to_owned()),
 //! });
-//! let mut admin = AdminService::new(sources, auth).under("/admin");
+//! let admin = AdminService::new(sources, auth).under("/admin");
 //!
 //! let request = Request::get("/admin/ready").body(Empty::<Bytes>::new())?;
-//! assert_eq!(admin.ready().await?.call(request).await?.status(), 503);
+//! assert_eq!(admin.clone().oneshot(request).await?.status(), 503);
 //!
 //! let slow = Request::get("/admin/slow");
 //! let nobody = slow.body(Empty::<Bytes>::new())?;
-//! assert_eq!(admin.ready().await?.call(nobody).await?.status(), 401);
+//! assert_eq!(admin.clone().oneshot(nobody).await?.status(), 401);
 //!
 //! let slow = Request::get("/admin/slow").header("authorization", "Bearer a-secret-of-some-length");
-//! let answer = admin.ready().await?.call(slow.body(Empty::<Bytes>::new())?).await?;
+//! let answer = admin.oneshot(slow.body(Empty::<Bytes>::new())?).await?;
 //! assert_eq!(answer.into_body().collect().await?.to_bytes(), r#"{"slow":[]}"#);
 //! # Ok(()) }
 //! ```

@@ -315,7 +315,7 @@ mod tests {
             let request = Request::builder()
                 .method(method)
                 .header("content-length", length);
-            let service = MetricsService::new(inner.clone(), metrics.clone());
+            let service = MetricsService::new(inner, metrics.clone());
             let response = service.oneshot(request.body(()).unwrap()).await.unwrap();
             response.into_body().collect().await.unwrap();
         }

@@ -13,7 +13,8 @@
 //! let app = Router::new()
 //!     .route("/reports/{id}", get(async || ([("cache-control", "max-age=60")], "slow to make")))
 //!     .layer(keep.layer()) // metrics > guard > rate limit > invalidation > cache
-//!     .merge(keep.admin_router()); // /alive /ready /health /metrics
+//!     .merge(keep.probe_router()) // /alive /ready /health /metrics
+//!     .nest("/admin", keep.admin_router()); // with KEEP_ADMIN_TOKEN: /admin/dashboard, reports, alerts, purging
 //! // Hold `keep` as long as the service runs; then `keep.shutdown().await`.
 //! # Ok((app, keep)) }
 //! ```
@@ -47,7 +48,7 @@
 //! # Features
 //!
 //! None is on by default. `axum`: `ConnectInfo` and `MatchedPath` are understood, and
-//! `Keep::admin_router` is there. `redis`: `Keep::redis`, over plain connections and sockets; `redis-tls`: also
+//! `Keep::probe_router` and `Keep::admin_router` are there. `redis`: `Keep::redis`, over plain connections and sockets; `redis-tls`: also
 //! over TLS. `sqlx-sqlite`, `sqlx-postgres`: the room `sqlx`. `tower-http`: `Keep::full_layer`, with its layers in their
 //! places. `metrics-facade`: all figures also go to the recorder of the `metrics` crate. `glibc-trim`: under memory pressure glibc gives back what was freed, by the crate's one unsafe call; without
 //! this feature all unsafe code is forbidden.

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release --example service
 //! REDIS_URL=redis://127.0.0.1:6379 cargo run --release --example service
+//! KEEP_ADMIN_TOKEN=open-sesame-please cargo run --release --example service  # http://127.0.0.1:3000/admin/dashboard
 //! ```
 //!
 //! All that the crate has to do with it is in this file: the lines of `run` that build a `Keep`
@@ -34,6 +35,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::Method;
 use axum::routing::{get, post};
+use tower_keep::alerts::{Alert, AlertError};
 use tower_keep::guard::{Criticality, GuardConfig, GuardRule};
 use tower_keep::invalidation::{InvalidationConfig, InvalidationRule};
 use tower_keep::rate_limit::{Quota, RateLimitConfig, Rule, Scope};
@@ -62,6 +64,12 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .guard(places)
         .rate_limit(quotas)
         .invalidation(consequences)
+        // Or a `Webhook`, which takes any HTTP client.
+        .on_alert(async |alert: Alert| {
+            let (severity, turn) = (alert.severity.name(), alert.state.name());
+            eprintln!("{severity} {turn}: {}. {}", alert.detail, alert.advice);
+            Ok::<(), AlertError>(())
+        })
         .env()
         .build()?;
     let crm = Crm::open(keep.database()).await?;
@@ -71,8 +79,9 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let app = routes(crm.clone())
         .merge(counter)
         .layer(keep.layer())
-        // Probes must be answered when everything else is refused, so they stand outside.
-        .merge(keep.admin_router());
+        // They must be answered when everything else is refused, so they stand outside.
+        .merge(keep.probe_router())
+        .nest("/admin", keep.admin_router());
 
     let served = server::serve(app).await;
     keep.shutdown().await;

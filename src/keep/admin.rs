@@ -20,9 +20,17 @@ impl Keep {
         AdminService::new(self.admin_sources(), auth)
     }
 
-    /// The operator's endpoints: `GET /alive`, `/ready`, `/health`, `/metrics`; with `admin.token` or
-    /// [`KeepBuilder::admin_auth`](crate::KeepBuilder::admin_auth) all those of [`admin`](crate::admin), which should be nested under a prefix
-    /// then. Merge or nest them beside the stack, not behind it, so that they answer while it sheds.
+    /// The probes alone, whatever is configured: `GET /alive`, `/ready`, `/health`, `/metrics`. Merge them beside the
+    /// stack, not behind it, so that they answer while it sheds.
+    #[cfg(feature = "axum")]
+    pub fn probe_router<S: Clone + Send + Sync + 'static>(&self) -> axum::Router<S> {
+        AdminService::new(self.admin_sources(), AdminAuth::none()).router()
+    }
+
+    /// The operator's endpoints: the [probes](Self::probe_router), and with `admin.token` or
+    /// [`KeepBuilder::admin_auth`](crate::KeepBuilder::admin_auth) all those of [`admin`](crate::admin). To be nested under a prefix of its
+    /// own beside the stack: `app.nest("/admin", keep.admin_router())`. Merged at the root, its `/report` or `/cache`
+    /// would be those of the service as well, and axum panics at the second route of a path.
     #[cfg(feature = "axum")]
     pub fn admin_router<S: Clone + Send + Sync + 'static>(&self) -> axum::Router<S> {
         self.admin_service().router()

@@ -196,7 +196,7 @@ mod tests {
     }
 
     fn rows() -> impl Strategy<Value = RouteRow> {
-        (any::<[u64; 11]>(), any::<u64>(), histograms()).prop_map(|(counts, in_flight, latency)| {
+        (any::<[u64; 12]>(), any::<u64>(), histograms()).prop_map(|(counts, in_flight, latency)| {
             RouteRow {
                 counts,
                 in_flight,

@@ -59,7 +59,6 @@ impl Passage {
         self.stats.latency.record(took);
         if took > self.stats.common.slow_request {
             self.note_slow(took, status.as_u16());
-            self.stats.slow.fetch_add(1, Ordering::Relaxed);
         }
         took
     }
@@ -78,6 +77,7 @@ impl Passage {
     #[cold]
     fn note_slow(&self, took: Duration, status: u16) {
         let stats = &self.stats;
+        stats.slow.fetch_add(1, Ordering::Relaxed);
         stats.common.slow.add(SlowRequest {
             at: stats.common.clock.wall(),
             route: Arc::clone(&stats.route),
@@ -88,10 +88,11 @@ impl Passage {
         });
     }
 
-    /// A client that left before the head may have left because it took so long.
+    /// A client that left before the head, maybe because it took so long.
     #[cold]
     fn note_left(&self) {
         let took = self.stats.common.clock.now().since(self.begun);
+        self.stats.unanswered.fetch_add(1, Ordering::Relaxed);
         if took > self.stats.common.slow_request {
             self.note_slow(took, CLIENT_LEFT);
         }

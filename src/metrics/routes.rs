@@ -28,7 +28,7 @@ const METHODS: [&str; 10] = [
 pub(crate) const CLASSES: usize = 5;
 
 /// How many counts a route has.
-pub(crate) const ROUTE_COUNTS: usize = CLASSES + 6;
+pub(crate) const ROUTE_COUNTS: usize = CLASSES + 7;
 
 /// The figures of one route and method.
 #[derive(Debug)]
@@ -40,7 +40,9 @@ pub(crate) struct RouteStats {
     pub(crate) answered: [AtomicU64; CLASSES],
     /// Requests whose answer was not delivered to its end.
     pub(crate) cancelled: AtomicU64,
-    /// Answers whose head took longer than the configured threshold.
+    /// Those of them whose answer's head had not come.
+    pub(crate) unanswered: AtomicU64,
+    /// Answers whose head took longer than the configured threshold, and those unanswered for as long.
     pub(crate) slow: AtomicU64,
     /// Bytes of the requests' bodies.
     pub(crate) received: AtomicU64,
@@ -64,6 +66,7 @@ impl RouteStats {
             method,
             answered: Default::default(),
             cancelled: AtomicU64::default(),
+            unanswered: AtomicU64::default(),
             slow: AtomicU64::default(),
             received: AtomicU64::default(),
             sent: AtomicU64::default(),
@@ -74,7 +77,7 @@ impl RouteStats {
         }
     }
 
-    /// All counts: the status classes, cancelled, slow, bytes received and sent, cached and uncached.
+    /// All counts: the status classes, cancelled, slow, bytes received and sent, cached and uncached, unanswered.
     pub(crate) fn counts(&self) -> [u64; ROUTE_COUNTS] {
         let [c1, c2, c3, c4, c5] = self.answered.each_ref().map(read);
         let rest = [
@@ -84,10 +87,19 @@ impl RouteStats {
             &self.sent,
             &self.cached,
             &self.uncached,
+            &self.unanswered,
         ];
-        let [cancelled, slow, received, sent, cached, uncached] = rest.map(read);
+        let [
+            cancelled,
+            slow,
+            received,
+            sent,
+            cached,
+            uncached,
+            unanswered,
+        ] = rest.map(read);
         [
-            c1, c2, c3, c4, c5, cancelled, slow, received, sent, cached, uncached,
+            c1, c2, c3, c4, c5, cancelled, slow, received, sent, cached, uncached, unanswered,
         ]
     }
 

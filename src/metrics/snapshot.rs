@@ -88,7 +88,9 @@ pub struct HttpTotals {
     pub status: StatusCounts,
     /// Requests whose answer was not delivered to its end.
     pub cancelled: u64,
-    /// Answers whose head took longer than the configured threshold.
+    /// Those of them that had waited for their answer's head in vain: whoever is served by something that hangs.
+    pub unanswered: u64,
+    /// Answers whose head took longer than the configured threshold, and requests that were given up after as long.
     pub slow: u64,
     /// Requests begun and not over.
     pub in_flight: u64,
@@ -245,6 +247,7 @@ impl HttpTotals {
             sent,
             cached,
             uncached,
+            unanswered,
         ] = row.counts;
         Self {
             requests: c1 + c2 + c3 + c4 + c5 + cancelled,
@@ -262,6 +265,7 @@ impl HttpTotals {
             bytes_sent: sent,
             cached,
             uncached,
+            unanswered,
         }
     }
 
@@ -275,10 +279,11 @@ impl HttpTotals {
         self.cancelled += other.cancelled;
         self.slow += other.slow;
         self.in_flight += other.in_flight;
-        self.bytes_received += other.bytes_received;
-        self.bytes_sent += other.bytes_sent;
+        self.bytes_received = self.bytes_received.saturating_add(other.bytes_received);
+        self.bytes_sent = self.bytes_sent.saturating_add(other.bytes_sent);
         self.cached += other.cached;
         self.uncached += other.uncached;
+        self.unanswered += other.unanswered;
     }
 }
 
@@ -498,7 +503,7 @@ mod tests {
         serde_json::json!({
             "http": {
                 "requests": 0, "cancelled": 0, "slow": 0, "in_flight": 0,
-                "bytes_received": 0, "bytes_sent": 0, "cached": 0, "uncached": 0,
+                "bytes_received": 0, "bytes_sent": 0, "cached": 0, "uncached": 0, "unanswered": 0,
                 "status": {"1xx": 0, "2xx": 0, "3xx": 0, "4xx": 0, "5xx": 0}
             },
             "routes": [],

@@ -19,11 +19,12 @@ use std::future::{Future, Ready, ready};
 use std::hint::black_box;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::Criterion;
 use http::{HeaderValue, Request, Response};
+use http_body::Body as _;
 use http_body_util::Full;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tower::{Layer, Service};
@@ -202,7 +203,7 @@ fn events(criterion: &mut Criterion) {
 }
 
 /// A metrics whose 500 routes were all used in each step of the last hour, with latencies all over the place.
-fn an_hour_of_500_routes() -> Metrics {
+fn an_hour_of_500_routes() -> (Metrics, ManualClock) {
     let (metrics, _, hand) = metrics(500);
     let mut service = slow(&metrics, &hand);
     let mut chance = 1_u64;
@@ -216,7 +217,7 @@ fn an_hour_of_500_routes() -> Metrics {
         hand.advance(Duration::from_secs(10));
         metrics.turn();
     }
-    metrics
+    (metrics, hand)
 }
 
 type Slow = MetricsService<SlowNoop>;
@@ -259,18 +260,68 @@ fn asks(service: &mut Slow, route: usize, random: u64) {
 }
 
 fn past(criterion: &mut Criterion) {
-    let metrics = an_hour_of_500_routes();
+    let (metrics, hand) = an_hour_of_500_routes();
     let mut group = criterion.benchmark_group("metrics/past of 500 routes");
-    group.bench_function("a step", |bench| bench.iter(|| metrics.turn()));
     for window in Window::ALL {
         group.bench_function(window.name(), |bench| {
             bench.iter(|| black_box(metrics.window(window)));
         });
     }
     group.bench_function("a snapshot", |bench| {
-        bench.iter(|| black_box(metrics.snapshot()))
+        bench.iter(|| black_box(metrics.snapshot()));
+    });
+    let mut service = slow(&metrics, &hand);
+    group.bench_function("a step in which each was used", |bench| {
+        bench.iter_custom(|rounds| {
+            let mut took = Duration::ZERO;
+            for round in 0..rounds {
+                (0..500).for_each(|route| asks(&mut service, route, round));
+                let began = Instant::now();
+                metrics.turn();
+                took += began.elapsed();
+            }
+            took
+        });
     });
     group.finish();
+    scrape(&metrics);
+}
+
+/// All of it to the end, and the longest that anybody else has to wait meanwhile: medians of many.
+fn scrape(metrics: &Metrics) {
+    let mut cx = Context::from_waker(Waker::noop());
+    let (mut all, mut longest) = (Vec::new(), Vec::new());
+    for _ in 0..100 {
+        let mut body = pin!(metrics.scrape(None).into_body());
+        let (mut sum, mut most, mut bytes) = (0.0, 0.0_f64, 0);
+        loop {
+            let began = Instant::now();
+            let polled = body.as_mut().poll_frame(&mut cx);
+            let took = began.elapsed().as_secs_f64() * 1e3;
+            (sum, most) = (sum + took, most.max(took));
+            match polled {
+                Poll::Ready(None) => break,
+                Poll::Ready(Some(Ok(frame))) => bytes += frame.data_ref().map_or(0, Bytes::len),
+                Poll::Ready(Some(Err(never))) => match never {},
+                Poll::Pending => {}
+            }
+        }
+        assert!(bytes > 500_000, "all of it");
+        all.push(sum);
+        longest.push(most);
+    }
+    goals::note(
+        "a scrape of 500 routes",
+        goals::quantile(all, 0.5),
+        5.0,
+        "ms",
+    );
+    goals::note(
+        "its longest piece, 99 % of scrapes",
+        goals::quantile(longest, 0.99),
+        1.0,
+        "ms",
+    );
 }
 
 /// What a route takes, and that nothing grows with requests where nobody scrapes.
@@ -289,7 +340,7 @@ fn memory(_: &mut Criterion) {
     println!("a route's counts: {counts:.0} bytes");
     drop((service, metrics));
     let region = Region::new(ALLOCATOR);
-    let metrics = an_hour_of_500_routes();
+    let (metrics, _) = an_hour_of_500_routes();
     let all = held(&region) / 500.0;
     println!("and with the windows of an hour in which it was used in every step: {all:.0} bytes");
     let each = (all - counts) / 3.0;

@@ -11,12 +11,13 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// The cache answered from memory.
+    /// The cache answered from memory, without anybody's waiting. What it sends in place of a failed answer is told
+    /// as forwarded, and what another request has brought as collapsed.
     CacheHit {
         /// Whether the answer was past its freshness lifetime (RFC 5861).
         stale: bool,
     },
-    /// The cache let a request through to the service.
+    /// The cache let a request through to the service. What it fetches anew behind a client's back is not told.
     CacheForwarded {
         /// Why, in the words of RFC 9211 §2.2: `uri-miss`, `vary-miss`, `stale`, `bypass`, ..
         reason: &'static str,

@@ -43,11 +43,13 @@ pub(crate) fn serve<B>(
     request: &HeaderMap,
 ) -> Response<CacheBody<B>> {
     let entry = &*found.entry;
-    cache.emit(Event::CacheHit {
-        stale: found.service.is_stale(),
-    });
-    if matches!(found.service, Service::Collapsed(_)) {
-        cache.emit(Event::CacheCollapsed);
+    match found.service {
+        Service::Collapsed(_) => cache.emit(Event::CacheCollapsed),
+        // It was told that the service was asked, and whoever asked has waited for that.
+        Service::IfError => {}
+        _ => cache.emit(Event::CacheHit {
+            stale: found.service.is_stale(),
+        }),
     }
     entry.count_hit();
     let shape = if found.wishes.are_plain() {

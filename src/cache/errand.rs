@@ -84,10 +84,15 @@ impl Errand {
         if let Some(stale) = &fetch.stale {
             ask(request.headers_mut(), &stale.headers);
         }
-        cache.emit(Event::CacheForwarded {
-            reason: fetch.reason.as_str(),
-        });
         self
+    }
+
+    /// As [`prepare`](Self::prepare), for somebody who waits for the answer.
+    pub(crate) fn set_out<B>(self: Box<Self>, request: &mut Request<B>) -> Box<Self> {
+        self.cache.emit(Event::CacheForwarded {
+            reason: self.fetch.reason.as_str(),
+        });
+        self.prepare(request)
     }
 
     /// The head of the answer is here: decides what becomes of it.

@@ -90,7 +90,7 @@ where
                 CacheFuture::slow(fetch(cache, ready, request, (errand, false)))
             }
             Stop::Fetch(errand) => {
-                let errand = errand.prepare(&mut request);
+                let errand = errand.set_out(&mut request);
                 CacheFuture::forward(self.inner.call(request), Then::Errand(errand))
             }
             Stop::Inquire(inquiry) => {
@@ -232,7 +232,7 @@ where
             }
         }
     }
-    let mut errand = errand.prepare(&mut request);
+    let mut errand = errand.set_out(&mut request);
     if failed && let Some(instead) = errand.spare_the_service() {
         return Ok(instead);
     }

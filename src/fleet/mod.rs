@@ -12,6 +12,9 @@
 //! | late by | at most ten seconds; an instance that could not reach Redis leaves the rest once it can |
 //! | an instance that is gone | counts for as long as the window reaches back |
 //!
+//! What an instance has counted since its last step is not told when it ends, and what a Redis loses that keeps
+//! nothing on disk is not told again: then the window covers less, and says so.
+//!
 //! Instances find each other's counts by the time of day, so their clocks should agree to some seconds. Only
 //! instances of the same version of this crate are added up, because only those count the same things. Without
 //! Redis, or while it is away, the figures are this instance's own and say so.

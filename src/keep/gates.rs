@@ -77,8 +77,9 @@ impl Recorder for DatabaseWaits {
         let (waited, served) = match *event {
             Event::GuardAdmitted { waited } => (waited, true),
             Event::GuardLeft { waited } => (waited, false),
+            // The queue sheds nobody who has not waited for as long as that.
             Event::GuardRefused {
-                why: "queue_timeout",
+                why: "queue_timeout" | "shed",
             } => (self.patience, false),
             Event::GuardRefused { .. } => (Duration::ZERO, false),
             _ => return,

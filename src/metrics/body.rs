@@ -14,7 +14,7 @@ use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::metrics::passage::Passage;
+use crate::metrics::passage::{Passage, counting_panics};
 
 pin_project! {
     /// The inner service's body, watched until its end.
@@ -130,7 +130,8 @@ impl<B: Body> Body for MetricsBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
-        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        let polled = counting_panics(this.delivery, || this.body.as_mut().poll_frame(cx));
+        let frame = ready!(polled);
         let Some(delivery) = this.delivery else {
             return Poll::Ready(frame);
         };

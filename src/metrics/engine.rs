@@ -77,8 +77,8 @@ impl Metrics {
     }
 
     /// Takes one step of the [windows](crate::metrics::Window). To be called every ten seconds; a
-    /// [`Keep`](crate::Keep) does. Takes some microseconds for each route that was used since the last time,
-    /// besides requests and not before them. Without it, windows cover everything since the start.
+    /// [`Keep`](crate::Keep) does. Takes about a microsecond for each route and method there is, besides
+    /// requests and not before them. Without it, windows cover everything since the start.
     pub fn turn(&self) {
         let now = self.inner.common.clock.now();
         self.inner.windows.turn(now, || self.sheet());

@@ -102,6 +102,10 @@ impl Gathering {
                 (until, lasted) = (ended, lasted + *lasts);
                 sum.then(sheet);
             }
+            // Whoever is gone has nothing in flight any more.
+            if self.now > until + GONE {
+                sum.routes.values_mut().for_each(|row| row.in_flight = 0);
+            }
             covers = covers.max(lasted);
             all.add(&sum);
         }
@@ -109,6 +113,8 @@ impl Gathering {
     }
 }
 
+/// An instance that has left nothing for so long is gone, or cut off.
+const GONE: Duration = Duration::from_secs(25);
 /// How far apart the same end may be put down, where the time of day was set meanwhile: less than the half of the
 /// shortest frame.
 const TOLERANCE: Duration = Duration::from_secs(4);

@@ -99,6 +99,26 @@ impl Passage {
     }
 }
 
+/// What `poll` returns. If it panics, what `counted` holds is dropped while the thread still unwinds, and so counts as
+/// a failure: whoever catches the panic further out may drop the rest long afterwards.
+#[inline]
+pub(crate) fn counting_panics<T, R>(counted: &mut Option<T>, poll: impl FnOnce() -> R) -> R {
+    let mut unwound = Unwound(Some(counted));
+    let polled = poll();
+    unwound.0 = None;
+    polled
+}
+
+struct Unwound<'a, T>(Option<&'a mut Option<T>>);
+
+impl<T> Drop for Unwound<'_, T> {
+    fn drop(&mut self) {
+        if let Some(counted) = self.0.take() {
+            *counted = None;
+        }
+    }
+}
+
 /// What nginx writes for a client that closed the connection before it was answered.
 const CLIENT_LEFT: u16 = 499;
 

@@ -15,7 +15,7 @@ use tower_service::Service;
 use crate::identity::RequestView;
 use crate::metrics::body::{Content, MetricsBody};
 use crate::metrics::engine::Metrics;
-use crate::metrics::passage::Passage;
+use crate::metrics::passage::{Passage, counting_panics};
 use crate::metrics::routes::RouteStats;
 
 /// Counts the requests of an inner service; see [`metrics`](crate::metrics).
@@ -102,7 +102,9 @@ fn count_received<B>(request: &Request<B>, stats: &RouteStats) {
         return;
     }
     let length = request.headers().get(CONTENT_LENGTH);
-    if let Some(bytes) = length.and_then(|length| length.to_str().ok()?.parse().ok()) {
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    // It is the client's word: nobody's lie shall make the sum of all others' mean nothing.
+    if let Some(bytes) = length.filter(|bytes| *bytes <= BODY_MAX) {
         stats.received.fetch_add(bytes, Ordering::Relaxed);
     }
 }
@@ -116,14 +118,17 @@ fn by_cache(headers: &HeaderMap) -> Option<bool> {
     let Some(fwd) = told.strip_prefix(b"fwd=") else {
         return Some(told.starts_with(b"hit"));
     };
-    let never: [&[u8]; 3] = [b"bypass", b"method", b"request"];
-    if never.iter().any(|reason| fwd.starts_with(reason)) {
-        return None;
-    }
     let parts = || fwd.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    let served: [&[u8]; 2] = [b"collapsed", b"detail=stale-if-error"];
-    Some(parts().any(|part| served.contains(&part)))
+    if parts().any(|part| part == b"collapsed") {
+        return Some(true);
+    }
+    // What may not be stored could not have been served.
+    let missed: [&[u8]; 2] = [b"stored", b"stale"];
+    parts().any(|part| missed.contains(&part)).then_some(false)
 }
+
+/// More than any body has, in bytes: a tebibyte.
+const BODY_MAX: u64 = 1 << 40;
 
 pin_project! {
     /// The inner service's future, timed.
@@ -145,7 +150,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let result = ready!(this.future.poll(cx));
+        let polled = counting_panics(this.underway, || this.future.poll(cx));
+        let result = ready!(polled);
         let Some(underway) = this.underway.take() else {
             return Poll::Ready(result.map(|response| response.map(MetricsBody::unwatched)));
         };
@@ -236,10 +242,12 @@ mod tests {
             ("keep; hit", Some(true)),
             ("keep; hit; ttl=30; key=\"/a, fwd=b\"", Some(true)),
             ("keep; hit; detail=stale-while-revalidate", Some(true)),
-            ("keep; fwd=stale; detail=stale-if-error", Some(true)),
+            ("keep; fwd=stale; detail=stale-if-error", Some(false)),
+            ("keep; fwd=stale; fwd-status=304; stored", Some(false)),
             ("keep; fwd=uri-miss; collapsed", Some(true)),
             ("keep; fwd=uri-miss; stored", Some(false)),
-            ("keep; fwd=vary-miss", Some(false)),
+            ("keep; fwd=vary-miss; stored", Some(false)),
+            ("keep; fwd=uri-miss", None),
             ("keep; fwd=bypass", None),
             ("keep; fwd=method", None),
             ("keep; fwd=request", None),
@@ -310,6 +318,7 @@ mod tests {
             ("POST", "1000"),
             ("PUT", "24"),
             ("POST", "many"),
+            ("POST", "18446744073709551613"),
             ("GET", "7"),
         ] {
             let request = Request::builder()
@@ -320,7 +329,7 @@ mod tests {
             response.into_body().collect().await.unwrap();
         }
         let http = metrics.snapshot().http;
-        assert_eq!((http.bytes_received, http.bytes_sent), (1024, 16));
+        assert_eq!((http.bytes_received, http.bytes_sent), (1024, 20));
     }
 
     #[tokio::test]
@@ -356,6 +365,33 @@ mod tests {
             let http = metrics.snapshot().http;
             assert_eq!((http.in_flight, http.status.server_error), (0, 1));
         }
+    }
+
+    #[tokio::test]
+    async fn a_panic_that_is_caught_further_out_counts_as_5xx() {
+        let (metrics, _) = metrics(&MetricsConfig::default());
+        let inner = tower::service_fn(|_: Request<()>| async {
+            tokio::task::yield_now().await;
+            if std::hint::black_box(true) {
+                panic!("in the future");
+            }
+            Ok::<_, Infallible>(text())
+        });
+        let mut future =
+            Box::pin(MetricsService::new(inner, metrics.clone()).oneshot(Request::new(())));
+        // As a layer that catches panics does: it keeps the future, and drops it later.
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let caught = loop {
+            let poll = std::panic::AssertUnwindSafe(|| future.as_mut().poll(&mut cx).is_ready());
+            if let Err(caught) = std::panic::catch_unwind(poll) {
+                break caught;
+            }
+        };
+        let http = metrics.snapshot().http;
+        assert_eq!((http.in_flight, http.status.server_error), (0, 1));
+        drop((future, caught));
+        let http = metrics.snapshot().http;
+        assert_eq!((http.status.server_error, http.cancelled), (1, 0));
     }
 
     #[tokio::test]

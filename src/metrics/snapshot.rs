@@ -302,6 +302,22 @@ impl StatusCounts {
 }
 
 impl CacheTotals {
+    /// Requests that the cache served from what it had, or with the answer of one under way.
+    #[must_use]
+    pub const fn served(&self) -> u64 {
+        self.hits + self.stale_hits + self.collapsed
+    }
+
+    /// Requests that it might have served, and did not: what it had was too old, or it had nothing and has stored
+    /// the answer. What may not be stored is no miss: a service that caches little has not a bad cache.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        let count = |why: &str| self.forwards.get(why).copied().unwrap_or_default();
+        let nothing = ["uri-miss", "vary-miss", "miss", "partial"];
+        let nothing: u64 = nothing.into_iter().map(count).sum();
+        count("stale") + nothing.min(self.stored)
+    }
+
     fn of(sheet: &Sheet) -> Self {
         Self {
             hits: sheet.count(Count::Hits),

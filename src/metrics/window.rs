@@ -111,14 +111,8 @@ impl WindowFigures {
     /// counted.
     #[must_use]
     pub fn hit_ratio(&self) -> Option<f64> {
-        let cache = &self.figures.cache;
-        let hits = cache.hits + cache.stale_hits + cache.collapsed;
-        let misses = cache.forwards.iter();
-        let misses: u64 = misses
-            .filter(|(reason, _)| !matches!(&***reason, "bypass" | "method" | "request"))
-            .map(|(_, count)| count)
-            .sum();
-        ratio(hits, hits + misses)
+        let (served, missed) = (self.figures.cache.served(), self.figures.cache.missed());
+        ratio(served, served + missed)
     }
 }
 

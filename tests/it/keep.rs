@@ -24,6 +24,7 @@ use tower_keep::event::{Event, Recorder};
 use tower_keep::guard::Pressure;
 use tower_keep::identity::PeerAddr;
 use tower_keep::invalidation::{Invalidate, InvalidationEntity, InvalidationRule, Variables};
+use tower_keep::metrics::Window;
 use tower_keep::rate_limit::{Quota, Rule, Scope};
 use tower_keep::refusal::Refusal;
 use tower_keep::{Keep, Profile};
@@ -375,6 +376,33 @@ async fn a_thousand_requests_for_one_missing_answer_cost_one_call() {
         assert_eq!(caller.await.unwrap(), "x");
     }
     assert_eq!(calls.load(Ordering::SeqCst), 1);
+    let cache = keep.metrics().snapshot().cache;
+    assert_eq!((cache.served(), cache.missed()), (999, 1));
+}
+
+#[tokio::test]
+async fn a_miss_is_what_might_have_been_served() {
+    let keep = Keep::builder(Profile::production()).build().unwrap();
+    let service = tower::service_fn(|request: Request<Empty<Bytes>>| async move {
+        let line = match request.uri().path() {
+            "/never" => "no-store",
+            _ => "public, max-age=60",
+        };
+        let answer = Response::builder().header("cache-control", line);
+        Ok::<_, std::convert::Infallible>(answer.body(Full::<Bytes>::from("x")).unwrap())
+    });
+    let service = keep.layer().layer(service);
+    for path in ["/never", "/never", "/kept", "/kept", "/kept", "/never"] {
+        let request = Request::get(path).body(Empty::new()).unwrap();
+        let answer = service.clone().oneshot(request).await.unwrap();
+        answer.into_body().collect().await.unwrap();
+    }
+    let figures = keep.metrics().window(Window::Minute);
+    let cache = &figures.figures.cache;
+    assert_eq!((cache.served(), cache.missed()), (2, 1));
+    assert_eq!(figures.hit_ratio(), Some(2.0 / 3.0));
+    let http = figures.figures.http;
+    assert_eq!((http.cached, http.uncached, http.requests), (2, 1, 6));
 }
 
 #[tokio::test]

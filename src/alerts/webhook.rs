@@ -18,8 +18,8 @@ use crate::error::ConfigError;
 /// Sends each alert as a `POST` of `application/json`; the shape is told at [`Alert`]. An answer of 2xx is success,
 /// and whatever else there is of the answer is not read.
 ///
-/// The client is any tower service, such as hyper-util's with a connector for TLS, or one with an
-/// [`OutboundLayer`](crate::outbound::OutboundLayer) around it:
+/// The client is any tower service, such as hyper-util's with a connector for TLS, or one with a
+/// [`QuotaLayer`](crate::outbound::QuotaLayer) around it:
 ///
 /// ```
 /// use bytes::Bytes;

@@ -33,7 +33,7 @@ impl Keep {
     }
 
     /// Keeps the report of `window` under a name, for later ones to be compared with; of this instance, in Redis
-    /// for all of them. An earlier one of that name is replaced. See [`Baselines::save`].
+    /// for all of them. An earlier one of that name is replaced. See [`Baselines::save`](crate::report::Baselines::save).
     ///
     /// # Errors
     ///
@@ -54,13 +54,13 @@ impl Keep {
     }
 
     /// The last `days` days, at most `report.trend_days`, oldest first; with Redis those of all instances. See
-    /// [`Trend::days`].
+    /// [`Trend::days`](crate::report::Trend::days).
     pub async fn trend(&self, days: u32) -> Vec<Day> {
         self.archive().trend.days(days).await
     }
 
     /// Adds what has been counted since the last time to the day, at once and not within
-    /// `report.trend_every_ms`; see [`Trend::add_up`].
+    /// `report.trend_every_ms`; see [`Trend::add_up`](crate::report::Trend::add_up).
     pub async fn add_up_trend(&self) {
         self.archive().trend.add_up().await;
     }

@@ -39,6 +39,11 @@ const CANCELLED: Family = Family {
     help: "Requests whose client left, or whose body failed, before the answer's end.",
     kind: Kind::Counter,
 };
+const UNANSWERED: Family = Family {
+    name: "keep_http_requests_unanswered_total",
+    help: "Requests that were given up before the answer's head.",
+    kind: Kind::Counter,
+};
 const SLOW: Family = Family {
     name: "keep_http_requests_slow_total",
     help: "Answers whose head took longer than metrics.slow_request_ms.",
@@ -62,14 +67,13 @@ const BY_CACHE: Family = Family {
 const DURATION_HELP: &str = "Time from the request's head to the answer's head.";
 const IN_FLIGHT_HELP: &str = "Requests begun whose answer's body has not ended.";
 
-static KEEP: [HttpFamily; 8] = [
+static KEEP: [HttpFamily; 9] = [
     HttpFamily {
         family: REQUESTS,
         tell: Tell::Row(|row, visitor| {
             let [route, method] = keep_labels(row);
             for (class, count) in row.answered() {
-                // A class that never came is no series yet: most routes only ever use two.
-                if count > 0 {
+                if is_told(class, count) {
                     visitor.count(&[route, method, ("status", class)], count);
                 }
             }
@@ -78,6 +82,10 @@ static KEEP: [HttpFamily; 8] = [
     HttpFamily {
         family: CANCELLED,
         tell: Tell::Row(|row, visitor| visitor.count(&keep_labels(row), row.cancelled())),
+    },
+    HttpFamily {
+        family: UNANSWERED,
+        tell: Tell::Row(|row, visitor| visitor.count(&keep_labels(row), row.unanswered())),
     },
     HttpFamily {
         family: SLOW,
@@ -111,16 +119,14 @@ static KEEP: [HttpFamily; 8] = [
         family: BY_CACHE,
         tell: Tell::Row(|row, visitor| {
             let [route, method] = keep_labels(row);
-            for (outcome, count) in row.by_cache() {
-                if count > 0 {
-                    visitor.count(&[route, method, ("outcome", outcome)], count);
-                }
+            for (outcome, count) in told_by_cache(row) {
+                visitor.count(&[route, method, ("outcome", outcome)], count);
             }
         }),
     },
 ];
 
-static OPEN_TELEMETRY: [HttpFamily; 8] = [
+static OPEN_TELEMETRY: [HttpFamily; 9] = [
     HttpFamily {
         family: Family {
             name: "http_server_request_duration_seconds",
@@ -143,8 +149,8 @@ static OPEN_TELEMETRY: [HttpFamily; 8] = [
         family: REQUESTS,
         tell: Tell::Row(|row, visitor| {
             for (class, count) in row.answered() {
-                if count > 0 {
-                    let failed = class == "5xx";
+                if is_told(class, count) {
+                    let failed = class == FAILED;
                     with_labels(row, |labels| {
                         count_class(visitor, labels, class, failed, count)
                     });
@@ -156,6 +162,12 @@ static OPEN_TELEMETRY: [HttpFamily; 8] = [
         family: CANCELLED,
         tell: Tell::Row(|row, visitor| {
             with_labels(row, |labels| visitor.count(labels, row.cancelled()));
+        }),
+    },
+    HttpFamily {
+        family: UNANSWERED,
+        tell: Tell::Row(|row, visitor| {
+            with_labels(row, |labels| visitor.count(labels, row.unanswered()));
         }),
     },
     HttpFamily {
@@ -179,16 +191,31 @@ static OPEN_TELEMETRY: [HttpFamily; 8] = [
     HttpFamily {
         family: BY_CACHE,
         tell: Tell::Row(|row, visitor| {
-            for (outcome, count) in row.by_cache() {
-                if count > 0 {
-                    with_labels(row, |labels| {
-                        visitor.count(&[labels, &[("outcome", outcome)]].concat(), count);
-                    });
-                }
+            for (outcome, count) in told_by_cache(row) {
+                with_labels(row, |labels| {
+                    visitor.count(&[labels, &[("outcome", outcome)]].concat(), count);
+                });
             }
         }),
     },
 ];
+
+/// The class of answers that are the service's fault.
+const FAILED: &str = "5xx";
+
+/// Whether a class is a series: most routes only ever use two. Failures are one from the beginning, because what begins
+/// at its first value has not risen for `rate`, and a route's first failure would go unseen.
+fn is_told(class: &str, count: u64) -> bool {
+    count > 0 || class == FAILED
+}
+
+/// Hits and misses where the cache has anything to do with the row. Always both: a ratio has no value where one of
+/// them is no series.
+fn told_by_cache(row: &RouteRow) -> impl Iterator<Item = (&'static str, u64)> {
+    let outcomes = row.by_cache();
+    let any = outcomes.iter().any(|(_, count)| *count > 0);
+    outcomes.into_iter().filter(move |_| any)
+}
 
 fn keep_labels(row: &RouteRow) -> [Label<'_>; 2] {
     [("route", &row.route), ("method", row.method)]

@@ -31,8 +31,8 @@
 //! are in `examples/observability`.
 //!
 //! However many paths, methods and hosts clients invent, there are at most ten rows for each template, for
-//! `unmatched` and for `other`, of at most 27 series each (five status classes, cancelled, slow, in flight, and a
-//! histogram of 19).
+//! `unmatched` and for `other`, of at most 32 series each (five status classes, cancelled, unanswered, slow, in flight,
+//! bytes received and sent, hits and misses of the cache, and a histogram of 19).
 //!
 //! # Example
 //!

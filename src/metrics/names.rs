@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 ///   `http.server.request.duration`, with exactly the bucket limits that the conventions advise. A request
 ///   that matched no template has no `http_route`, and an invented method is `_OTHER`, as they ask for.
 /// - `http_server_active_requests{http_request_method}`, in development there.
-/// - The counters `keep_http_requests_total`, `.._cancelled_total` and `.._slow_total` keep their names, because
-///   the conventions have none for them, and get the conventions' labels.
+/// - The counters `keep_http_requests_total`, `.._cancelled_total`, `.._unanswered_total` and `.._slow_total` keep
+///   their names, because the conventions have none for them, and get the conventions' labels.
 ///
 /// It does **not** conform in these points. Durations are kept by route and method and not by status, so the
 /// histogram has neither `http_response_status_code` nor `error_type`; the counter has both, but the class (`2xx`,

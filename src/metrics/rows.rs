@@ -46,6 +46,11 @@ impl RouteRow {
         read(&self.stats.cancelled)
     }
 
+    /// Those of the cancelled that had no answer's head yet.
+    pub(crate) fn unanswered(&self) -> u64 {
+        read(&self.stats.unanswered)
+    }
+
     pub(crate) fn slow(&self) -> u64 {
         read(&self.stats.slow)
     }

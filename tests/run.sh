@@ -20,6 +20,7 @@ redis-server|redis-server|the tests of the store start their own
 openssl|openssl|the tests of TLS make their own certificates
 /usr/lib/postgresql/*/bin/postgres|postgresql|the tests of the cold tier start their own
 chromium chromium-browser google-chrome|chromium|the dashboard's test looks at it in a browser
+pgrep|procps|a step that hangs is ended with all its children
 '
 
 export CARGO_TERM_COLOR=never # the steps' output is read below
@@ -67,32 +68,44 @@ step() {
 
 # bounded SECONDS COMMAND [ARGUMENT..]: ends it after so long, and says what every thread of it was at: a
 # test's thread has the test's name.
-bounded() {
-    local limit=$1 command watch code
+bounded() (
+    limit=$1
     shift
     "$@" &
     command=$!
     (
+        nap='' over=''
+        # The command may well end before the nap has begun.
+        trap 'over=yes; kill "$nap" 2>/dev/null' TERM
         # Holds nothing open that somebody could wait for the end of.
-        sleep "$limit" >/dev/null 2>&1 || exit
+        sleep "$limit" >/dev/null 2>&1 &
+        nap=$!
+        [ -n "$over" ] && kill "$nap"
+        wait "$nap"
+        [ -n "$over" ] && exit
+        trap '' TERM
         printf '%s did not end within %s s. What was at work:\n' "$*" "$limit"
         end_all "$command"
     ) &
     watch=$!
+    # What a script starts in the background is deaf to Ctrl-C, which may have ended whoever reads the output.
+    trap 'end_all "$command" >/dev/null 2>&1; kill "$watch" 2>/dev/null; exit 130' INT TERM
     wait "$command"
     code=$?
-    pkill -P "$watch" sleep 2>/dev/null
+    kill "$watch" 2>/dev/null
     wait "$watch" 2>/dev/null
-    return "$code"
-}
+    exit "$code"
+)
 
-# end_all PROCESS: shows and kills a process and its children.
+# end_all PROCESS: shows and kills a process and its children. It is stopped first, so that it neither starts more of them
+# nor ends as if nothing were wrong when they do.
 end_all() {
     local child task
-    for child in $(pgrep -P "$1"); do end_all "$child"; done
     for task in "/proc/$1/task/"*; do
         printf '%s %s %s: %s\n' "$1" "$(cat "$task/comm")" "$(cut -d' ' -f3 "$task/stat")" "$(cat "$task/wchan")"
     done 2>/dev/null
+    kill -STOP "$1" 2>/dev/null
+    for child in $(pgrep -P "$1"); do end_all "$child"; done
     kill -KILL "$1" 2>/dev/null
 }
 

@@ -9,6 +9,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use serde_json::Value;
 use tower::{Layer, ServiceExt};
+use tower_keep::alerts::{AlertRule, AlertsConfig, Comparison, Measure};
 use tower_keep::metrics::Metrics;
 use tower_keep::{Keep, Profile};
 
@@ -109,6 +110,11 @@ async fn everything() -> Scrape {
     let service = tower::service_fn(|request: Request<()>| async move {
         let status = request.uri().path().trim_start_matches("/a/").to_owned();
         let answer = Response::builder().status(&*status);
+        let by_cache = match &*status {
+            "200" => "keep; hit",
+            _ => "keep; fwd=uri-miss",
+        };
+        let answer = answer.header("cache-status", by_cache);
         Ok::<_, Infallible>(answer.body(Full::new(Bytes::new())).unwrap())
     });
     let service = keep.metrics_layer().layer(service);
@@ -151,7 +157,7 @@ fn missing(asked: &Asked, scrape: &Scrape, recorded: &BTreeSet<String>) -> Vec<S
                     .iter()
                     .any(|series| series.contains(&pair))
             };
-            let told = ["le", "status"].contains(&&**label) && !value.is_empty();
+            let told = ["le", "status", "outcome"].contains(&&**label) && !value.is_empty();
             if !known || (told && !there()) {
                 missing.push(format!("{metric}{{{label}={value:?}}}"));
             }
@@ -200,10 +206,70 @@ async fn the_rules_ask_for_what_is_there() {
     // What the rules are tried with has to be what a keep shows, or they are tried with nothing.
     let tried = Asked::of(&file("keep.rules.test.yml").replace('\'', " "));
     assert_eq!(missing(&tried, &scrape, &recorded), Vec::<String>::new());
-    let thresholds = ["0.05", "0.8", "0.7", "0.5", "0.95", "1000", "le=\"3.0\""];
-    for threshold in thresholds {
-        assert!(text.contains(threshold), "{threshold}");
+}
+
+/// Those that only Prometheus can tell, or that no built-in rule watches.
+const BESIDES: [&str; 3] = ["KeepDown", "KeepConnectionsRefused", "KeepFilesRunningOut"];
+
+/// `hit_ratio_low` is `KeepHitRatioLow`.
+fn alert_name(rule: &AlertRule) -> String {
+    let parts = rule.name.split('_').map(|part| {
+        let (first, rest) = part.split_at(1);
+        first.to_uppercase() + rest
+    });
+    parts.fold("Keep".to_owned(), |name, part| name + &part)
+}
+
+/// What stands behind a field of a rule.
+fn field<'a>(rule: &'a str, name: &str) -> &'a str {
+    let mut lines = rule.lines().map(str::trim);
+    let found = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    found.unwrap_or_else(|| panic!("no {name} in {rule}"))
+}
+
+#[test]
+fn the_alerts_are_the_built_in_ones() {
+    let text = file("keep.rules.yml");
+    let mut alerts = BTreeMap::new();
+    for rule in rules(&text) {
+        if let Some(name) = rule.strip_prefix("alert: ") {
+            alerts.insert(name.lines().next().unwrap().to_owned(), rule);
+        }
     }
+    for rule in AlertsConfig::default().in_force() {
+        let name = alert_name(&rule);
+        let alert = alerts.remove(&name);
+        let alert = alert.unwrap_or_else(|| panic!("no {name}"));
+        let expression = field(&alert, "expr").to_owned() + " ";
+        let side = match rule.comparison {
+            Comparison::Above => '>',
+            Comparison::Below => '<',
+        };
+        let limit = match rule.measure {
+            // Yes or no.
+            Measure::RedisDown | Measure::JournalUnverified => " == 0 ".to_owned(),
+            _ => format!(" {side} {} ", rule.threshold),
+        };
+        assert!(expression.contains(&limit), "{limit} in {alert}");
+        // How many there have to be, of what the ratio itself is of.
+        let guard = (rule.least_count > 0).then(|| format!("5m >= {} ", rule.least_count));
+        match guard {
+            Some(guard) => assert!(expression.ends_with(&guard), "{guard} in {alert}"),
+            None => assert!(!expression.contains(">="), "{alert}"),
+        }
+        let lasting = rule.lasting.as_secs();
+        let lasting = match lasting % 60 {
+            0 => format!("{}m", lasting / 60),
+            _ => format!("{lasting}s"),
+        };
+        assert_eq!(field(&alert, "for"), lasting, "{name}");
+        assert_eq!(field(&alert, "severity"), rule.severity.name(), "{name}");
+    }
+    // Which the crate may come to have.
+    alerts.remove("KeepUnanswered");
+    let mut left: Vec<_> = alerts.keys().map(String::as_str).collect();
+    left.sort_by_key(|name| BESIDES.iter().position(|other| other == name));
+    assert_eq!(left, BESIDES);
 }
 
 #[tokio::test]

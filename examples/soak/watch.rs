@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tower_keep::clock::{Clock, Moment};
 
 use crate::Flood;
-use crate::sandbox::Service;
+use crate::sandbox::{Service, TOKEN};
 
 /// How often its memory is read.
 const SAMPLE: Duration = Duration::from_millis(100);
@@ -106,7 +106,7 @@ impl Watch {
 
     /// Asks for the level and the figures. A service too busy to answer is asked again the next time.
     async fn ask(&mut self, service: &Service) {
-        let health = fetch(service, "/health").await;
+        let health = fetch(service, "/admin/health/detailed").await;
         let figures = fetch(service, "/metrics").await;
         let (Some(health), Some(figures)) = (health, figures) else {
             self.unanswered += 1;
@@ -213,7 +213,9 @@ fn level_of(health: &str) -> Option<usize> {
 async fn fetch(service: &Service, path: &str) -> Option<String> {
     let asked = async {
         let mut stream = TcpStream::connect(service.address).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: soak\r\nconnection: close\r\n\r\n");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: soak\r\nauthorization: Bearer {TOKEN}\r\nconnection: close\r\n\r\n"
+        );
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).await.ok()?;

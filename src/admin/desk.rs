@@ -24,6 +24,7 @@ use crate::admin::paths::{Class, Place, Row, find};
 use crate::admin::sources::{AdminEngines, AdminSources};
 use crate::admin::views;
 use crate::clock::Moment;
+use crate::health::Health;
 use crate::identity::RequestView;
 use crate::metrics::Window;
 use crate::response::{LongLived, decimal};
@@ -162,11 +163,12 @@ impl Desk {
             Place::Alive => text(StatusCode::OK, "alive"),
             Place::Ready if (sources.ready)() => text(StatusCode::OK, "ready"),
             Place::Ready => text(StatusCode::SERVICE_UNAVAILABLE, "not ready"),
-            Place::Health => self.health(),
+            // It is for everybody, and why something is amiss names addresses, versions and errors.
+            Place::Health => health(&sources.health.health().without_details()),
             Place::Metrics => self.metrics(request),
             Place::HealthDetailed => match &sources.health_details {
                 Some(details) => json(sources.health.health().http_status(), &details()),
-                None => self.health(),
+                None => health(&sources.health.health()),
             },
             Place::Report => self
                 .report(query)
@@ -196,11 +198,6 @@ impl Desk {
             _ => return told(peeked(query).and_then(|said| changes::peek(engines, &said))),
         };
         json(StatusCode::OK, &value)
-    }
-
-    fn health(&self) -> Answer {
-        let health = self.sources.health.health();
-        json(health.http_status(), &health)
     }
 
     fn metrics(&self, request: &RequestView<'_>) -> Answer {
@@ -260,6 +257,10 @@ impl Desk {
         let tell = move || (!(desk.sources.stopping)()).then(|| desk.figures());
         event_stream(AdminBody::streamed(Frames::new(seat, Arc::new(tell))))
     }
+}
+
+fn health(health: &Health) -> Answer {
+    json(health.http_status(), health)
 }
 
 fn told(done: Done) -> Answer {

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `GET /alive` | 200 as long as the process answers at all; for a restart on hanging |
 //! | `GET /ready` | 200, or 503 while it should get no requests: for a [`Keep`](crate::Keep), while memory is critical and once shutdown has begun |
-//! | `GET /health` | JSON: the state of every part; 503 if one is unhealthy, 200 if degraded |
+//! | `GET /health` | JSON: how every part is, and not why, for strangers may ask; 503 if one is unhealthy, 200 if degraded |
 //! | `GET /metrics` | the figures for Prometheus |
 //!
 //! These are the **probes**. None of them touches a store or a database, and none may be cached. Point a
@@ -20,7 +20,7 @@
 //!
 //! | endpoint | answer |
 //! |---|---|
-//! | `GET /health/detailed` | every check with its figures |
+//! | `GET /health/detailed` | why every part is as it is, and every check with its figures |
 //! | `GET /report?window=5m&format=json` | the report of the last `1m`, `5m` or `1h`, as `json` or `text` |
 //! | `GET /alerts` | what is firing, and what was |
 //! | `GET /slow` | the last slow requests |

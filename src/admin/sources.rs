@@ -26,7 +26,7 @@ pub type Tell = Arc<dyn Fn() -> Value + Send + Sync>;
 pub struct AdminSources {
     /// Shown by `/metrics` and `/slow`, and by the dashboard.
     pub metrics: Metrics,
-    /// Shown by `/health`.
+    /// Shown by `/health`, without its words.
     pub health: HealthBoard,
     /// Asked by `/ready`.
     pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
@@ -38,7 +38,7 @@ pub struct AdminSources {
     pub engines: Option<AdminEngines>,
     /// How Redis is.
     pub redis: Option<Tell>,
-    /// Shown by `/health/detailed`; without it that is what `/health` shows.
+    /// Shown by `/health/detailed`; without it that shows the board with its words.
     pub health_details: Option<Tell>,
     /// Shown by `/alerts`. The dashboard reads `states` and `recent` of it, as `AlertState` and `Alert` are written.
     pub alerts: Option<Tell>,

@@ -15,8 +15,8 @@ use crate::health::details::{ComponentDetails, HealthDetails, HealthStatus};
 pub struct ComponentHealth {
     /// How it is.
     pub status: HealthStatus,
-    /// Why, for a person to read; left out of the JSON where there is nothing to say. Do not put secrets here:
-    /// the health endpoint shows it.
+    /// Why, for a person to read; left out of the JSON where there is nothing to say. `/health` leaves it out
+    /// always. Do not put secrets here: `/health/detailed` shows it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }

@@ -535,11 +535,15 @@ mod service {
     #[tokio::test]
     async fn redis_may_come_and_go_while_it_answers() {
         let redis = TestRedis::start();
-        let service = Example::start_with("service", &[("REDIS_URL", &redis.url())]);
+        let token = "of-the-operator-0123456789";
+        let variables = [("REDIS_URL", &*redis.url()), ("KEEP_ADMIN_TOKEN", token)];
+        let service = Example::start_with("service", &variables);
+        let operator = [("authorization", &*format!("Bearer {token}"))];
         let told = async |status: &str, words: &str| {
             let looks = async {
                 loop {
-                    let health = service.get("/health").await;
+                    let path = "/admin/health/detailed";
+                    let health = service.ask(Method::GET, path, &operator, "").await;
                     assert_eq!(health.status, StatusCode::OK);
                     let redis = &health.json()["components"]["redis"];
                     let detail = redis["detail"].as_str().unwrap();

@@ -17,7 +17,7 @@ pub(crate) fn built_in() -> Vec<AlertRule> {
 }
 
 /// What clients see, wherever it comes from: one instance speaks for all.
-fn traffic() -> [AlertRule; 3] {
+fn traffic() -> [AlertRule; 4] {
     [
         AlertRule {
             resolve: Some(2.5),
@@ -37,6 +37,16 @@ fn traffic() -> [AlertRule; 3] {
                  them"
                 .to_owned(),
             ..over_five_minutes(AlertRule::above("errors", Measure::ErrorRatio, 0.05))
+        },
+        AlertRule {
+            resolve: Some(0.05),
+            lasting: MINUTE,
+            severity: Severity::Critical,
+            escalate_after: Some(10 * MINUTE),
+            advice: "clients give up before an answer begins: see what requests wait for (the database, \
+                 another service), and put a timeout around it that answers instead"
+                .to_owned(),
+            ..over_five_minutes(AlertRule::above("unanswered", Measure::UnansweredRatio, 0.10))
         },
         AlertRule {
             resolve: Some(5.0),

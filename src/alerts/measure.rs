@@ -28,6 +28,9 @@ pub enum Measure {
     /// `cancelled_ratio`: the share of requests whose answer was not delivered to its end, over a window, of one
     /// route or all.
     CancelledRatio,
+    /// `unanswered_ratio`: the share of requests that were given up before their answer began, over a window, of
+    /// one route or all: where everything hangs there are no errors and no times, but these.
+    UnansweredRatio,
     /// `slow_requests_per_minute`: answers that took longer than `metrics.slow_request_ms`, over a window, of one
     /// route or all.
     SlowRequestsPerMinute,
@@ -117,6 +120,7 @@ impl Measure {
                 | Self::ErrorRatio
                 | Self::RequestsPerSecond
                 | Self::CancelledRatio
+                | Self::UnansweredRatio
                 | Self::SlowRequestsPerMinute
         )
     }
@@ -132,6 +136,7 @@ impl Measure {
             | Self::Lag => format!("{} s", rounded(value)),
             Self::ErrorRatio
             | Self::CancelledRatio
+            | Self::UnansweredRatio
             | Self::MemoryRatio
             | Self::HitRatio
             | Self::RateLimitDeniedRatio
@@ -158,13 +163,14 @@ fn rounded(value: f64) -> String {
 
 const CUSTOM: &str = "custom";
 
-const NAMED: [(Measure, &str); 21] = [
+const NAMED: [(Measure, &str); 22] = [
     (Measure::ResponseP50, "response_p50"),
     (Measure::ResponseP95, "response_p95"),
     (Measure::ResponseP99, "response_p99"),
     (Measure::ErrorRatio, "error_ratio"),
     (Measure::RequestsPerSecond, "requests_per_second"),
     (Measure::CancelledRatio, "cancelled_ratio"),
+    (Measure::UnansweredRatio, "unanswered_ratio"),
     (Measure::SlowRequestsPerMinute, "slow_requests_per_minute"),
     (Measure::MemoryRatio, "memory_ratio"),
     (Measure::HitRatio, "hit_ratio"),

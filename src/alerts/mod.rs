@@ -42,6 +42,7 @@
 //! |---|---|---|---|---|---|
 //! | `response_slow` | p95 of responses > 3 s in 5 min | 1 min | ≤ 2.5 s | warning, worse every 10 min | fleet |
 //! | `errors` | > 5 % of answers are 5xx in 5 min | 1 min | ≤ 3 % | critical, emergency after 10 min | fleet |
+//! | `unanswered` | > 10 % of requests are given up before an answer begins in 5 min | 1 min | ≤ 5 % | critical, emergency after 10 min | fleet |
 //! | `slow_queries` | > 10 a minute in 5 min | 1 min | ≤ 5 | warning | fleet |
 //! | `hit_ratio_low` | < 70 % of asks are served by the cache in 5 min | 10 min | ≥ 75 % | warning | fleet |
 //! | `hit_ratio_very_low` | < 50 % | 10 min | ≥ 55 % | critical | fleet |

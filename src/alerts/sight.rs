@@ -54,6 +54,10 @@ impl<'a> Sight<'a> {
                 let http = self.http(look)?;
                 ratio(http.cancelled, http.requests, least)
             }
+            Measure::UnansweredRatio => {
+                let http = self.http(look)?;
+                ratio(http.unanswered, http.requests, least)
+            }
             Measure::SlowRequestsPerMinute => self.per_minute(look, self.http(look)?.slow),
             Measure::HitRatio => self.hit_ratio(look),
             Measure::RateLimitDeniedRatio => {
@@ -129,6 +133,7 @@ impl<'a> Sight<'a> {
             let total = total.get_or_insert_default();
             total.requests += row.counts.requests;
             total.cancelled += row.counts.cancelled;
+            total.unanswered += row.counts.unanswered;
             total.slow += row.counts.slow;
             total.status.server_error += row.counts.status.server_error;
         }

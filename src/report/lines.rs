@@ -25,6 +25,8 @@ pub struct RouteLine {
     pub errors: u64,
     /// Those whose answer was not delivered to its end.
     pub cancelled: u64,
+    /// Those of them that were given up before their answer began.
+    pub unanswered: u64,
     /// Those slower than `metrics.slow_request_ms`.
     pub slow: u64,
     /// Requests in each second.
@@ -92,6 +94,7 @@ impl RouteLine {
             requests: 0,
             errors: 0,
             cancelled: 0,
+            unanswered: 0,
             slow: 0,
             per_second: 0.0,
             error_ratio: None,
@@ -120,6 +123,7 @@ impl RouteLine {
             line.requests += route.counts.requests;
             line.errors += route.counts.status.server_error;
             line.cancelled += route.counts.cancelled;
+            line.unanswered += route.counts.unanswered;
             line.slow += route.counts.slow;
             cached += route.counts.cached;
             uncached += route.counts.uncached;

@@ -73,7 +73,7 @@ fn share(part: u64, whole: u64) -> Option<f64> {
 }
 
 // Whoever changes a number here changes the table in the documentation of `Report`.
-const RULES: [Rule; 12] = [
+const RULES: [Rule; 13] = [
     Rule {
         figure: "errors",
         points: 40,
@@ -84,6 +84,18 @@ const RULES: [Rule; 12] = [
             let (errors, of) = (seen.traffic.errors, seen.traffic.answered());
             let share = percent(ratio(errors, of).unwrap_or_default());
             format!("{share} of {of} answers were 5xx")
+        },
+    },
+    Rule {
+        figure: "unanswered",
+        points: 40,
+        from: 0.02,
+        to: 0.20,
+        value: |seen| share(seen.traffic.unanswered, seen.traffic.requests),
+        reason: |seen| {
+            let (given_up, of) = (seen.traffic.unanswered, seen.traffic.requests);
+            let share = percent(ratio(given_up, of).unwrap_or_default());
+            format!("{share} of {of} requests were given up before an answer began")
         },
     },
     Rule {
@@ -297,6 +309,11 @@ mod tests {
         seen
     }
 
+    /// Some of the requests wait in vain.
+    fn hang(seen: &mut Observed, count: u64) {
+        (seen.traffic.cancelled, seen.traffic.unanswered) = (count, count);
+    }
+
     fn refuse(seen: &mut Observed, count: u64) {
         seen.guard.refused_for_load += count;
         *seen.guard.refused.entry("overloaded".into()).or_default() += count;
@@ -320,6 +337,10 @@ mod tests {
         ("errors", |seen| seen.traffic.errors = 50, 20),
         ("errors", |seen| seen.traffic.errors = 100, 40),
         ("errors", |seen| seen.traffic.errors = 1000, 40),
+        ("unanswered", |seen| hang(seen, 20), 0),
+        ("unanswered", |seen| hang(seen, 110), 20),
+        ("unanswered", |seen| hang(seen, 200), 40),
+        ("unanswered", |seen| seen.traffic.cancelled = 200, 0),
         ("refused", |seen| refuse(seen, 1), 0),
         ("refused", |seen| refuse(seen, 200), 25),
         (
@@ -426,7 +447,14 @@ mod tests {
         assert_eq!(penalties(&seen), [], "one in 20 of 2");
     }
 
-    const WORSE: [fn(&mut Observed, u64); 12] = [
+    const WORSE: [fn(&mut Observed, u64); 13] = [
+        // Requests that wait in vain come to the others, and were slow when they were given up.
+        |seen, by| {
+            seen.traffic.requests += by;
+            seen.traffic.cancelled += by;
+            seen.traffic.unanswered += by;
+            seen.traffic.slow += by;
+        },
         |seen, by| seen.traffic.errors = (seen.traffic.errors + by).min(seen.traffic.answered()),
         |seen, by| seen.traffic.slow = (seen.traffic.slow + by).min(seen.traffic.requests),
         |seen, by| seen.traffic.p95 = seen.traffic.p95.map(|p95| p95 + Duration::from_millis(by)),

@@ -21,6 +21,7 @@ use crate::report::spoken::ratio;
 /// | `figure` | what | from | to | points |
 /// |---|---|---|---|---|
 /// | `errors` | the share of 5xx in the answers | 0.1 % | 10 % | 40 |
+/// | `unanswered` | the share of requests that were given up before their answer began | 2 % | 20 % | 40 |
 /// | `refused` | the share of requests that the guard turned away for want of slots | 0.1 % | 20 % | 25 |
 /// | `latency` | the time that 95 % of the requests do not exceed, by `metrics.slow_request_ms`, from 20 answers on | 0.5 | 2 | 15 |
 /// | `slow` | the share of requests slower than that setting | 1 % | 20 % | 10 |
@@ -198,6 +199,18 @@ mod tests {
         let degradation = report.degradation();
         assert!(degradation.degraded);
         assert_eq!(degradation.reasons, ["redis: down: refused"]);
+    }
+
+    /// Where everything hangs there are neither errors nor times.
+    #[test]
+    fn a_service_that_answers_nothing_is_degraded_and_says_so() {
+        let mut seen = Observed::nothing(Window::Minute);
+        seen.traffic.requests = 30;
+        (seen.traffic.cancelled, seen.traffic.unanswered) = (30, 30);
+        let degradation = judge(&seen).degradation();
+        assert!(degradation.degraded);
+        let reason = "100 % of 30 requests were given up before an answer began";
+        assert_eq!(degradation.reasons, [reason]);
     }
 
     #[test]

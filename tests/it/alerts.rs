@@ -112,6 +112,42 @@ async fn requests(keep: &Keep, all: usize, failing: usize) {
     }
 }
 
+/// Lets so many requests through the metrics layer that nobody answers, until their clients give up.
+async fn requests_in_vain(keep: &Keep, all: usize) {
+    let service = tower::service_fn(|_: Request<()>| {
+        std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
+    });
+    let layer = MetricsLayer::new(keep.metrics().clone());
+    let service = tower::Layer::layer(&layer, service);
+    for _ in 0..all {
+        let given_up = service.clone().oneshot(Request::new(()));
+        let patience = Duration::from_millis(1);
+        assert!(tokio::time::timeout(patience, given_up).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_hangs_is_told_though_it_fails_and_answers_nothing() {
+    let (builder, hand) = by_hand();
+    let keep = builder.build().unwrap();
+    requests_in_vain(&keep, 49).await;
+    assert_eq!(keep.alerts().judge(), 0);
+    assert_eq!(state(&keep, "unanswered").value, None);
+    requests_in_vain(&keep, 1).await;
+    keep.alerts().judge();
+    hand.advance(60 * SECOND);
+    assert_eq!(keep.alerts().judge(), 1);
+    let firing = state(&keep, "unanswered");
+    assert_eq!(
+        (firing.state, firing.severity),
+        (AlertStage::Firing, Severity::Critical)
+    );
+    assert_eq!(firing.value, Some(1.0));
+    assert_eq!(state(&keep, "errors").value, None, "nothing was answered");
+    let report = keep.report(tower_keep::metrics::Window::FiveMinutes);
+    assert_eq!(report.penalties[0].figure, "unanswered");
+}
+
 #[tokio::test]
 async fn errors_of_real_requests_fire_get_worse_and_are_over() {
     let (builder, hand) = by_hand();

@@ -8,6 +8,8 @@ use crate::alerts::alert::{Alert, AlertState};
 use crate::alerts::config::AlertsConfig;
 use crate::alerts::delivery::DeliveryFigures;
 use crate::alerts::handler::AlertHandler;
+#[cfg(feature = "redis")]
+use crate::alerts::lease;
 use crate::alerts::sight::Sight;
 use crate::alerts::speaker::Speaker;
 use crate::alerts::voice::Voice;
@@ -17,7 +19,7 @@ use crate::error::{ConfigError, Faults};
 use crate::event::{Event, Events};
 use crate::metrics::Metrics;
 #[cfg(feature = "redis")]
-use crate::store::RedisPool;
+use crate::store::{RedisPool, Script};
 use crate::task::Spawner;
 
 /// Watches figures and tells when they are not what they should be. Cheap to clone; all clones are one.
@@ -39,7 +41,8 @@ pub struct AlertsParts {
     pub events: Events,
     /// Runs the rounds and the handlers, which end with its owner.
     pub spawner: Spawner,
-    /// Where instances agree on who speaks; a disabled pool for one that is alone.
+    /// Where instances agree on who speaks; a disabled pool for one that is alone. It must have been built with
+    /// [`Alerts::scripts`], or everybody speaks.
     #[cfg(feature = "redis")]
     pub redis: RedisPool,
 }
@@ -104,6 +107,13 @@ impl Alerts {
                 round: Mutex::default(),
             }),
         })
+    }
+
+    /// The scripts that a pool must know: for [`StoreParts::scripts`](crate::store::StoreParts::scripts).
+    #[cfg(feature = "redis")]
+    #[must_use]
+    pub const fn scripts() -> &'static [&'static Script] {
+        &lease::SCRIPTS
     }
 
     /// Starts the rounds and the telling, until the spawner's owner shuts down; what waits then is still told,

@@ -75,7 +75,8 @@
 //! Instances with a common Redis agree on who speaks about a rule of scope `fleet`: whoever finds it firing first
 //! takes the rule's lease, tells that it fires, that it got worse and that it is over, and keeps the lease for the
 //! cooldown. The others stay silent, and show it ([`AlertState::told_by_other`]). If the speaker is gone,
-//! another instance for which the rule fires speaks within seven rounds. While Redis is away everybody speaks:
+//! another instance for which the rule fires speaks within seven rounds, and one that is over it by then says so.
+//! If it is over for the speaker and not for another instance, that one says within three rounds that it fires. While Redis is away everybody speaks:
 //! to hear something twice is better than not at all. Rules of scope `instance` are told by each instance for
 //! itself.
 //!
@@ -92,6 +93,8 @@ mod config;
 mod delivery;
 mod engine;
 mod handler;
+#[cfg(feature = "redis")]
+mod lease;
 mod machine;
 mod measure;
 mod outbox;

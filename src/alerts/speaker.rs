@@ -1,10 +1,14 @@
 //! Who of a fleet speaks about a rule: whoever holds its lease in Redis.
 //!
-//! One key for each rule, `<prefix>:alert:<rule>`, holds the random name of the instance that speaks. Whoever has
-//! something to tell asks for it with `SET .. NX PX`. While the rule fires the lease is short and renewed with
-//! every round, so that another instance for which it fires as well speaks up within a minute should the
-//! speaker die; once it is over, the lease lasts for the cooldown. A lease for the rule and not for each of its
-//! words: whoever has said that something fires is the one who says that it is over.
+//! One key for each rule, `<prefix>:alert:<rule>`, holds the random name of the instance that speaks. While the
+//! rule fires the lease is short and renewed with every round, so that another instance for which it fires as
+//! well speaks up within a minute should the speaker die; once it is over, the lease says so and lasts for the
+//! cooldown. A lease for the rule and not for each of its words: whoever has said that something fires is the one
+//! who says that it is over.
+//!
+//! What a silent instance has to say is remembered until somebody has said it. Where the rule still fires when
+//! the speaker has said that it is over, for a round and more, the silent one takes the word and says that it
+//! fires. Where it is over here, and the speaker dies before it says so, the silent one says it.
 //!
 //! Redis away, slow or refusing: everybody speaks. To hear something twice is better than not at all.
 
@@ -14,9 +18,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::alerts::alert::{Alert, AlertTurn};
+#[cfg(feature = "redis")]
+use crate::alerts::lease::ASK;
 use crate::alerts::rule::{AlertRule, AlertScope};
 #[cfg(feature = "redis")]
-use crate::store::{Batch, Command, RedisPool, StoreError};
+use crate::store::{Batch, Call, RedisPool};
 
 /// Asks whether this instance speaks.
 #[derive(Debug)]
@@ -29,16 +35,53 @@ pub(crate) struct Speaker {
     name: String,
     #[cfg(feature = "redis")]
     redis: RedisPool,
-    firing: Mutex<HashMap<Arc<str>, Firing>>,
+    words: Mutex<HashMap<Arc<str>, Word>>,
 }
 
-/// The last word about a rule that fires.
+/// The last word about a rule that fires here or elsewhere.
 #[derive(Clone, Debug)]
-enum Firing {
-    /// It was told here.
+enum Word {
+    /// It fires, which was told here.
     Here,
-    /// Another instance spoke; this is what it was here.
-    ByOther(Box<Alert>),
+    /// Another instance spoke; this is what there was to say here, and what the other one had said.
+    ByOther(Box<Alert>, Said),
+}
+
+/// What another instance has said about a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// It fires.
+    Fires,
+    /// It was over before it fired here: the cooldown is the fleet's.
+    WasOver,
+    /// It is over, though it still fires here. It may end here a moment later, so a round passes before anything
+    /// is made of it.
+    IsOver,
+}
+
+/// Who has the word about a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "redis"),
+    expect(dead_code, reason = "without Redis there is nobody else")
+)]
+enum Claim {
+    /// This instance.
+    Mine,
+    /// Another one, for which it fires.
+    Others,
+    /// Another one, which has said that it is over.
+    OthersOver,
+    /// Nobody can be asked.
+    Unknown,
+}
+
+/// What an instance asks the word for, as the script calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Fires,
+    Still,
+    Over,
 }
 
 impl Speaker {
@@ -58,7 +101,7 @@ impl Speaker {
             name: format!("{first:016x}{second:016x}"),
             #[cfg(feature = "redis")]
             redis,
-            firing: Mutex::default(),
+            words: Mutex::default(),
         }
     }
 
@@ -67,7 +110,7 @@ impl Speaker {
         self.name.clone()
     }
 
-    /// Whether this instance tells `alert`. Waits at most three times for `redis.command_timeout_ms`.
+    /// Whether this instance tells `alert`. Waits at most for `redis.command_timeout_ms`.
     ///
     /// # Cancellation
     ///
@@ -76,18 +119,16 @@ impl Speaker {
         let Some(cooldown) = self.fleet.get(&alert.rule) else {
             return true;
         };
-        let lease = match alert.state {
-            AlertTurn::Firing | AlertTurn::Escalated => self.short,
-            AlertTurn::Resolved => self.short.max(*cooldown),
+        let before = self.lock().get(&alert.rule).cloned();
+        let (purpose, lease) = match (alert.state, &before) {
+            (AlertTurn::Resolved, _) => (Purpose::Over, self.short.max(*cooldown)),
+            (_, Some(Word::ByOther(_, Said::IsOver))) => (Purpose::Still, self.short),
+            _ => (Purpose::Fires, self.short),
         };
-        let speaks = self.claim(&alert.rule, lease).await;
-        let firing = match (alert.state, speaks) {
-            (AlertTurn::Resolved, _) => None,
-            (_, true) => Some(Firing::Here),
-            (_, false) => Some(Firing::ByOther(Box::new(alert.clone()))),
-        };
-        match firing {
-            Some(firing) => self.lock().insert(Arc::clone(&alert.rule), firing),
+        let claim = self.claim(&alert.rule, lease, purpose).await;
+        let (speaks, word) = judged(alert, before.as_ref(), claim);
+        match word {
+            Some(word) => self.lock().insert(Arc::clone(&alert.rule), word),
             None => self.lock().remove(&alert.rule),
         };
         speaks
@@ -95,30 +136,51 @@ impl Speaker {
 
     /// Whether the rule fires here and another instance told it.
     pub(crate) fn told_by_other(&self, rule: &str) -> bool {
-        matches!(self.lock().get(rule), Some(Firing::ByOther(_)))
+        let words = self.lock();
+        matches!(words.get(rule), Some(Word::ByOther(alert, _)) if alert.state != AlertTurn::Resolved)
     }
 
-    /// What fires here and was told by another instance: to be asked for again, in case that one is gone.
+    /// What was left to another instance to say: to be asked for again, in case that one is gone.
     pub(crate) fn unspoken(&self) -> Vec<Alert> {
-        let firing = self.lock();
-        let unspoken = firing.values().filter_map(|firing| match firing {
-            Firing::ByOther(alert) => Some((**alert).clone()),
-            Firing::Here => None,
+        let words = self.lock();
+        let unspoken = words.values().filter_map(|word| match word {
+            Word::ByOther(alert, _) => Some((**alert).clone()),
+            Word::Here => None,
         });
         unspoken.collect()
     }
 
     /// Nothing that is done while it is held can panic half-way, so poison is ignored.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Firing>> {
-        self.firing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Word>> {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether `alert` is told, and what is remembered of it.
+fn judged(alert: &Alert, before: Option<&Word>, claim: Claim) -> (bool, Option<Word>) {
+    let is_over = alert.state == AlertTurn::Resolved;
+    let asked_again = matches!(before, Some(Word::ByOther(left, _)) if **left == *alert);
+    let left = |said| Some(Word::ByOther(Box::new(alert.clone()), said));
+    match (claim, is_over) {
+        // A speaker that cannot be asked for may be there and still firing: one that is over can wait.
+        (Claim::Unknown, true) if asked_again => (false, left(Said::Fires)),
+        (Claim::Mine | Claim::Unknown, false) => (true, Some(Word::Here)),
+        (Claim::Mine | Claim::Unknown, true) => (true, None),
+        (Claim::Others, _) => (false, left(Said::Fires)),
+        // Somebody has said it.
+        (Claim::OthersOver, true) => (false, None),
+        (Claim::OthersOver, false) => match before {
+            None | Some(Word::ByOther(_, Said::WasOver)) => (false, left(Said::WasOver)),
+            Some(_) => (false, left(Said::IsOver)),
+        },
     }
 }
 
 #[cfg(not(feature = "redis"))]
 impl Speaker {
     /// There is nobody else.
-    async fn claim(&self, _: &str, _: Duration) -> bool {
-        true
+    async fn claim(&self, _: &str, _: Duration, _: Purpose) -> Claim {
+        Claim::Mine
     }
 
     /// There is nothing to renew.
@@ -127,59 +189,43 @@ impl Speaker {
 
 #[cfg(feature = "redis")]
 impl Speaker {
-    /// Asks for a rule's lease. Every error lets it speak.
-    async fn claim(&self, rule: &str, lease: Duration) -> bool {
-        self.ask(rule, lease).await.unwrap_or(true)
+    /// Asks for a rule's lease.
+    async fn claim(&self, rule: &str, lease: Duration, purpose: Purpose) -> Claim {
+        match self.redis.call(&self.ask(rule, lease, purpose)).await {
+            Ok(1_u64) => Claim::Mine,
+            Ok(2) => Claim::OthersOver,
+            Ok(_) => Claim::Others,
+            Err(_) => Claim::Unknown,
+        }
     }
 
-    async fn ask(&self, rule: &str, lease: Duration) -> Result<bool, StoreError> {
-        let key = self.key(rule);
-        let free: Option<String> = self.redis.run(&self.set(&key, "NX", lease)).await?;
-        if free.is_some() {
-            return Ok(true);
-        }
-        let holder: Option<String> = self.redis.run(&Command::new("GET").key(&key)).await?;
-        let mine = match holder {
-            Some(holder) => holder == self.name,
-            // It ended in between; somebody else may have been quicker.
-            None => {
-                let free: Option<String> = self.redis.run(&self.set(&key, "NX", lease)).await?;
-                return Ok(free.is_some());
-            }
-        };
-        if mine {
-            let _: Option<String> = self.redis.run(&self.set(&key, "XX", lease)).await?;
-        }
-        Ok(mine)
-    }
-
-    /// Renews the leases of rules that fire here and were told here: one round trip, or none.
+    /// Renews the leases of rules that fire here and were told here: one round trip, or none. A lease that Redis
+    /// has lost is written anew; one that another instance has taken meanwhile is left to it.
     pub(crate) async fn renew(&self) {
         let told: Vec<_> = {
-            let firing = self.lock();
-            let here = firing
-                .iter()
-                .filter(|(_, firing)| matches!(firing, Firing::Here));
-            here.map(|(rule, _)| self.key(rule)).collect()
+            let words = self.lock();
+            let here = words.iter().filter(|(_, word)| matches!(word, Word::Here));
+            here.map(|(rule, _)| Arc::clone(rule)).collect()
         };
         if told.is_empty() || !self.redis.status().is_up() {
             return;
         }
         let mut batch = Batch::new();
-        for key in &told {
-            batch = batch.command(self.set(key, "XX", self.short));
+        for rule in &told {
+            batch = batch.call(self.ask(rule, self.short, Purpose::Fires));
         }
         // What could not be renewed ends, and another instance speaks if it fires there as well.
         let _ = self.redis.run_all(&batch).await;
     }
 
-    fn key(&self, rule: &str) -> String {
-        self.redis.key(format_args!("alert:{rule}"))
-    }
-
-    fn set(&self, key: &str, when: &'static str, lease: Duration) -> Command {
+    fn ask(&self, rule: &str, lease: Duration, purpose: Purpose) -> Call {
         let millis = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        let set = Command::new("SET").key(key).arg(self.name.as_str());
-        set.arg(when).arg("PX").arg(millis.max(1))
+        let word = match purpose {
+            Purpose::Fires => "fires",
+            Purpose::Still => "still",
+            Purpose::Over => "over",
+        };
+        let call = Call::new(&ASK).key(self.redis.key(format_args!("alert:{rule}")));
+        call.arg(self.name.as_str()).arg(millis.max(1)).arg(word)
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(feature = "redis")]
+use crate::alerts::Alerts;
 use crate::cache::{Cache, CacheParts, KeyPart};
 use crate::clock::Clock;
 use crate::config::KeepConfig;
@@ -196,6 +198,7 @@ fn connected(ground: &Ground, tasks: &Tasks, faults: &mut Faults) -> Option<Redi
             RemoteQuota::scripts(),
             Journal::scripts(),
             Locks::scripts(),
+            Alerts::scripts(),
             Tiers::scripts(),
             Warmer::scripts(),
         ]

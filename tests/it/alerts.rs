@@ -768,3 +768,47 @@ async fn when_the_speaker_dies_another_instance_speaks_and_without_redis_each_do
     two.knob.turn(0);
     until("two says it is over", || two.shared().len() == 2).await;
 }
+
+/// One that speaks and one that is silent, both of which find the rule firing.
+async fn speaker_and_silent(server: &TestRedis) -> [Instance; 2] {
+    let every = Duration::from_millis(100);
+    let both = [(); 2].map(|()| Instance::with(server.url(), every));
+    for instance in &both {
+        assert!(instance.keep.redis().watch().until_up().await);
+    }
+    both[0].knob.turn(11);
+    until("one speaks", || both[0].shared() == ["shared firing"]).await;
+    both[1].knob.turn(11);
+    until("two is silent", || {
+        state(&both[1].keep, "shared").told_by_other
+    })
+    .await;
+    both
+}
+
+/// The speaker used to keep the lease for the cooldown, and nobody heard that it went on elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_it_is_over_for_the_speaker_alone_another_says_that_it_still_fires() {
+    let server = TestRedis::start();
+    let [one, two] = speaker_and_silent(&server).await;
+    one.knob.turn(0);
+    until("one is over it", || one.shared().len() == 2).await;
+    until("two speaks", || two.shared() == ["shared firing"]).await;
+    assert!(!state(&two.keep, "shared").told_by_other);
+    two.knob.turn(0);
+    until("two is over it", || two.shared().len() == 2).await;
+    assert_eq!(one.shared(), ["shared firing", "shared resolved"]);
+    assert_eq!(two.shared(), ["shared firing", "shared resolved"]);
+}
+
+/// Whoever was told that it fires used never to hear that it is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_speaker_dies_after_it_was_over_for_another_that_one_says_so() {
+    let server = TestRedis::start();
+    let [one, two] = speaker_and_silent(&server).await;
+    two.knob.turn(0);
+    // What is the instance's own is told after what is the fleet's.
+    two.told.until(&["own firing", "own resolved"]).await;
+    drop(one);
+    until("two says it", || two.shared() == ["shared resolved"]).await;
+}

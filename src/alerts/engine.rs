@@ -139,6 +139,10 @@ impl Alerts {
     }
 
     pub(crate) fn add(&self, handler: Box<dyn AlertHandler>) {
+        // Nobody would ever close its queue, and a shutdown would wait for its task until the deadline.
+        if !self.inner.config.enabled {
+            return;
+        }
         self.inner.voice.add(handler, &self.inner.spawner);
     }
 

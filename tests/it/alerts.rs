@@ -812,3 +812,16 @@ async fn when_the_speaker_dies_after_it_was_over_for_another_that_one_says_so() 
     drop(one);
     until("two says it", || two.shared() == ["shared resolved"]).await;
 }
+
+/// The handler's task waited for alerts that nobody would tell, and the shutdown for the task.
+#[tokio::test(start_paused = true)]
+async fn a_handler_of_alerts_that_are_not_enabled_does_not_hold_up_the_shutdown() {
+    let keep = Keep::builder(Profile::azure_b1())
+        .alerts(|alerts| alerts.enabled = false)
+        .on_alert(async |_: Alert| Ok::<(), AlertError>(()))
+        .build()
+        .unwrap();
+    let began = tokio::time::Instant::now();
+    keep.shutdown().await;
+    assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());
+}

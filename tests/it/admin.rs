@@ -185,7 +185,11 @@ async fn strangers_read_how_parts_are_and_the_operator_why() {
         tower_keep::clock::Clock::system(),
     );
     let board = HealthBoard::new();
-    board.set("redis", HealthStatus::Degraded, "down: 10.0.0.7:6379 refused");
+    board.set(
+        "redis",
+        HealthStatus::Degraded,
+        "down: 10.0.0.7:6379 refused",
+    );
     let mut sources = AdminSources::new(metrics.unwrap(), board);
     let admin = |sources: &AdminSources| {
         let auth = AdminAuth::none().asking(|request| match request.headers.get("authorization") {
@@ -205,7 +209,10 @@ async fn strangers_read_how_parts_are_and_the_operator_why() {
     let redis = shown(&admin(&sources), "/health/detailed").await["components"]["redis"].clone();
     assert_eq!(redis["detail"], "down: 10.0.0.7:6379 refused");
     sources.health_details = Some(Arc::new(|| json!({"status": "degraded", "why": "told"})));
-    assert_eq!(shown(&admin(&sources), "/health/detailed").await["why"], "told");
+    assert_eq!(
+        shown(&admin(&sources), "/health/detailed").await["why"],
+        "told"
+    );
     assert_eq!(shown(&admin(&sources), "/health").await, health);
 }
 

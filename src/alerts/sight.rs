@@ -159,13 +159,8 @@ impl<'a> Sight<'a> {
     fn hit_ratio(&self, look: Look<'_>) -> Option<f64> {
         let figures = self.window(look);
         let cache = &figures.figures.cache;
-        let asked = cache.hits + cache.stale_hits + cache.collapsed;
-        let missed = cache.forwards.iter();
-        let missed: u64 = missed
-            .filter(|(reason, _)| !matches!(&***reason, "bypass" | "method" | "request"))
-            .map(|(_, count)| count)
-            .sum();
-        figures.hit_ratio().filter(|_| asked + missed >= look.least)
+        let asked = cache.served() + cache.missed();
+        figures.hit_ratio().filter(|_| asked >= look.least)
     }
 
     fn rate(&self, look: Look<'_>, count: u64) -> Option<f64> {

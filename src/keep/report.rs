@@ -9,7 +9,7 @@ use crate::metrics::{Snapshot, Window, WindowFigures};
 use crate::report::{
     Baseline, CacheSection, ConnectionsSection, DatabaseSection, Day, Degradation, GuardSection,
     InvalidationSection, LimiterSection, MemorySection, Observed, RedisSection, Report,
-    ReportError, RuntimeSection, Settings, Table, TiersSection, is_a_miss, judge,
+    ReportError, RuntimeSection, Settings, Table, TiersSection, judge,
 };
 
 impl Keep {
@@ -128,12 +128,11 @@ pub(crate) fn start(keep: &Keep) {
 
 fn cache(keep: &Keep, figures: &Snapshot) -> CacheSection {
     let totals = &figures.cache;
-    let missed = totals.forwards.iter().filter(|(why, _)| is_a_miss(why));
     CacheSection {
         enabled: keep.config().cache.enabled,
         hits: totals.hits + totals.collapsed,
         stale_hits: totals.stale_hits,
-        misses: missed.map(|(_, count)| count).sum(),
+        misses: totals.missed(),
         misses_stale: named(&totals.forwards, "stale"),
         hit_ratio: None,
         bytes: keep.http_cache().bytes(),

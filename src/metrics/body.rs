@@ -177,9 +177,9 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::identity::RequestView;
-    use crate::metrics::common::Common;
     use crate::metrics::config::MetricsConfig;
     use crate::metrics::routes::{RouteStats, Routes};
+    use crate::metrics::shared::Shared;
 
     /// How one watched answer ended so far.
     #[derive(Debug, PartialEq)]
@@ -239,8 +239,8 @@ mod tests {
     }
 
     fn watch(method: &Method, response: Response<Boxed>) -> Watched {
-        let common = Common::new(&MetricsConfig::default(), Clock::manual().0);
-        let routes = Routes::new(&[], 8, Arc::new(common));
+        let shared = Shared::new(&MetricsConfig::default(), Clock::manual().0);
+        let routes = Routes::new(&[], 8, Arc::new(shared));
         let stats = routes.of(&RequestView::of(&http::Request::new(())));
         let passage = Passage::begin(Arc::clone(&stats), &http::HeaderMap::new());
         let response = MetricsBody::watch(response, passage, Content::of(method));

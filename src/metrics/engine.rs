@@ -5,10 +5,10 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::error::{ConfigError, Faults};
 use crate::event::{Event, Recorder};
-use crate::metrics::common::Common;
 use crate::metrics::config::MetricsConfig;
 use crate::metrics::gauges::Gauges;
 use crate::metrics::routes::Routes;
+use crate::metrics::shared::Shared;
 use crate::metrics::sheet::Sheet;
 use crate::metrics::totals::Totals;
 #[cfg(feature = "redis")]
@@ -26,7 +26,7 @@ pub struct Metrics {
 #[derive(Debug)]
 struct Inner {
     config: MetricsConfig,
-    common: Arc<Common>,
+    shared: Arc<Shared>,
     routes: Routes,
     totals: Totals,
     windows: Windows,
@@ -44,15 +44,15 @@ impl Metrics {
         config.check("metrics", &mut faults);
         faults.into_result()?;
         let windows = Windows::new(clock.now());
-        let common = Arc::new(Common::new(config, clock));
+        let shared = Arc::new(Shared::new(config, clock));
         Ok(Self {
             inner: Arc::new(Inner {
-                routes: Routes::new(&config.routes, config.routes_max, Arc::clone(&common)),
+                routes: Routes::new(&config.routes, config.routes_max, Arc::clone(&shared)),
                 totals: Totals::new(),
                 windows,
                 gauges: Gauges::default(),
                 config: config.clone(),
-                common,
+                shared,
             }),
         })
     }
@@ -63,8 +63,8 @@ impl Metrics {
         &self.inner.config
     }
 
-    pub(crate) fn common(&self) -> &Common {
-        &self.inner.common
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.inner.shared
     }
 
     pub(crate) fn windows(&self) -> &Windows {
@@ -80,7 +80,7 @@ impl Metrics {
     /// [`Keep`](crate::Keep) does. Takes about a microsecond for each route and method there is, besides
     /// requests and not before them. Without it, windows cover everything since the start.
     pub fn turn(&self) {
-        let now = self.inner.common.clock.now();
+        let now = self.inner.shared.clock.now();
         self.inner.windows.turn(now, || self.sheet());
     }
 
@@ -92,7 +92,7 @@ impl Metrics {
 
     /// The clock that everything is timed by.
     pub(crate) fn clock(&self) -> &Clock {
-        &self.inner.common.clock
+        &self.inner.shared.clock
     }
 
     pub(crate) fn totals(&self) -> &Totals {

@@ -71,7 +71,6 @@
 
 mod accept;
 mod body;
-mod common;
 mod config;
 mod edges;
 mod engine;
@@ -97,6 +96,7 @@ mod routes;
 mod rows;
 mod scrape;
 mod service;
+mod shared;
 mod sheet;
 mod slow;
 mod snapshot;

@@ -38,7 +38,7 @@ impl Passage {
     pub(crate) fn begin(stats: Arc<RouteStats>, headers: &HeaderMap) -> Self {
         stats.begun.fetch_add(1, Ordering::Relaxed);
         Self {
-            begun: stats.common.clock.now(),
+            begun: stats.shared.clock.now(),
             stats,
             trace: TraceId::of(headers),
             sent: 0,
@@ -54,10 +54,10 @@ impl Passage {
     /// The answer's head is there. Returns how long it took.
     #[inline]
     pub(crate) fn head(&mut self, status: StatusCode) -> Duration {
-        let took = self.stats.common.clock.now().since(self.begun);
+        let took = self.stats.shared.clock.now().since(self.begun);
         self.progress = Progress::Begun;
         self.stats.latency.record(took);
-        if took > self.stats.common.slow_request {
+        if took > self.stats.shared.slow_request {
             self.note_slow(took, status.as_u16());
         }
         took
@@ -78,8 +78,8 @@ impl Passage {
     fn note_slow(&self, took: Duration, status: u16) {
         let stats = &self.stats;
         stats.slow.fetch_add(1, Ordering::Relaxed);
-        stats.common.slow.add(SlowRequest {
-            at: stats.common.clock.wall(),
+        stats.shared.slow.add(SlowRequest {
+            at: stats.shared.clock.wall(),
             route: Arc::clone(&stats.route),
             method: method_named(stats.method),
             status,
@@ -91,9 +91,9 @@ impl Passage {
     /// A client that left before the head, maybe because it took so long.
     #[cold]
     fn note_left(&self) {
-        let took = self.stats.common.clock.now().since(self.begun);
+        let took = self.stats.shared.clock.now().since(self.begun);
         self.stats.unanswered.fetch_add(1, Ordering::Relaxed);
-        if took > self.stats.common.slow_request {
+        if took > self.stats.shared.slow_request {
             self.note_slow(took, CLIENT_LEFT);
         }
     }
@@ -187,13 +187,13 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::identity::RequestView;
-    use crate::metrics::common::Common;
     use crate::metrics::config::MetricsConfig;
     use crate::metrics::routes::Routes;
+    use crate::metrics::shared::Shared;
 
     fn stats() -> Arc<RouteStats> {
-        let common = Common::new(&MetricsConfig::default(), Clock::manual().0);
-        let routes = Routes::new(&[], 8, Arc::new(common));
+        let shared = Shared::new(&MetricsConfig::default(), Clock::manual().0);
+        let routes = Routes::new(&[], 8, Arc::new(shared));
         let request = http::Request::builder()
             .method(Method::GET)
             .body(())

@@ -17,7 +17,7 @@ impl Metrics {
     /// microseconds per route and method: for people, tickers and alerts, not for requests.
     #[must_use]
     pub fn window(&self, window: Window) -> WindowFigures {
-        let now = self.common().clock.now();
+        let now = self.shared().clock.now();
         let (covers, sheet) = self.windows().window(window, now, || self.sheet());
         WindowFigures::of(window, covers, &sheet)
     }
@@ -25,6 +25,6 @@ impl Metrics {
     /// The slow requests that were seen last, the newest first; as many as `metrics.slow_requests_kept`.
     #[must_use]
     pub fn slow_requests(&self) -> Vec<SlowRequest> {
-        self.common().slow.all()
+        self.shared().slow.all()
     }
 }

@@ -11,10 +11,10 @@ use std::sync::{Arc, OnceLock};
 use http::Method;
 
 use crate::identity::RequestView;
-use crate::metrics::common::Common;
 use crate::metrics::figures::read;
 use crate::metrics::histogram::Histogram;
 use crate::metrics::named::Named;
+use crate::metrics::shared::Shared;
 
 /// The route of requests that no template matches.
 pub(crate) const UNMATCHED: &str = "unmatched";
@@ -33,7 +33,7 @@ pub(crate) const ROUTE_COUNTS: usize = CLASSES + 7;
 /// The figures of one route and method.
 #[derive(Debug)]
 pub(crate) struct RouteStats {
-    pub(crate) common: Arc<Common>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) route: Arc<str>,
     pub(crate) method: u8,
     /// Answers delivered, by status class.
@@ -59,9 +59,9 @@ pub(crate) struct RouteStats {
 }
 
 impl RouteStats {
-    fn new(common: Arc<Common>, route: Arc<str>, method: u8) -> Self {
+    fn new(shared: Arc<Shared>, route: Arc<str>, method: u8) -> Self {
         Self {
-            common,
+            shared,
             route,
             method,
             answered: Default::default(),
@@ -119,7 +119,7 @@ pub(crate) struct Row {
 /// The figures of all routes.
 #[derive(Debug)]
 pub(crate) struct Routes {
-    common: Arc<Common>,
+    shared: Arc<Shared>,
     known: Named<Row>,
     /// The configured templates, for services without axum.
     own: matchit::Router<(Arc<str>, Arc<Row>)>,
@@ -128,7 +128,7 @@ pub(crate) struct Routes {
 
 impl Routes {
     /// No requests yet. `own` are templates that were checked to go together.
-    pub(crate) fn new(own: &[String], routes_max: usize, common: Arc<Common>) -> Self {
+    pub(crate) fn new(own: &[String], routes_max: usize, shared: Arc<Shared>) -> Self {
         let known = Named::new(routes_max);
         let mut matcher = matchit::Router::new();
         for template in own {
@@ -137,7 +137,7 @@ impl Routes {
             let _ = matcher.insert(template.as_str(), row);
         }
         Self {
-            common,
+            shared,
             known,
             own: matcher,
             unmatched: Row::default(),
@@ -166,8 +166,8 @@ impl Routes {
 
     #[cold]
     fn new_stats(&self, template: &str, method: usize) -> Arc<RouteStats> {
-        let (common, route) = (Arc::clone(&self.common), template.into());
-        Arc::new(RouteStats::new(common, route, method as u8))
+        let (shared, route) = (Arc::clone(&self.shared), template.into());
+        Arc::new(RouteStats::new(shared, route, method as u8))
     }
 
     /// All figures with their template and their method's place: templates by name, `unmatched` last.
@@ -229,8 +229,8 @@ mod tests {
 
     fn routes(own: &[&str]) -> Routes {
         let own: Vec<_> = own.iter().map(|route| (*route).to_owned()).collect();
-        let common = Common::new(&MetricsConfig::default(), Clock::manual().0);
-        Routes::new(&own, 512, Arc::new(common))
+        let shared = Shared::new(&MetricsConfig::default(), Clock::manual().0);
+        Routes::new(&own, 512, Arc::new(shared))
     }
 
     fn request(method: &str, path: &str) -> http::Request<()> {

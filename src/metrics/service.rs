@@ -82,11 +82,11 @@ impl Underway {
             Some(false) => stats.uncached.fetch_add(1, Ordering::Relaxed),
             None => 0,
         };
-        if stats.common.server_timing {
+        if stats.shared.server_timing {
             let timing = timing("app;dur=", took, "");
             response.headers_mut().append(SERVER_TIMING, timing);
         }
-        if stats.common.response_time {
+        if stats.shared.response_time {
             let time = timing("", took, "ms");
             response.headers_mut().insert(RESPONSE_TIME, time);
         }

@@ -62,6 +62,5 @@ pub use observed::{
 };
 pub use score::Penalty;
 pub use sums::Day;
-pub(crate) use sums::is_a_miss;
 pub use trend::Trend;
 pub use verdict::{Degradation, Report, ReportStatus, judge};

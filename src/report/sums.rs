@@ -75,9 +75,7 @@ impl Sums {
     /// The sums since these figures began.
     pub(crate) fn of(figures: &Snapshot) -> Self {
         let (http, cache) = (&figures.http, &figures.cache);
-        let missed = cache.forwards.iter().filter(|(why, _)| is_a_miss(why));
-        let misses: u64 = missed.map(|(_, count)| count).sum();
-        let hits = cache.hits + cache.stale_hits + cache.collapsed;
+        let (hits, misses) = (cache.served(), cache.missed());
         let mut latency = HistogramSnapshot::empty();
         for route in &figures.routes {
             latency.merge(&route.latency.histogram);
@@ -190,11 +188,6 @@ impl Sums {
     fn all_mut(&mut self) -> impl Iterator<Item = &mut u64> {
         self.counts.iter_mut().chain(&mut self.latency)
     }
-}
-
-/// Whether a request that went past the cache might have been answered by it (RFC 9211 §2.2).
-pub(crate) fn is_a_miss(reason: &str) -> bool {
-    !matches!(reason, "bypass" | "method" | "request")
 }
 
 fn coarse(latency: &HistogramSnapshot) -> [u64; BUCKETS] {

@@ -118,7 +118,11 @@ async fn a_report_tells_slow_failing_and_cached_routes_apart() {
     assert_eq!(line("/cached").errors, 0);
     assert_eq!(seen.cache.hits, 19);
     assert_eq!(line("/cached").cache_share, Some(0.95));
-    assert_eq!(line("/fast").cache_share, None, "what may not be stored is no miss");
+    assert_eq!(
+        line("/fast").cache_share,
+        None,
+        "what may not be stored is no miss"
+    );
     assert!(seen.traffic.per_second > 0.0);
     let errors = &report.penalties[0];
     assert_eq!((errors.figure, errors.points), ("errors", 40));

@@ -8,7 +8,7 @@ use crate::metrics::slow::SlowRequests;
 
 /// The clock, and what the settings say of every request.
 #[derive(Debug)]
-pub(crate) struct Common {
+pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) slow_request: Duration,
     pub(crate) server_timing: bool,
@@ -16,7 +16,7 @@ pub(crate) struct Common {
     pub(crate) slow: SlowRequests,
 }
 
-impl Common {
+impl Shared {
     pub(crate) fn new(config: &MetricsConfig, clock: Clock) -> Self {
         Self {
             clock,

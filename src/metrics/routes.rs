@@ -206,7 +206,7 @@ pub(crate) fn method_named(place: u8) -> &'static str {
 }
 
 /// The place of a method in [`METHODS`].
-fn method_index(method: &Method) -> usize {
+pub(crate) fn method_index(method: &Method) -> usize {
     match *method {
         Method::GET => 0,
         Method::HEAD => 1,

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{Method, Request, StatusCode};
+use http::{Request, StatusCode};
 use tracing::field::{Empty, display};
 use tracing::level_filters::LevelFilter;
 use tracing::{Span, error, info_span, warn};
@@ -23,7 +23,8 @@ use tracing::{Span, error, info_span, warn};
 use crate::clock::{Clock, Moment};
 use crate::identity::RequestView;
 use crate::metrics::config::MetricsConfig;
-use crate::metrics::trace_parent::TraceParent;
+use crate::metrics::routes::{method_index, method_named};
+use crate::metrics::trace_parent::{TraceField, TraceParent};
 
 /// How many requests are told as events within a second.
 const EVENTS_MAX: u32 = 100;
@@ -178,22 +179,6 @@ impl Template {
     }
 }
 
-/// The methods that HTTP knows, or `_OTHER`: what a client invents is not written to logs.
-fn method_name(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::DELETE => "DELETE",
-        Method::CONNECT => "CONNECT",
-        Method::OPTIONS => "OPTIONS",
-        Method::TRACE => "TRACE",
-        Method::PATCH => "PATCH",
-        _ => "_OTHER",
-    }
-}
-
 /// A request on its way. Dropped, it is over.
 #[derive(Debug)]
 pub(crate) struct Telling {
@@ -208,8 +193,9 @@ pub(crate) struct Telling {
 
 impl Telling {
     fn begin(spans: &Arc<Inner>, request: &RequestView<'_>) -> Self {
-        let parent = TraceParent::of(request.headers);
-        let method = method_name(request.method);
+        let parent = TraceField::of(request.headers).and_then(TraceField::parse);
+        // What a client invents is not written to logs.
+        let method = method_named(method_index(request.method) as u8);
         let route = Template::of(request, &spans.templates);
         let span = if spans.samples(parent) {
             info_span!(

@@ -16,7 +16,7 @@ use crate::admin::answer::{
 use crate::admin::auth::{AdminAuth, Judgement};
 use crate::admin::body::AdminBody;
 use crate::admin::changes::{self, Done, Peek};
-use crate::admin::events::{Frames, Place as Seat};
+use crate::admin::events::{Frames, Seat};
 use crate::admin::intake::{self, Unread};
 use crate::admin::overview::overview;
 use crate::admin::page::Page;

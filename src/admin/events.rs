@@ -21,16 +21,16 @@ pub(crate) struct Frames {
     tell: Arc<Tell>,
     ticks: Interval,
     ended: bool,
-    _place: Place,
+    _seat: Seat,
 }
 
 /// One of a few places. Gives it back when dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Seat {
     taken: Arc<AtomicUsize>,
 }
 
-impl Place {
+impl Seat {
     /// Takes a place, if there is one.
     pub(crate) fn take(taken: &Arc<AtomicUsize>) -> Option<Self> {
         let place = Self {
@@ -42,7 +42,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Seat {
     fn drop(&mut self) {
         self.taken.fetch_sub(1, Ordering::Relaxed);
     }
@@ -50,14 +50,14 @@ impl Drop for Place {
 
 impl Frames {
     /// Must be made and polled on a Tokio runtime with its timer enabled.
-    pub(crate) fn new(place: Place, tell: Arc<Tell>) -> Self {
+    pub(crate) fn new(seat: Seat, tell: Arc<Tell>) -> Self {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             tell,
             ticks,
             ended: false,
-            _place: place,
+            _seat: seat,
         }
     }
 }
@@ -123,7 +123,7 @@ mod tests {
         let (taken, stopping) = (Arc::default(), Arc::new(AtomicBool::new(false)));
         let told = Arc::clone(&stopping);
         let tell = move || (!told.load(Ordering::Relaxed)).then(|| Bytes::from_static(b"{}"));
-        let mut frames = Frames::new(Place::take(&taken).unwrap(), Arc::new(tell));
+        let mut frames = Frames::new(Seat::take(&taken).unwrap(), Arc::new(tell));
         let mut next = async |secs| {
             let next = timeout(Duration::from_secs(secs), frames.frame())
                 .await
@@ -145,11 +145,11 @@ mod tests {
     fn there_are_only_so_many_places() {
         let taken = Arc::default();
         let places: Vec<_> = (0..WATCHERS_MAX)
-            .map(|_| Place::take(&taken).unwrap())
+            .map(|_| Seat::take(&taken).unwrap())
             .collect();
-        assert!(Place::take(&taken).is_none());
-        assert!(Place::take(&taken).is_none());
+        assert!(Seat::take(&taken).is_none());
+        assert!(Seat::take(&taken).is_none());
         drop(places);
-        assert!(Place::take(&taken).is_some());
+        assert!(Seat::take(&taken).is_some());
     }
 }

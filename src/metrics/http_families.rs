@@ -2,7 +2,7 @@
 
 use crate::metrics::edges::{EDGES, OPEN_TELEMETRY_EDGES};
 use crate::metrics::names::MetricNames;
-use crate::metrics::rows::RouteRow;
+use crate::metrics::rows::LiveRow;
 use crate::metrics::visitor::{Family, Kind, Label, Visitor};
 
 /// A family, and how a row's figures in it are told.
@@ -16,9 +16,9 @@ pub(crate) struct HttpFamily {
 #[derive(Debug)]
 pub(crate) enum Tell {
     /// One row after the other.
-    Row(fn(&RouteRow, &mut dyn Visitor)),
+    Row(fn(&LiveRow, &mut dyn Visitor)),
     /// All rows at once, summed up.
-    All(fn(&[RouteRow], &mut dyn Visitor)),
+    All(fn(&[LiveRow], &mut dyn Visitor)),
 }
 
 /// The families that go by `names`.
@@ -211,13 +211,13 @@ fn is_told(class: &str, count: u64) -> bool {
 
 /// Hits and misses where the cache has anything to do with the row. Always both: a ratio has no value where one of
 /// them is no series.
-fn told_by_cache(row: &RouteRow) -> impl Iterator<Item = (&'static str, u64)> {
+fn told_by_cache(row: &LiveRow) -> impl Iterator<Item = (&'static str, u64)> {
     let outcomes = row.by_cache();
     let any = outcomes.iter().any(|(_, count)| *count > 0);
     outcomes.into_iter().filter(move |_| any)
 }
 
-fn keep_labels(row: &RouteRow) -> [Label<'_>; 2] {
+fn keep_labels(row: &LiveRow) -> [Label<'_>; 2] {
     [("route", &row.route), ("method", row.method)]
 }
 
@@ -226,7 +226,7 @@ const STATUS: &str = "http_response_status_code";
 
 /// Hands on the row's labels: without a route where none was matched. No template is spelled `unmatched`,
 /// since all begin with a slash.
-fn with_labels(row: &RouteRow, tell: impl FnOnce(&[Label<'_>])) {
+fn with_labels(row: &LiveRow, tell: impl FnOnce(&[Label<'_>])) {
     if &*row.route == "unmatched" {
         tell(&[(METHOD, row.method)]);
     } else {
@@ -247,7 +247,7 @@ fn count_class(
     visitor.count(&[labels, more].concat(), count);
 }
 
-fn active_by_method(rows: &[RouteRow], visitor: &mut dyn Visitor) {
+fn active_by_method(rows: &[LiveRow], visitor: &mut dyn Visitor) {
     let mut methods: Vec<(&'static str, u64)> = Vec::new();
     for row in rows {
         let active = row.in_flight();

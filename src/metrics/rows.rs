@@ -11,14 +11,14 @@ use crate::metrics::routes::{RouteStats, method_named};
 
 /// One route and method.
 #[derive(Debug)]
-pub(crate) struct RouteRow {
+pub(crate) struct LiveRow {
     /// The template, `unmatched` or `other`.
     pub(crate) route: Arc<str>,
     pub(crate) method: &'static str,
     stats: Arc<RouteStats>,
 }
 
-impl RouteRow {
+impl LiveRow {
     /// All that there are, about 0.05 µs each: templates by name, `unmatched` last.
     pub(crate) fn all(metrics: &Metrics) -> Vec<Self> {
         let rows = metrics.routes().rows().into_iter();

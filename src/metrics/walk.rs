@@ -7,7 +7,7 @@ use crate::metrics::engine::Metrics;
 use crate::metrics::families::FAMILIES;
 use crate::metrics::gauges::Gauge;
 use crate::metrics::http_families::{HttpFamily, Tell, http_families};
-use crate::metrics::rows::RouteRow;
+use crate::metrics::rows::LiveRow;
 use crate::metrics::visitor::{Family, Kind, Visitor};
 
 /// A walk through all figures that may rest after any step.
@@ -17,7 +17,7 @@ use crate::metrics::visitor::{Family, Kind, Visitor};
 pub(crate) struct Walk {
     metrics: Metrics,
     http: &'static [HttpFamily],
-    rows: Vec<RouteRow>,
+    rows: Vec<LiveRow>,
     gauges: Arc<Vec<Gauge>>,
     next: Place,
 }
@@ -40,7 +40,7 @@ impl Walk {
         Self {
             metrics: metrics.clone(),
             http: http_families(metrics.config().names),
-            rows: RouteRow::all(metrics),
+            rows: LiveRow::all(metrics),
             gauges: metrics.gauges().all(),
             next: Place::Http { family: 0, row: 0 },
         }

@@ -18,7 +18,7 @@ use crate::admin::body::AdminBody;
 use crate::admin::changes::{self, Done, Peek};
 use crate::admin::events::{Frames, Seat};
 use crate::admin::intake::{self, Unread};
-use crate::admin::overview::overview;
+use crate::admin::overview::{Seldom, overview};
 use crate::admin::page::Page;
 use crate::admin::paths::{Class, Place, Row, find};
 use crate::admin::sources::{AdminEngines, AdminSources};
@@ -37,9 +37,16 @@ pub(crate) struct Desk {
     /// What all paths begin with.
     prefix: String,
     page: Page,
-    /// The dashboard's figures, which many may look at: when they were taken, and as JSON.
-    figures: Mutex<Option<(Moment, Bytes)>>,
+    /// The dashboard's figures, which many may look at.
+    figures: Mutex<Figures>,
     watchers: Arc<AtomicUsize>,
+}
+
+/// What was told last.
+#[derive(Debug, Default)]
+struct Figures {
+    told: Option<(Moment, Bytes)>,
+    seldom: Option<Seldom>,
 }
 
 /// What becomes of a request before its body is looked at.
@@ -234,18 +241,19 @@ impl Desk {
         })
     }
 
-    /// The dashboard's figures as JSON, at most a second old: however many look, they are taken once.
+    /// The dashboard's figures as JSON, at most a second old, the last hour and the report ten: however many look,
+    /// they are taken once.
     fn figures(&self) -> Bytes {
         let now = self.sources.clock.now();
         // A panic leaves older figures or none, so poison is ignored.
         let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((taken, json)) = &*figures
+        if let Some((taken, json)) = &figures.told
             && now.since(*taken) < FIGURES_AGE
         {
             return json.clone();
         }
-        let json = Bytes::from(overview(&self.sources).to_string());
-        *figures = Some((now, json.clone()));
+        let json = Bytes::from(overview(&self.sources, &mut figures.seldom).to_string());
+        figures.told = Some((now, json.clone()));
         json
     }
 

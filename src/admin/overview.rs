@@ -1,9 +1,12 @@
 //! What the dashboard shows, in one piece.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::admin::sources::{AdminEngines, AdminSources};
 use crate::admin::views::latency;
+use crate::clock::Moment;
 use crate::metrics::{RouteFigures, Snapshot, Window, WindowFigures};
 
 /// How many routes are shown, those with most requests first.
@@ -13,12 +16,39 @@ const SLOW: usize = 20;
 /// How many rules are shown, those that refuse most first.
 const RULES: usize = 50;
 
-/// The figures of this moment. Takes some microseconds per route.
-pub(crate) fn overview(sources: &AdminSources) -> Value {
+/// What takes longest to put together and changes least: the last hour, of which the frames of all routes are
+/// merged, and the report, which takes a window of its own.
+#[derive(Debug)]
+pub(crate) struct Seldom {
+    taken: Moment,
+    hour: Value,
+    report: Option<Value>,
+}
+
+impl Seldom {
+    /// How old it may be.
+    const AGE: Duration = Duration::from_secs(10);
+
+    fn of(sources: &AdminSources, taken: Moment) -> Self {
+        let report = sources.report.as_ref();
+        Self {
+            taken,
+            hour: window(&sources.metrics.window(Window::Hour)),
+            report: report.map(|report| judged(&report(Window::FiveMinutes))),
+        }
+    }
+}
+
+/// The figures of this moment, but for those of `before` that are not too old. Takes some microseconds per route.
+pub(crate) fn overview(sources: &AdminSources, before: &mut Option<Seldom>) -> Value {
+    let now = sources.clock.now();
+    let young = before.take().filter(|it| now.since(it.taken) < Seldom::AGE);
+    let Seldom { hour, report, .. } =
+        before.insert(young.unwrap_or_else(|| Seldom::of(sources, now)));
     let metrics = &sources.metrics;
     let so_far = metrics.snapshot();
-    let windows = Window::ALL.map(|window| metrics.window(window));
-    let [_, lately, _] = &windows;
+    let minute = metrics.window(Window::Minute);
+    let lately = &metrics.window(Window::FiveMinutes);
     let mut slow = metrics.slow_requests();
     slow.truncate(SLOW);
     let since = sources.clock.wall();
@@ -28,9 +58,9 @@ pub(crate) fn overview(sources: &AdminSources) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "ready": (sources.ready)(),
         "health": sources.health.health(),
-        "report": sources.report.as_ref().map(|report| judged(&report(Window::FiveMinutes))),
+        "report": report,
         "requests": so_far.http,
-        "windows": windows.iter().map(window).collect::<Vec<_>>(),
+        "windows": [&window(&minute), &window(lately), hour],
         "routes": routes(lately),
         "cache": cache(lately, sources.engines.as_ref()),
         "limiter": limiter(&lately.figures, sources.engines.as_ref()),

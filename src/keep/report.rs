@@ -16,13 +16,11 @@ impl Keep {
     /// How the service has done over `window`: a score with its reasons, what to change, and the figures behind
     /// both. See [`Report`] for how it is judged.
     ///
-    /// Asks nobody and waits for nothing. Takes some microseconds for each route and each thousand values in
-    /// memory: for people and tickers, not for requests.
+    /// Asks nobody and waits for nothing. Takes some microseconds for each route: for people and tickers, not for
+    /// requests.
     #[must_use]
     pub fn report(&self, window: Window) -> Report {
-        let mut observed = self.observed(window);
-        observed.tiers.evictions = self.cache_stats().evictions;
-        judge(&observed)
+        judge(&self.observed(window))
     }
 
     /// Whether the service does less well than it should, and why: from the health board and the last minute.
@@ -85,7 +83,7 @@ impl Keep {
                 computed: figures.tiers.computed.count,
                 failed: figures.tiers.failed,
                 bytes: self.tiers().bytes(),
-                evictions: 0,
+                evictions: self.tiers().evictions(),
             },
             limiter: limiter(self, figures),
             guard: guard(self, figures),

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower::ServiceExt;
 use tower_keep::admin::{Access, AdminAuth, AdminBody, AdminService, AdminSources};
+use tower_keep::clock::Clock;
 use tower_keep::health::{HealthBoard, HealthStatus};
 use tower_keep::metrics::{Metrics, MetricsConfig};
 use tower_keep::rate_limit::{PenaltyConfig, Quota, Rule};
@@ -180,10 +181,7 @@ async fn details_and_changes_are_for_whoever_brings_the_token() {
 /// as it is stands where the operator looks, also without details of a source's own.
 #[tokio::test]
 async fn strangers_read_how_parts_are_and_the_operator_why() {
-    let metrics = Metrics::new(
-        &MetricsConfig::default(),
-        tower_keep::clock::Clock::system(),
-    );
+    let metrics = Metrics::new(&MetricsConfig::default(), Clock::system());
     let board = HealthBoard::new();
     board.set(
         "redis",
@@ -627,10 +625,7 @@ async fn a_ban_ends_by_hand_and_how_somebody_stands_is_told_without_counting() {
 
 #[tokio::test]
 async fn reports_and_alerts_are_shown_as_their_sources_tell_them() {
-    let metrics = Metrics::new(
-        &MetricsConfig::default(),
-        tower_keep::clock::Clock::system(),
-    );
+    let metrics = Metrics::new(&MetricsConfig::default(), Clock::system());
     let mut sources = AdminSources::new(metrics.unwrap(), HealthBoard::new());
     sources.report = Some(Arc::new(
         |window| json!({"window": window.name(), "score": 93, "routes": []}),
@@ -682,6 +677,36 @@ async fn reports_and_alerts_are_shown_as_their_sources_tell_them() {
         let asked = request(method, path, None, "");
         assert_eq!(status(&admin, asked).await, 404, "{path}");
     }
+}
+
+/// A report takes as long as some hundred requests: a page that is looked at all day must not cost that every
+/// second.
+#[tokio::test]
+async fn the_dashboard_takes_the_report_every_ten_seconds_and_the_rest_every_second() {
+    let (clock, hand) = Clock::manual();
+    let metrics = Metrics::new(&MetricsConfig::default(), clock.clone()).unwrap();
+    let mut sources = AdminSources::new(metrics, HealthBoard::new());
+    let (reports, alerts) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (made, told) = (Arc::clone(&reports), Arc::clone(&alerts));
+    sources.clock = clock;
+    sources.report = Some(Arc::new(
+        move |_| json!({"score": made.fetch_add(1, Ordering::Relaxed)}),
+    ));
+    sources.alerts = Some(Arc::new(move || {
+        json!(told.fetch_add(1, Ordering::Relaxed))
+    }));
+    let admin = AdminService::new(sources, AdminAuth::none().asking(|_| Access::Allow));
+    for _ in 0..20 {
+        let data = shown(&admin, "/dashboard/data").await;
+        assert_eq!(data["windows"][2]["window"], "1h", "{data}");
+        assert!(data["report"]["score"].is_u64(), "{data}");
+        hand.advance(Duration::from_secs(1));
+    }
+    let counts = (
+        reports.load(Ordering::Relaxed),
+        alerts.load(Ordering::Relaxed),
+    );
+    assert_eq!(counts, (2, 20));
 }
 
 #[tokio::test]

@@ -164,10 +164,12 @@ impl<'a> Reader<'a> {
     }
 
     fn histogram(&mut self) -> Option<HistogramSnapshot> {
-        let sum = self.number()?;
-        let mut counts = Vec::new();
+        let (sum, length) = (self.number()?, self.number()?);
+        // Each takes two bytes at the least, so that no length asks for more than there is.
+        let most = (self.bytes.len() / 2) as u64;
+        let mut counts = Vec::with_capacity(length.min(most) as usize);
         let mut bucket = 0_u64;
-        for _ in 0..self.number()? {
+        for _ in 0..length {
             bucket = bucket.checked_add(self.number()?)?;
             counts.push((u16::try_from(bucket).ok()?, self.number()?));
         }

@@ -150,20 +150,20 @@ impl HistogramSnapshot {
 
     /// Adds what `other` has counted.
     pub fn merge(&mut self, other: &Self) {
-        let mine = std::mem::take(&mut self.counts);
-        self.counts.reserve(mine.len().max(other.counts.len()));
-        let (mut one, mut two) = (mine.into_iter().peekable(), other.counts.iter().peekable());
-        while let Some(bucket) = [one.peek(), two.peek().copied()]
-            .into_iter()
-            .flatten()
-            .map(|(bucket, _)| *bucket)
-            .min()
-        {
-            let mine = one.next_if(|(it, _)| *it == bucket);
-            let theirs = two.next_if(|(it, _)| *it == bucket).copied();
-            let count = [mine, theirs].into_iter().flatten();
-            self.counts
-                .push((bucket, count.map(|(_, count)| count).sum()));
+        if self.counts.is_empty() {
+            self.counts.clone_from(&other.counts);
+        } else {
+            let mut at = 0;
+            for &(bucket, count) in &other.counts {
+                while self.counts.get(at).is_some_and(|(mine, _)| *mine < bucket) {
+                    at += 1;
+                }
+                // Mostly there already: what is slow or fast today was so a minute ago.
+                match self.counts.get_mut(at) {
+                    Some((mine, sum)) if *mine == bucket => *sum += count,
+                    _ => self.counts.insert(at, (bucket, count)),
+                }
+            }
         }
         self.sum_nanos = self.sum_nanos.wrapping_add(other.sum_nanos);
     }

@@ -138,7 +138,9 @@ impl AdminAuth {
             Access::Allow => return Judgement::Allow,
             Access::Challenge => {
                 self.tally.denied.fetch_add(1, Ordering::Relaxed);
-                return Judgement::Challenge;
+                // A wrong token is a guess, also where a closure does not know whose it is.
+                let wait = right.and_then(|_| self.tally.wait(now));
+                return wait.map_or(Judgement::Challenge, Judgement::Wait);
             }
             Access::Deny => {}
         }
@@ -274,6 +276,23 @@ mod tests {
         assert_eq!(judged(&auth, &[], 130), Judgement::Challenge);
         assert_eq!(judged(&auth, &[wrong], 160), Judgement::Deny);
         assert_eq!(auth.denied(), u64::from(DENIED_MAX) + 4);
+    }
+
+    #[test]
+    fn who_guesses_beside_a_closure_is_told_to_wait_as_well() {
+        let wrong: &[u8] = b"Bearer wrong-wrong-wrong";
+        let both = auth().asking(|_| Access::Challenge);
+        for _ in 0..DENIED_MAX {
+            assert_eq!(judged(&both, &[wrong], 100), Judgement::Challenge);
+        }
+        let wait = Judgement::Wait(Duration::from_secs(60));
+        assert_eq!(judged(&both, &[wrong], 100), wait);
+        // Who brings nothing along guesses nothing, and without a token there is none to guess.
+        assert_eq!(judged(&both, &[], 100), Judgement::Challenge);
+        let alone = AdminAuth::none().asking(|_| Access::Challenge);
+        for _ in 0..=DENIED_MAX {
+            assert_eq!(judged(&alone, &[wrong], 100), Judgement::Challenge);
+        }
     }
 
     #[test]

@@ -45,20 +45,20 @@ impl<'a> Sight<'a> {
             Measure::ResponseP95 => self.response(look, 0.95),
             Measure::ResponseP99 => self.response(look, 0.99),
             Measure::ErrorRatio => {
-                let http = self.http(look)?;
+                let http = self.http(look);
                 let answered = http.requests.saturating_sub(http.cancelled);
                 ratio(http.status.server_error, answered, least)
             }
-            Measure::RequestsPerSecond => self.rate(look, self.http(look)?.requests),
+            Measure::RequestsPerSecond => self.rate(look, self.http(look).requests),
             Measure::CancelledRatio => {
-                let http = self.http(look)?;
+                let http = self.http(look);
                 ratio(http.cancelled, http.requests, least)
             }
             Measure::UnansweredRatio => {
-                let http = self.http(look)?;
+                let http = self.http(look);
                 ratio(http.unanswered, http.requests, least)
             }
-            Measure::SlowRequestsPerMinute => self.per_minute(look, self.http(look)?.slow),
+            Measure::SlowRequestsPerMinute => self.per_minute(look, self.http(look).slow),
             Measure::HitRatio => self.hit_ratio(look),
             Measure::RateLimitDeniedRatio => {
                 let rules = self.window(look).figures.rate_limit.values();
@@ -101,7 +101,9 @@ impl<'a> Sight<'a> {
         };
         let not = |name: &str| gauge(name).map(|value| f64::from(u8::from(value < 0.5)));
         match measure {
-            Measure::MemoryRatio => share("keep_memory_used_bytes", "keep_memory_budget_bytes"),
+            // No process uses nothing: 0 bytes say that the memory cannot be read.
+            Measure::MemoryRatio => share("keep_memory_used_bytes", "keep_memory_budget_bytes")
+                .filter(|share| *share > 0.0),
             Measure::ConcurrencyRatio => share("keep_guard_in_flight", "keep_guard_slots"),
             Measure::QueueDepth => gauge("keep_guard_queued"),
             Measure::RedisDown => not("keep_redis_up"),
@@ -123,14 +125,14 @@ impl<'a> Sight<'a> {
         routes.filter(move |row| look.route.is_some_and(|route| route == &*row.route))
     }
 
-    /// The counts of the rule's route, or of all.
-    fn http(&self, look: Look<'_>) -> Option<HttpTotals> {
+    /// The counts of the rule's route, or of all. A route that has gone quiet is in no window: nobody asks for it,
+    /// which a rule may be there to tell.
+    fn http(&self, look: Look<'_>) -> HttpTotals {
         if look.route.is_none() {
-            return Some(self.window(look).figures.http);
+            return self.window(look).figures.http;
         }
-        let mut total: Option<HttpTotals> = None;
+        let mut total = HttpTotals::default();
         for row in self.of_route(look) {
-            let total = total.get_or_insert_default();
             total.requests += row.counts.requests;
             total.cancelled += row.counts.cancelled;
             total.unanswered += row.counts.unanswered;
@@ -178,4 +180,60 @@ fn ratio(part: u64, whole: u64, least: u64) -> Option<f64> {
 
 fn seconds(time: Duration) -> f64 {
     time.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::metrics::MetricsConfig;
+
+    fn metrics() -> Metrics {
+        let (clock, hand) = Clock::manual();
+        let metrics = Metrics::new(&MetricsConfig::default(), clock).unwrap();
+        hand.advance(Duration::from_secs(60));
+        metrics
+    }
+
+    #[test]
+    fn a_route_that_has_gone_quiet_is_asked_for_by_nobody() {
+        let metrics = metrics();
+        let sight = Sight::new(&metrics);
+        for (measure, value) in [
+            (Measure::RequestsPerSecond, Some(0.0)),
+            (Measure::SlowRequestsPerMinute, Some(0.0)),
+            (Measure::ErrorRatio, None),
+            (Measure::CancelledRatio, None),
+            (Measure::UnansweredRatio, None),
+            (Measure::ResponseP95, None),
+        ] {
+            let look = Look {
+                measure: &measure,
+                window: Window::Minute,
+                route: Some("/checkout"),
+                least: 0,
+            };
+            assert_eq!(sight.value(look), value, "{measure:?}");
+        }
+    }
+
+    #[test]
+    fn memory_that_cannot_be_read_has_no_value() {
+        for (used, value) in [(0.0, None), (50.0, Some(0.5))] {
+            let metrics = metrics();
+            for (name, shown) in [
+                ("keep_memory_used_bytes", used),
+                ("keep_memory_budget_bytes", 100.0),
+            ] {
+                metrics.gauge(name, "Bytes.", move || shown).unwrap();
+            }
+            let look = Look {
+                measure: &Measure::MemoryRatio,
+                window: Window::Minute,
+                route: None,
+                least: 0,
+            };
+            assert_eq!(Sight::new(&metrics).value(look), value);
+        }
+    }
 }

@@ -31,7 +31,8 @@ pub struct AlertsConfig {
     /// How long a handler may take for one alert: 10 ms to 5 min. It is tried three times.
     #[serde(rename = "handler_timeout_ms", with = "crate::config_time::millis")]
     pub handler_timeout: Duration,
-    /// What this instance is called in alerts, at most 128 bytes; a random name if it is empty.
+    /// What this instance is called in alerts, at most 128 bytes. If it is empty, a stack takes
+    /// the name of its health board (`health.instance`), and an engine on its own a random one.
     pub instance: String,
 }
 

@@ -2,12 +2,13 @@
 
 use crate::alerts::{AlertHandler, Alerts, AlertsParts};
 use crate::error::ConfigError;
+use crate::health::HealthBoard;
 use crate::keep::engines::{Engines, Ground};
 use crate::keep::gauges::{Row, show};
 use crate::keep::parts::Keep;
 use crate::metrics::Metrics;
 
-/// Alerts that nobody has started yet.
+/// Alerts that nobody has started yet. An instance that is not named for them is called what the board calls it.
 ///
 /// # Errors
 ///
@@ -16,6 +17,7 @@ pub(crate) fn alerts(
     ground: &Ground,
     metrics: &Metrics,
     engines: &Engines,
+    board: &HealthBoard,
 ) -> Result<Alerts, ConfigError> {
     let parts = AlertsParts {
         metrics: metrics.clone(),
@@ -25,7 +27,13 @@ pub(crate) fn alerts(
         #[cfg(feature = "redis")]
         redis: engines.redis.clone(),
     };
-    Alerts::new(&ground.config.alerts, parts)
+    let mut config = ground.config.alerts.clone();
+    if config.instance.is_empty() {
+        let name = board.instance().chars();
+        // Handlers may write it into a line of a log.
+        config.instance = name.filter(|letter| !letter.is_control()).collect();
+    }
+    Alerts::new(&config, parts)
 }
 
 /// Starts the rounds, after the handlers are there, and registers the gauges.

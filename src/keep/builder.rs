@@ -374,11 +374,12 @@ impl KeepBuilder {
 
 /// What stands on the engines.
 fn parts(ground: Ground, metrics: Metrics, engines: Engines) -> Result<Parts, ConfigError> {
+    let board = health::board(&ground);
     Ok(Parts {
         fleet: figures::fleet(&metrics, &engines, &ground),
-        alerts: alerts::alerts(&ground, &metrics, &engines)?,
+        alerts: alerts::alerts(&ground, &metrics, &engines, &board)?,
         archive: Archive::new(&ground, &metrics, &engines),
-        board: health::board(&ground),
+        board,
         ground,
         metrics,
         engines,

@@ -825,3 +825,13 @@ async fn a_handler_of_alerts_that_are_not_enabled_does_not_hold_up_the_shutdown(
     keep.shutdown().await;
     assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());
 }
+
+#[tokio::test]
+async fn an_instance_is_called_the_same_in_alerts_as_in_its_health_and_reports() {
+    let keep = Keep::builder(Profile::azure_b1()).build().unwrap();
+    assert_eq!(keep.alerts().instance(), keep.health_details().instance);
+    let named = Keep::builder(Profile::azure_b1())
+        .alerts(|alerts| alerts.instance = "seven".to_owned())
+        .build();
+    assert_eq!(named.unwrap().alerts().instance(), "seven");
+}

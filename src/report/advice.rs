@@ -38,8 +38,7 @@ pub(crate) fn recommendations(seen: &Observed) -> Vec<Recommendation> {
     RULES.iter().filter_map(|rule| rule(seen)).collect()
 }
 
-const RULES: [fn(&Observed) -> Option<Recommendation>; 14] = [
-    guard_on,
+const RULES: [fn(&Observed) -> Option<Recommendation>; 12] = [
     smaller_cache,
     fewer_slots,
     more_slots,
@@ -49,7 +48,6 @@ const RULES: [fn(&Observed) -> Option<Recommendation>; 14] = [
     larger_cache,
     larger_tiers,
     more_requests_for_each,
-    more_keys,
     more_connections,
     more_markers,
     more_routes,
@@ -57,6 +55,9 @@ const RULES: [fn(&Observed) -> Option<Recommendation>; 14] = [
 
 /// A share of so few says nothing.
 const ENOUGH: u64 = 100;
+
+/// The most that the configuration allows caches to hold.
+const CAPACITY_MAX: u64 = 64 << 30;
 
 /// The runtime has time to spare, as far as is known.
 fn is_idle(seen: &Observed) -> bool {
@@ -96,16 +97,6 @@ fn change(
     }
 }
 
-fn guard_on(seen: &Observed) -> Option<Recommendation> {
-    let share = seen.memory.share().filter(|share| *share >= 0.90)?;
-    let off = !seen.settings.guard_enabled;
-    let why = format!(
-        "{} of the memory is used, and nobody is turned away",
-        percent(share)
-    );
-    off.then(|| change("guard.enabled", false, true, why))
-}
-
 fn smaller_cache(seen: &Observed) -> Option<Recommendation> {
     let share = seen.memory.share().filter(|share| *share >= 0.90)?;
     let (stored, now) = (seen.cache.bytes, seen.settings.cache_capacity_bytes);
@@ -115,7 +106,10 @@ fn smaller_cache(seen: &Observed) -> Option<Recommendation> {
         percent(share),
         mebibytes(stored)
     );
-    is_large.then(|| change("cache.capacity_bytes", now, now / 2, why))
+    // The configuration refuses a cache that four of the largest answers do not fit into.
+    let least = seen.settings.cache_body_bytes_max.saturating_mul(4);
+    let less = (now / 2).max(least).max(1 << 20);
+    (is_large && less < now).then(|| change("cache.capacity_bytes", now, less, why))
 }
 
 fn fewer_slots(seen: &Observed) -> Option<Recommendation> {
@@ -128,7 +122,9 @@ fn fewer_slots(seen: &Observed) -> Option<Recommendation> {
         time(seen.runtime.lag_p99),
         percent(busy)
     );
-    (late && target > 0 && now > 4).then(|| change("guard.slots", now, now / 2, why))
+    let less = (now / 2).max(seen.settings.guard_slots_min);
+    let possible = late && target > 0 && now > 4 && less < now;
+    possible.then(|| change("guard.slots", now, less, why))
 }
 
 fn more_slots(seen: &Observed) -> Option<Recommendation> {
@@ -206,7 +202,7 @@ fn larger_cache(seen: &Observed) -> Option<Recommendation> {
         0 => u64::MAX,
         budget => budget / 2,
     };
-    let more = now.saturating_mul(2).min(most);
+    let more = now.saturating_mul(2).min(most).min(CAPACITY_MAX);
     let needed = seen.cache.lookups() >= ENOUGH && is_full && has_memory(seen) && more > now;
     needed.then(|| change("cache.capacity_bytes", now, more, why))
 }
@@ -221,8 +217,10 @@ fn larger_tiers(seen: &Observed) -> Option<Recommendation> {
         behind,
         memory(seen)
     );
-    let needed = is_full && tiers.evictions > 0 && behind >= ENOUGH && has_memory(seen);
-    needed.then(|| change("tiers.capacity_bytes", now, now.saturating_mul(2), why))
+    let more = now.saturating_mul(2).min(CAPACITY_MAX);
+    let pressed = is_full && tiers.evictions > 0 && behind >= ENOUGH;
+    let possible = pressed && has_memory(seen) && more > now;
+    possible.then(|| change("tiers.capacity_bytes", now, more, why))
 }
 
 fn more_requests_for_each(seen: &Observed) -> Option<Recommendation> {
@@ -237,14 +235,6 @@ fn more_requests_for_each(seen: &Observed) -> Option<Recommendation> {
     );
     let more = (now * 2).min(u64::from(u32::MAX));
     (is_idle(seen) && more > now).then(|| change("rate_limit.requests_max", now, more, why))
-}
-
-fn more_keys(seen: &Observed) -> Option<Recommendation> {
-    let (evictions, now) = (seen.limiter.evictions, seen.settings.rate_limit_keys_max);
-    let why = format!("{evictions} callers who were counted had to make room for others");
-    let more = (now * 2).min(67_108_864);
-    let needed = evictions >= ENOUGH && has_memory(seen) && more > now;
-    needed.then(|| change("rate_limit.keys_max", now, more, why))
 }
 
 fn more_connections(seen: &Observed) -> Option<Recommendation> {
@@ -265,7 +255,9 @@ fn more_markers(seen: &Observed) -> Option<Recommendation> {
         "{} of the places for what was invalidated are taken, and beyond them older answers are forgotten",
         percent(share)
     );
-    has_memory(seen).then(|| change("journal.markers_max", now, now * 2, why))
+    let more = (now * 2).min(16_777_216);
+    let possible = has_memory(seen) && more > now;
+    possible.then(|| change("journal.markers_max", now, more, why))
 }
 
 fn more_routes(seen: &Observed) -> Option<Recommendation> {
@@ -315,15 +307,6 @@ mod tests {
 
     /// The setting, what brings the recommendation about, what is proposed, and what takes it away again.
     const TABLE: &[(&str, Change, &str, Change)] = &[
-        (
-            "guard.enabled",
-            |seen| {
-                seen.settings.guard_enabled = false;
-                seen.memory.used_bytes = 420 << 20;
-            },
-            "true",
-            |seen| seen.memory.used_bytes = 300 << 20,
-        ),
         (
             "cache.capacity_bytes",
             |seen| {
@@ -425,12 +408,6 @@ mod tests {
             |seen| seen.limiter.default_rule = (950, 50),
         ),
         (
-            "rate_limit.keys_max",
-            |seen| seen.limiter.evictions = 100,
-            "131072",
-            |seen| seen.limiter.evictions = 99,
-        ),
-        (
             "connections.connections_max",
             |seen| seen.connections.refused_full = 1,
             "700",
@@ -495,6 +472,37 @@ mod tests {
         seen.settings.cache_capacity_bytes = 225 << 20;
         seen.cache.bytes = 225 << 20;
         seen.cache.misses = 1000;
+        seen.settings.journal_markers_max = 16_777_216;
+        seen.invalidation.markers = 16_777_216;
+        assert_eq!(recommendations(&seen), []);
+        let mut seen = small();
+        (seen.memory.used_bytes, seen.memory.budget_bytes) = (1 << 30, 1 << 40);
+        seen.settings.tiers_capacity_bytes = CAPACITY_MAX;
+        (seen.tiers.bytes, seen.tiers.evictions) = (CAPACITY_MAX, 7);
+        seen.tiers.computed = 1000;
+        assert_eq!(recommendations(&seen), []);
+    }
+
+    /// `build()` refuses a cache into which four of the largest answers do not fit, and fewer slots than the
+    /// fewest.
+    #[test]
+    fn nothing_is_lowered_below_what_other_settings_need() {
+        let mut seen = small();
+        seen.memory.used_bytes = 420 << 20;
+        seen.cache.bytes = 120 << 20;
+        seen.settings.cache_body_bytes_max = 12 << 20;
+        assert_eq!(
+            recommendations(&seen)[0].proposed,
+            (48_u64 << 20).to_string()
+        );
+        seen.settings.cache_body_bytes_max = 16 << 20;
+        assert_eq!(recommendations(&seen), []);
+        let mut seen = small();
+        seen.runtime.busy = Some(0.95);
+        seen.runtime.lag_p99 = Duration::from_millis(180);
+        seen.settings.guard_slots_min = 12;
+        assert_eq!(recommendations(&seen)[0].proposed, "12");
+        seen.settings.guard_slots_min = 16;
         assert_eq!(recommendations(&seen), []);
     }
 }

@@ -77,6 +77,7 @@ impl Keep {
             traffic: table.all,
             routes: table.worst,
             rest: table.rest,
+            others: table.others,
             cache: cache(self, figures),
             tiers: TiersSection {
                 found_behind: sum(&figures.tiers.hits),

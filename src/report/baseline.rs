@@ -8,7 +8,7 @@ use crate::report::lines::RouteLine;
 use crate::report::spoken::unix_ms;
 use crate::report::verdict::Report;
 
-/// How a service did once: small (some 100 bytes for each of at most 20 routes), and readable by later versions.
+/// How a service did once: small (some 100 bytes for each of at most `metrics.routes_max` routes), and readable by later versions.
 ///
 /// Keep it as JSON wherever you like, or by name with [`Keep::save_baseline`](crate::Keep::save_baseline).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct Baseline {
     pub score: u32,
     /// All requests together.
     pub all: BaselineLine,
-    /// The routes that were told apart, by method and template: `GET /reports/{id}`.
+    /// All routes that were asked for, by method and template: `GET /reports/{id}`.
     pub routes: BTreeMap<String, BaselineLine>,
     /// Requests that the cache answered.
     pub hits: u64,
@@ -52,7 +52,8 @@ impl Report {
     #[must_use]
     pub fn baseline(&self) -> Baseline {
         let seen = &self.observed;
-        let routes = seen.routes.iter().map(|line| (named(line), line.into()));
+        let routes = seen.routes.iter().chain(&seen.others);
+        let routes = routes.map(|line| (named(line), line.into()));
         Baseline {
             version: VERSION,
             at_ms: unix_ms(seen.at),
@@ -94,6 +95,25 @@ mod tests {
     use crate::metrics::Window;
     use crate::report::observed::Observed;
     use crate::report::verdict::judge;
+
+    /// The 20 worst are shown; a route that did well is not among them.
+    #[test]
+    fn a_route_that_did_well_is_in_it_and_can_be_compared_with() {
+        let line = |p95| {
+            let mut line = RouteLine::named("/well", "GET");
+            line.requests = 1000;
+            line.p95 = Some(Duration::from_millis(p95));
+            line
+        };
+        let mut seen = Observed::nothing(Window::Hour);
+        seen.others.push(line(10));
+        let baseline = judge(&seen).baseline();
+        let mut seen = Observed::nothing(Window::Hour);
+        seen.routes.push(line(500));
+        let compared = judge(&seen).compare(&baseline).unwrap();
+        let worse: Vec<_> = compared.regressions().map(|it| &*it.scope).collect();
+        assert_eq!(worse, ["GET /well"]);
+    }
 
     #[test]
     fn it_survives_being_written_and_read_and_fields_to_come() {

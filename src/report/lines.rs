@@ -54,6 +54,8 @@ pub(crate) struct Table {
     pub(crate) all: RouteLine,
     pub(crate) worst: Vec<RouteLine>,
     pub(crate) rest: Option<RouteLine>,
+    /// Those of the rest one by one.
+    pub(crate) others: Vec<RouteLine>,
 }
 
 impl Table {
@@ -79,6 +81,7 @@ impl Table {
         Self {
             all: RouteLine::together(("all", "*"), &busy, covers),
             worst: worst.iter().map(line).collect(),
+            others: rest.iter().map(line).collect(),
             rest: (!rest.is_empty()).then(|| RouteLine::together(("rest", "*"), rest, covers)),
         }
     }
@@ -180,6 +183,8 @@ mod tests {
         assert_eq!(&names[..3], ["/fails", "/24", "/23"]);
         let rest = table.rest.unwrap();
         assert_eq!((&*rest.route, rest.requests), ("rest", 60));
+        assert_eq!(table.others.len(), 6);
+        assert_eq!(&*table.others[5].route, "/0");
         assert_eq!((table.all.requests, table.all.errors), (254, 1));
         assert_eq!(table.all.per_second, 25.4);
         assert_eq!(table.worst[0].error_ratio, Some(0.25));

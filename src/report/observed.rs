@@ -30,6 +30,10 @@ pub struct Observed {
     pub routes: Vec<RouteLine>,
     /// All other routes together, if there are more.
     pub rest: Option<RouteLine>,
+    /// The routes of the rest one by one, which a report does not show: a baseline knows them, so that a route that
+    /// does badly later can be compared with how well it did.
+    #[serde(skip)]
+    pub others: Vec<RouteLine>,
     /// What the cache of answers did.
     pub cache: CacheSection,
     /// What typed caches did.
@@ -261,6 +265,7 @@ impl Observed {
             traffic: RouteLine::named("all", "*"),
             routes: Vec::new(),
             rest: None,
+            others: Vec::new(),
             cache: CacheSection::default(),
             tiers: TiersSection::default(),
             limiter: LimiterSection::default(),

@@ -12,7 +12,7 @@ use crate::metrics::histogram::HistogramSnapshot;
 pub struct Quantiles {
     /// How many durations were counted.
     pub count: u64,
-    /// The median; like its siblings within 6.25 %, and nothing where nothing was counted.
+    /// The median; like its siblings within 5 %, and nothing where nothing was counted.
     #[serde(rename = "p50_ms", serialize_with = "fractional_millis")]
     pub p50: Option<Duration>,
     /// What 95 % did not exceed.

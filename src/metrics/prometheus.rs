@@ -17,7 +17,7 @@ impl Metrics {
     ///
     /// Takes 1 to 2 µs per route and method on the caller's thread, and as much memory as the text is long (about
     /// 2.4 KiB each): [`scrape`](Self::scrape) does neither at once. Counters begin at zero with the process. The
-    /// buckets of histograms may put a record on the wrong side of a limit that it is within 6.25 % of; sums and
+    /// buckets of histograms may put a record on the wrong side of a limit that it is within 5 % of; sums and
     /// counts are exact.
     #[must_use]
     pub fn prometheus(&self) -> String {

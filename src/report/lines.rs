@@ -35,7 +35,7 @@ pub struct RouteLine {
     pub error_ratio: Option<f64>,
     /// The share that the cache served, of the answers that it could have.
     pub cache_share: Option<f64>,
-    /// The median of the time to the answer's head; like its siblings within 6.25 %.
+    /// The median of the time to the answer's head; like its siblings within 5 %.
     #[serde(rename = "p50_ms", serialize_with = "millis_if_any")]
     pub p50: Option<Duration>,
     /// What 95 % did not exceed.

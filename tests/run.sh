@@ -19,7 +19,7 @@ cc|gcc libc6-dev|the SQLite inside sqlx is C
 redis-server|redis-server|the tests of the store start their own
 openssl|openssl|the tests of TLS make their own certificates
 /usr/lib/postgresql/*/bin/postgres|postgresql|the tests of the cold tier start their own
-chromium chromium-browser google-chrome|chromium|the dashboard's test looks at it in a browser
+chromium chromium-browser google-chrome|chromium|the test of the dashboard looks at it in a browser
 pgrep|procps|a step that hangs is ended with all its children
 '
 

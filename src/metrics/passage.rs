@@ -18,7 +18,8 @@ use crate::metrics::trace_parent::TraceField;
 pub(crate) struct Passage {
     stats: Arc<RouteStats>,
     begun: Moment,
-    trace: Option<TraceField>,
+    // In a box, because most requests have none and all move this about.
+    trace: Option<Box<TraceField>>,
     /// Bytes of the answer's body so far.
     sent: u64,
     progress: Progress,
@@ -40,7 +41,7 @@ impl Passage {
         Self {
             begun: stats.shared.clock.now(),
             stats,
-            trace: TraceField::of(headers),
+            trace: TraceField::of(headers).map(Box::new),
             sent: 0,
             progress: Progress::Awaited,
         }
@@ -77,7 +78,7 @@ impl Passage {
     #[cold]
     fn note_slow(&self, took: Duration, status: u16) {
         let stats = &self.stats;
-        let trace = self.trace.and_then(TraceField::parse);
+        let trace = self.trace.as_deref().copied().and_then(TraceField::parse);
         stats.slow.fetch_add(1, Ordering::Relaxed);
         stats.shared.slow.add(SlowRequest {
             at: stats.shared.clock.wall(),

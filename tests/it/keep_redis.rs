@@ -282,10 +282,10 @@ impl Traffic {
         let more = async {
             while self.answered.load(Ordering::Relaxed) < before + 3 {
                 assert!(!self.task.is_finished(), "a request was not answered");
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        let patience = std::time::Duration::from_secs(30);
+        let patience = Duration::from_secs(30);
         let answered = tokio::time::timeout(patience, more).await;
         assert!(answered.is_ok(), "a request waits for its answer");
     }

@@ -264,13 +264,14 @@ impl Journal {
     pub fn figures(&self) -> JournalFigures {
         let mut figures = JournalFigures::default();
         for part in &self.shared.parts {
-            let mirror = part.shard.read();
-            figures.markers += mirror.len();
-            figures.bytes += mirror.bytes();
+            // Before the mirror is locked: whoever appends locks the queue first, and the mirror within.
             #[cfg(feature = "redis")]
             if let Some(line) = &part.line {
                 figures.waiting += line.scribe.waiting();
             }
+            let mirror = part.shard.read();
+            figures.markers += mirror.len();
+            figures.bytes += mirror.bytes();
         }
         figures
     }

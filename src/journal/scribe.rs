@@ -80,11 +80,13 @@ impl Scribe {
     pub(crate) fn append(self: &Arc<Self>, record: Record) -> Appending {
         let (told, hears) = oneshot::channel();
         let (bytes, record) = (record.to_bytes(), Arc::new(record));
-        {
+        let is_full = {
             let mut queue = self.queue();
-            // Under the queue's lock, so that what waits here is what waits in the mirror.
+            // Under the queue's lock, so that what waits here is what waits in the mirror. Nobody locks the
+            // two the other way round.
             self.shard.change(|mirror, now| mirror.queue(&record, now));
-            if queue.len() >= self.queue_max {
+            let is_full = queue.len() >= self.queue_max;
+            if is_full {
                 self.join(&mut queue);
             }
             queue.push_back(Queued {
@@ -95,6 +97,11 @@ impl Scribe {
             if self.away.load(Ordering::Relaxed) {
                 untold(&mut queue, Pending::Queued);
             }
+            is_full
+        };
+        // When no lock is held: whoever hears of it may ask the journal how it is.
+        if is_full {
+            self.shard.events.emit(Event::Warning { text: JOINED });
         }
         self.news.notify_one();
         let scribe = Arc::clone(self);
@@ -113,9 +120,6 @@ impl Scribe {
             record,
             told: None,
         });
-        let text = "more invalidations wait for Redis than journal.queue_max allows, so everything will be \
-                    invalidated when it is back";
-        self.shard.events.emit(Event::Warning { text });
     }
 
     async fn acknowledged(
@@ -253,6 +257,9 @@ impl Scribe {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+const JOINED: &str = "more invalidations wait for Redis than journal.queue_max allows, so everything will be \
+     invalidated when it is back";
 
 /// Tells everybody who waits that it takes longer.
 fn untold(queue: &mut VecDeque<Queued>, why: Pending) {

@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::metrics::engine::Metrics;
 use crate::metrics::families::FAMILIES;
 use crate::metrics::gauges::Gauge;
-use crate::metrics::http_families::{HttpFamily, Tell, http_families};
+use crate::metrics::http_families::{HttpFamily, Tell, http_families, with_labels};
 use crate::metrics::rows::LiveRow;
 use crate::metrics::visitor::{Family, Kind, Visitor};
 
@@ -16,7 +16,7 @@ use crate::metrics::visitor::{Family, Kind, Visitor};
 #[derive(Debug)]
 pub(crate) struct Walk {
     metrics: Metrics,
-    http: &'static [HttpFamily],
+    http: &'static [&'static HttpFamily],
     rows: Vec<LiveRow>,
     gauges: Arc<Vec<Gauge>>,
     next: Place,
@@ -98,7 +98,8 @@ impl Walk {
             (Tell::All(tell), _) => tell(&self.rows, visitor),
             (Tell::Row(_), None) => {}
             (Tell::Row(tell), Some(figures)) => {
-                tell(figures, visitor);
+                let names = self.metrics.config().names;
+                with_labels(names, figures, |labels| tell(figures, labels, visitor));
                 let row = row + 1;
                 if row < self.rows.len() {
                     return Place::Http { family, row };

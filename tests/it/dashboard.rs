@@ -37,6 +37,8 @@ struct Site {
     base: String,
     /// Whether streams are refused, as by a proxy that knows none.
     unstreamed: Arc<AtomicBool>,
+    /// Whether streams begin and nothing comes, as through a proxy that collects what it should hand on.
+    collected: Arc<AtomicBool>,
     /// Whether nothing is answered any more.
     gone: Arc<AtomicBool>,
     _server: JoinSet<()>,
@@ -72,28 +74,40 @@ fn admin(keep: &Keep) -> AdminService {
         json!({
             "states": [
                 {"rule": "error_rate", "measure": "error_ratio", "route": null, "value": 0.12, "threshold": 0.05,
-                 "state": "firing", "severity": "critical", "since_ms": 1_767_225_600_000_u64},
+                 "detail": "error_ratio is 12 %, more than 5 %: look at the slowest", "state": "firing", "severity": "critical", "since_ms": 1_767_225_600_000_u64},
                 {"rule": "hit_ratio", "measure": "hit_ratio", "route": null, "value": 0.62, "threshold": 0.7,
-                 "state": "pending", "severity": "warning", "since_ms": null},
+                 "detail": "hit_ratio is 62 %, less than 70 %", "state": "pending", "severity": "warning", "since_ms": null},
             ],
-            "recent": [],
+            // What was so when it began is not what is so now; and what is amiss again is not over.
+            "recent": [
+                {"rule": "hit_ratio", "state": "resolved", "severity": "warning", "at_ms": now_ms(), "detail": "over"},
+                {"rule": "memory", "state": "resolved", "severity": "warning", "at_ms": now_ms(), "detail": "over"},
+                {"rule": "old", "state": "resolved", "severity": "warning", "at_ms": now_ms() - 7_200_000, "detail": "over"},
+                {"rule": "error_rate", "state": "firing", "severity": "critical", "at_ms": now_ms(),
+                 "detail": "error_ratio is 6 %, more than 5 %: look at the slowest", "advice": "look at the slowest"},
+            ],
         })
     }));
     AdminService::new(sources, AdminAuth::new(&keep.config().admin))
 }
 
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap().as_millis() as u64
+}
+
 async fn serve() -> Site {
     let keep = keep();
-    let (unstreamed, gone) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicBool::new(false)),
-    );
-    let (no_stream, away) = (Arc::clone(&unstreamed), Arc::clone(&gone));
+    let [unstreamed, collected, gone] = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
+    let (no_stream, in_vain) = (Arc::clone(&unstreamed), Arc::clone(&collected));
+    let away = Arc::clone(&gone);
     let between = move |request: Request, next: Next| {
-        let refused = no_stream.load(Ordering::SeqCst) && request.uri().path().ends_with("/events");
+        let streams = request.uri().path().ends_with("/events");
+        let refused = streams && no_stream.load(Ordering::SeqCst);
+        let silent = streams && in_vain.load(Ordering::SeqCst);
         let away = Arc::clone(&away);
         async move {
-            if away.load(Ordering::SeqCst) {
+            if silent || away.load(Ordering::SeqCst) {
                 std::future::pending::<()>().await;
             }
             match refused {
@@ -134,6 +148,7 @@ async fn serve() -> Site {
         keep,
         base,
         unstreamed,
+        collected,
         gone,
         _server: server,
     }
@@ -239,10 +254,23 @@ async fn the_page_shows_its_figures_in_light_and_dark_and_on_a_phone() {
         "Dashboard · tower-keep"
     );
     assert_eq!(browser.value("document.images.length").await, 0);
+    alerts_are_told_as_they_stand(&mut browser).await;
     let none: [String; 0] = [];
     assert_eq!(browser.complaints, none);
     by_keyboard(&mut browser).await;
     figures_agree(&site, &mut browser).await;
+}
+
+async fn alerts_are_told_as_they_stand(browser: &mut Browser) {
+    let alerts = "[...document.querySelectorAll('#alerts li')].map((one) => one.textContent.replace(/\\d\\d:.*/, 'T'))";
+    assert_eq!(
+        browser.value(alerts).await,
+        json!([
+            "Criticalerror rate: error_ratio is 12 %, more than 5 %: look at the slowest",
+            "Pendinghit ratio: hit_ratio is 62 %, less than 70 %",
+            "Resolvedmemory: at T",
+        ])
+    );
 }
 
 /// Everything can be reached and done without a mouse.
@@ -368,6 +396,21 @@ async fn a_refused_token_and_old_figures_are_told_and_figures_come_without_strea
         browser.value("sessionStorage.getItem('keep-token')").await,
         json!(null)
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn figures_come_although_streams_stand_still() {
+    let site = serve().await;
+    site.traffic().await;
+    site.collected.store(true, Ordering::SeqCst);
+    let mut browser = Browser::start("collected").await;
+    browser.look((1280, 900), "light").await;
+    browser.open(&site.dashboard()).await;
+    sign_in(&mut browser, TOKEN).await;
+    browser.until(SHOWN).await;
+    let said = "document.getElementById('said').textContent";
+    assert_eq!(browser.value(said).await, "");
+    assert!(browser.complaints.is_empty(), "{:?}", browser.complaints);
 }
 
 /// What a person who does not see or point could not use.

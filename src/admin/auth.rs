@@ -62,7 +62,8 @@ impl AdminAuth {
         Self::default()
     }
 
-    /// Lets in whoever brings the configured token along; nobody, if none is configured.
+    /// Lets in whoever brings the configured token along; nobody, if none is configured or if it is one that
+    /// `build()` would refuse, such as an empty variable of the environment.
     #[must_use]
     pub fn new(config: &AdminConfig) -> Self {
         Self::none().configured(config)
@@ -102,7 +103,7 @@ impl AdminAuth {
 
     /// The same with the token of these settings.
     pub(crate) fn configured(mut self, config: &AdminConfig) -> Self {
-        let token = config.token.as_ref();
+        let token = config.fit_token();
         self.token = token.map(|token| Sha256::digest(token).into());
         self
     }
@@ -120,34 +121,29 @@ impl AdminAuth {
     }
 
     /// Whether a request may have what is not for everybody. The right token is let in however many were wrong;
-    /// who guesses is told to wait after [`DENIED_MAX`] within a minute.
+    /// who guesses is told to wait after [`DENIED_MAX`] within a minute. Whom a closure turns away by other means
+    /// than a token has guessed nothing.
     pub(crate) fn judge(&self, request: &RequestView<'_>, now: Moment) -> Judgement {
-        let brought = bearer(request);
-        let right = brought.zip(self.token.as_ref());
-        if right.is_some_and(|(brought, token)| is_token(brought, token)) {
+        let brought = bearer(request).zip(self.token.as_ref());
+        if brought.is_some_and(|(brought, token)| is_token(brought, token)) {
             return Judgement::Allow;
         }
-        let access = match (&self.ask, brought) {
-            (Some(ask), _) => ask(request),
-            (None, Some(_)) => Access::Deny,
-            // Something else than a bearer's token is wrong as well.
-            (None, None) if request.headers.contains_key(AUTHORIZATION) => Access::Deny,
-            (None, None) => Access::Challenge,
+        // Something else than a bearer's token is wrong as well.
+        let wrong = request.headers.contains_key(AUTHORIZATION);
+        let access = match &self.ask {
+            Some(ask) => ask(request),
+            None if wrong => Access::Deny,
+            None => Access::Challenge,
         };
-        match access {
+        let judgement = match access {
             Access::Allow => return Judgement::Allow,
-            Access::Challenge => {
-                self.tally.denied.fetch_add(1, Ordering::Relaxed);
-                // A wrong token is a guess, also where a closure does not know whose it is.
-                let wait = right.and_then(|_| self.tally.wait(now));
-                return wait.map_or(Judgement::Challenge, Judgement::Wait);
-            }
-            Access::Deny => {}
-        }
+            Access::Challenge => Judgement::Challenge,
+            Access::Deny => Judgement::Deny,
+        };
         self.tally.denied.fetch_add(1, Ordering::Relaxed);
-        self.tally
-            .wait(now)
-            .map_or(Judgement::Deny, Judgement::Wait)
+        let guesses = brought.is_some() || (wrong && self.ask.is_none());
+        let wait = guesses.then(|| self.tally.wait(now)).flatten();
+        wait.map_or(judgement, Judgement::Wait)
     }
 }
 
@@ -292,6 +288,28 @@ mod tests {
         let alone = AdminAuth::none().asking(|_| Access::Challenge);
         for _ in 0..=DENIED_MAX {
             assert_eq!(judged(&alone, &[wrong], 100), Judgement::Challenge);
+        }
+        // Nor does whom the closure knows by a cookie, so that one of them does not shut the others out.
+        let strict = auth().asking(|_| Access::Deny);
+        for _ in 0..=DENIED_MAX {
+            assert_eq!(judged(&strict, &[], 100), Judgement::Deny);
+        }
+    }
+
+    /// `build()` refuses such tokens, but who makes an `AdminAuth` by hand may not have asked it.
+    #[test]
+    fn a_token_that_could_be_guessed_lets_nobody_in() {
+        for token in ["", "x", "0123456789abcde", "correct horse battery"] {
+            let auth = AdminAuth::new(&AdminConfig {
+                token: Some(token.to_owned()),
+            });
+            assert!(!auth.is_configured(), "{token:?}");
+            let brought = format!("Bearer {token}");
+            assert_eq!(
+                judged(&auth, &[brought.as_bytes()], 0),
+                Judgement::Deny,
+                "{token:?}"
+            );
         }
     }
 

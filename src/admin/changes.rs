@@ -1,6 +1,6 @@
 //! What is changed by hand, and what is asked about somebody.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{Method, Request, StatusCode};
 use serde::Deserialize;
@@ -57,6 +57,9 @@ pub(crate) struct Peek {
     pub(crate) tier: Option<String>,
     #[serde(default)]
     pub(crate) tenant: Option<String>,
+    /// Where a caller comes from, for rules that count by address.
+    #[serde(default)]
+    pub(crate) address: Option<String>,
 }
 
 /// Nothing but an object, for what needs no more said.
@@ -239,6 +242,15 @@ impl Peek {
             .split_once('/')
             .map_or(address, |(address, _)| address);
         if let Some(id) = self.who.strip_prefix("caller:").filter(|id| !id.is_empty()) {
+            if id.starts_with('#') {
+                let why = "is the digest of a long name, which only bans are told by";
+                return Err(unfit("who", &self.who, why));
+            }
+            if let Some(from) = &self.address {
+                let wrong = |wrong| unfit("address", from, wrong);
+                let ip = from.parse::<IpAddr>().map_err(wrong)?;
+                extensions.insert(PeerAddr(SocketAddr::new(ip, 0)));
+            }
             let id = percent_encoding::percent_decode_str(id);
             let mut caller = Caller::new(id.decode_utf8_lossy());
             if let Some(tier) = &self.tier {
@@ -331,6 +343,7 @@ mod tests {
             ("ip:203.0.113.7", true),
             ("203.0.113.7", true),
             ("ip:2001:db8::/64", true),
+            ("caller:#0f1e2d3c4b5a69788796a5b4c3d2e1f0", false),
             ("caller:", false),
             ("", false),
             ("alice", false),
@@ -339,8 +352,14 @@ mod tests {
             let said: Peek = serde_json::from_value(json!({"who": who})).unwrap();
             assert_eq!(said.request().is_ok(), fits, "{who}");
         }
-        for (field, text) in [("path", "no slash"), ("path", ""), ("method", "G T")] {
-            let said: Peek = serde_json::from_value(json!({"who": "::1", field: text})).unwrap();
+        for (field, text) in [
+            ("path", "no slash"),
+            ("path", ""),
+            ("method", "G T"),
+            ("address", "nowhere"),
+        ] {
+            let said = json!({"who": "caller:alice", field: text});
+            let said: Peek = serde_json::from_value(said).unwrap();
             assert_eq!(said.request().unwrap_err().0, 400, "{field} {text}");
         }
     }

@@ -21,14 +21,19 @@ pub struct AdminConfig {
 impl AdminConfig {
     /// Notes a token that could be guessed, or that no request can bring along.
     pub fn check(&self, room: &str, faults: &mut Faults) {
-        let fits = |token: &String| {
-            (TOKEN_MIN..=TOKEN_MAX).contains(&token.len())
-                && token.bytes().all(|byte| byte.is_ascii_graphic())
-        };
-        if !self.token.as_ref().is_none_or(fits) {
+        if self.token.is_some() && self.fit_token().is_none() {
             let allowed = format!("must be {TOKEN_MIN} to {TOKEN_MAX} visible ASCII characters");
             faults.add(format!("{room}.token"), "(hidden)", allowed);
         }
+    }
+
+    /// The token, if it is one that cannot be guessed and can be brought along.
+    pub(crate) fn fit_token(&self) -> Option<&str> {
+        let is_fit = |token: &&str| {
+            (TOKEN_MIN..=TOKEN_MAX).contains(&token.len())
+                && token.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        self.token.as_deref().filter(is_fit)
     }
 }
 
@@ -67,6 +72,7 @@ mod tests {
             let mut faults = Faults::new();
             config.check("admin", &mut faults);
             let found = faults.into_result();
+            assert_eq!(config.fit_token().is_some(), fits && config.token.is_some());
             assert_eq!(found.is_ok(), fits, "{:?}", config.token);
             let shown = format!("{config:?} {found:?}");
             assert!(!shown.contains("0123456789"), "{shown}");

@@ -290,6 +290,7 @@ fn peeked(query: &str) -> Result<Peek, Unread> {
         path: text("path")?,
         tier: text("tier")?,
         tenant: text("tenant")?,
+        address: text("address")?,
     })
 }
 

@@ -26,7 +26,7 @@
 //! | `GET /slow` | the last slow requests |
 //! | `GET /cache` | what is stored, hit ratios, what is hot, what is computed ahead of time |
 //! | `GET /limiter` | the rules' decisions of five minutes, and who presses hardest |
-//! | `GET /limiter/peek?who=ip:203.0.113.7&path=/x` | how somebody stands with the limits, without counting anything; also `method`, and of a `caller:..` `tier` and `tenant`; or POST with these in JSON |
+//! | `GET /limiter/peek?who=ip:203.0.113.7&path=/x` | how somebody stands with the limits, without counting anything; also `method`, and of a `caller:..` `tier`, `tenant` and the `address` by which some rules count; or POST with these in JSON |
 //! | `GET /journal` | whether all invalidations are heard, and what checks of that have shown |
 //! | `GET /tenants` | the tenants that take up most memory and connections |
 //! | `GET /dashboard` | one page that shows all of it; the page itself is for everybody where there is a token, which it asks for |

@@ -100,9 +100,11 @@ fn window(figures: &WindowFigures) -> Value {
 
 fn routes(figures: &WindowFigures) -> Value {
     let mut rows: Vec<&RouteFigures> = figures.figures.routes.iter().collect();
-    rows.retain(|row| row.counts.requests > 0);
+    // Where everything hangs, none is over.
+    let seen = |row: &RouteFigures| row.counts.requests + row.counts.in_flight;
+    rows.retain(|row| seen(row) > 0);
     let all = rows.len();
-    rows.sort_by_key(|row| std::cmp::Reverse(row.counts.requests));
+    rows.sort_by_key(|row| std::cmp::Reverse(seen(row)));
     rows.truncate(ROUTES);
     json!({"window": figures.window, "all": all, "rows": rows})
 }

@@ -78,6 +78,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         });
         while connections.try_join_next().is_some() {}
     }
+    keep.drain();
     drop(listener);
     if tokio::time::timeout(DRAIN_DEADLINE, draining.shutdown())
         .await

@@ -21,8 +21,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let port = std::env::var("PORT").unwrap_or_else(|_| "3000".into());
     let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("listening on http://{}", listener.local_addr()?);
+    let stopping = keep.clone();
     axum::serve(listener, app)
-        .with_graceful_shutdown(async { tokio::signal::ctrl_c().await.unwrap_or_default() })
+        .with_graceful_shutdown(async move {
+            tokio::signal::ctrl_c().await.unwrap_or_default();
+            stopping.drain();
+        })
         .await?;
     keep.shutdown().await;
     Ok(())

@@ -16,7 +16,7 @@ use tower_keep::invalidation::Invalidate;
 
 use crate::contacts::contact;
 use crate::db::Crm;
-use crate::page::organization_tag;
+use crate::page::{contact_tag, organization_tag};
 use crate::problem::{Fault, Problem};
 
 /// A contact as clients write it. A field that we do not know is an error, not a silent loss.
@@ -70,9 +70,11 @@ pub(crate) async fn update(
         .timed("contacts.update", replace)
         .await?
         .ok_or_else(|| Problem::not_found("contact", id))?;
-    // A contact that moves house changes two organizations' pages.
+    // A contact that moves house changes two organizations' pages; and the rule for this path knows of no other
+    // address of the contact, such as /contacts/007.
     let changed = Invalidate::tag(&organization_tag(before))
-        .and_tag(&organization_tag(input.organization_id));
+        .and_tag(&organization_tag(input.organization_id))
+        .and_tag(&contact_tag(id));
     // It is written: whatever becomes of the answer now, what it changed has to be said with it.
     Ok((Extension(changed), contact(&crm, id).await.map(Json)).into_response())
 }
@@ -91,8 +93,8 @@ pub(crate) async fn remove(
         .timed("contacts.remove", delete)
         .await?
         .ok_or_else(|| Problem::not_found("contact", id))?;
-    let changed = Extension(Invalidate::tag(&organization_tag(organization)));
-    Ok((StatusCode::NO_CONTENT, changed).into_response())
+    let changed = Invalidate::tag(&organization_tag(organization)).and_tag(&contact_tag(id));
+    Ok((StatusCode::NO_CONTENT, Extension(changed)).into_response())
 }
 
 /// Writes the row and returns the organization it belonged to before; `None` if there is no such row.

@@ -12,7 +12,7 @@
 //!
 //! With `REDIS_URL` there is a pool of connections to Redis, watched over: rate limits are counted there, by
 //! all instances together, what one changes no other serves (`pair.sh`), and the service has commands of its own
-//! (`visits.rs`). Stored answers stay in each instance's memory: they move to Redis in later versions.
+//! (`visits.rs`). What one instance has fetched the others find there.
 
 mod callers;
 mod contacts;
@@ -67,23 +67,20 @@ async fn run() -> Result<(), Box<dyn Error>> {
         // Or a `Webhook`, which takes any HTTP client.
         .on_alert(async |alert: Alert| {
             let (severity, turn) = (alert.severity.name(), alert.state.name());
-            eprintln!("{severity} {turn}: {}. {}", alert.detail, alert.advice);
+            eprintln!("{severity} {turn}: {}", alert.detail);
             Ok::<(), AlertError>(())
         })
         .env()
         .build()?;
     let crm = Crm::open(keep.database()).await?;
-    let counter = Router::new()
-        .route("/visits", get(visits::count))
-        .with_state(Visits::new(keep.redis().clone()));
-    let app = routes(crm.clone())
-        .merge(counter)
+    let app = routes(crm.clone(), Visits::new(keep.redis().clone()))
         .layer(keep.layer())
         // They must be answered when everything else is refused, so they stand outside.
         .merge(keep.probe_router())
         .nest("/admin", keep.admin_router());
 
-    let served = server::serve(app).await;
+    let stopping = keep.clone();
+    let served = server::serve(app, move || stopping.drain()).await;
     keep.shutdown().await;
     crm.close().await;
     Ok(served?)
@@ -146,7 +143,8 @@ fn consequences(changes: &mut InvalidationConfig) {
     ];
 }
 
-fn routes(crm: Crm) -> Router {
+fn routes(crm: Crm, visits: Visits) -> Router {
+    let counter = Router::new().route("/visits", get(visits::count));
     Router::new()
         .route("/contacts", get(contacts::list).post(edits::create))
         .route(
@@ -157,6 +155,7 @@ fn routes(crm: Crm) -> Router {
         .route("/reports/sales/{organization_id}", get(reports::sales))
         .route("/search", get(search::search))
         .route("/login", post(callers::login))
+        .merge(counter.with_state(visits))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
         // No body that this service understands is larger.

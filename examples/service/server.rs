@@ -13,12 +13,12 @@ use tokio::sync::oneshot;
 /// there 30 s after it asked.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Serves until SIGINT or SIGTERM; then accepts no more, and lets what is under way finish.
+/// Serves until SIGINT or SIGTERM; then tells `draining`, accepts no more, and lets what is under way finish.
 ///
 /// # Errors
 ///
 /// When `HOST` and `PORT` are no address or one that cannot be listened on.
-pub(crate) async fn serve(app: Router) -> io::Result<()> {
+pub(crate) async fn serve(app: Router, draining: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let (host, port) = address()?;
     let listener = TcpListener::bind((&*host, port)).await.map_err(|error| {
         let fault = format!("HOST and PORT: cannot listen on {host}:{port}: {error}");
@@ -34,6 +34,7 @@ pub(crate) async fn serve(app: Router) -> io::Result<()> {
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let served = axum::serve(listener, app).with_graceful_shutdown(async {
         stop_signal().await;
+        draining();
         let _ = stopping.send(());
     });
     let overdue = async {
@@ -110,10 +111,12 @@ Six things to try, and what to look for in the answers:
 5. A slow report, twice: more than 150 ms, then less than 1.
    for n in 1 2; do curl -so /dev/null -w '%{{time_total}} s\n' {site}/reports/sales/7; done
 
-6. Redis: start this with REDIS_URL=redis://127.0.0.1:6379, look, stop redis-server, look again. Health says
-   degraded and why, visits are counted by this instance, and pages are made anew,
-   since nobody would hear what another instance changes; then start it again.
-   curl -s {site}/health; echo; curl -s {site}/visits; echo
+6. Redis: start this with REDIS_URL=redis://127.0.0.1:6379 KEEP_ADMIN_TOKEN=open-sesame-please, look, stop
+   redis-server, look again. Health says degraded, and to the operator why; visits are counted by this instance,
+   and pages are made anew, since nobody would hear what another instance changes; then start it again.
+   curl -s {site}/health; curl -s {site}/admin/health/detailed -H 'Authorization: Bearer open-sesame-please'; curl -s {site}/visits
+
+With the token there is also a dashboard: {site}/admin/dashboard
 
 Keys for other quotas: -H 'X-Api-Key: basic-key' (premium-key, admin-key). See {site}/metrics too.
 Ctrl-C stops."#

@@ -55,7 +55,7 @@ pub(crate) struct Parts {
     pub(crate) engines: Engines,
     pub(crate) board: HealthBoard,
     pub(crate) archive: Archive,
-    /// Set by `shutdown`: no new requests, please.
+    /// Set by `drain`: no new requests, please.
     pub(crate) draining: Arc<AtomicBool>,
 }
 
@@ -278,7 +278,7 @@ impl Keep {
         &self.parts.ground.health_checks
     }
 
-    /// Whether new requests are welcome: not while memory is critical, nor once shutdown has begun.
+    /// Whether new requests are welcome: not while memory is critical, nor once [`drain`](Self::drain) was called.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         is_ready(&self.parts.engines.gates.guard, &self.parts.draining)
@@ -322,18 +322,48 @@ impl Keep {
         self.parts.engines.tasks.spawner()
     }
 
-    /// Ends the background work: asks every task to stop, waits for them at most `shutdown_ms`, and
-    /// aborts the rest. Returns how many had to be aborted. Call it after the server has stopped
-    /// accepting; layers go on answering meanwhile. Cancelling it aborts the rest at once.
-    pub async fn shutdown(&self) -> usize {
+    /// Says that the end has begun: `/ready` answers 503, and the streams of progress and of the dashboard end, which
+    /// a server that finishes what is under way would wait for. Requests are answered as ever. Call it when the
+    /// service is told to stop, before the server is; more than once is as good as once.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "axum")]
+    /// # async fn serve(keep: tower_keep::Keep, listener: tokio::net::TcpListener) -> std::io::Result<()> {
+    /// # let app = axum::Router::new();
+    /// let stopping = keep.clone();
+    /// axum::serve(listener, app)
+    ///     .with_graceful_shutdown(async move {
+    ///         tokio::signal::ctrl_c().await.unwrap_or_default();
+    ///         stopping.drain();
+    ///     })
+    ///     .await?;
+    /// keep.shutdown().await;
+    /// # Ok(()) }
+    /// ```
+    pub fn drain(&self) {
         self.parts.draining.store(true, Ordering::Relaxed);
         self.parts.engines.progress.close();
+    }
+
+    /// Ends the background work: asks every task to stop, waits for them at most `shutdown_ms`, and
+    /// aborts the rest. Returns how many had to be aborted. Call it after the server has ended, and
+    /// [`drain`](Self::drain) before; layers go on answering meanwhile. Cancelling it aborts the rest at once.
+    pub async fn shutdown(&self) -> usize {
+        self.drain();
         let engines = &self.parts.engines;
         let deadline = self.parts.ground.config.shutdown;
-        let aborted = engines.tasks.shutdown(deadline).await;
-        // Nobody reads the memory any more: the last level must not stay for as long as layers answer.
-        engines.gates.guard.stop_watching();
-        aborted
+        // Also where this is cancelled.
+        let _unread = Unread(&engines.gates.guard);
+        engines.tasks.shutdown(deadline).await
+    }
+}
+
+/// Whose memory nobody reads once this is dropped: the last level must not stay for as long as layers answer.
+struct Unread<'a>(&'a Guard);
+
+impl Drop for Unread<'_> {
+    fn drop(&mut self) {
+        self.0.stop_watching();
     }
 }
 

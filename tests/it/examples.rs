@@ -743,6 +743,30 @@ mod service {
         assert_eq!(files(), 0);
     }
 
+    /// A stream that is cut off has no end of its own; one that would go on is, when the service's patience ends.
+    #[tokio::test]
+    async fn an_open_dashboard_does_not_hold_up_the_end() {
+        let token = "of-the-operator-0123456789";
+        let mut service = Example::start_with("service", &[("KEEP_ADMIN_TOKEN", token)]);
+        let place = service.site.trim_start_matches("http://").to_owned();
+        let mut stream = tokio::net::TcpStream::connect(&place).await.unwrap();
+        let request = format!(
+            "GET /admin/dashboard/events HTTP/1.1\r\nHost: {place}\r\nAuthorization: Bearer {token}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut heard = Vec::new();
+        let begun = async {
+            while !String::from_utf8_lossy(&heard).contains("data: ") {
+                assert_ne!(stream.read_buf(&mut heard).await.unwrap(), 0);
+            }
+        };
+        within(begun).await;
+        service.terminate();
+        within(stream.read_to_end(&mut heard)).await.unwrap();
+        assert!(heard.ends_with(b"0\r\n\r\n"), "{}", heard.escape_ascii());
+        assert!(service.ended().await.success());
+    }
+
     #[tokio::test]
     async fn what_is_configured_wrongly_is_named_before_anything_runs() {
         for (name, value) in [

@@ -12,6 +12,7 @@ use axum::extract::{ConnectInfo, Path, State};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::client::legacy::Client;
@@ -745,14 +746,43 @@ async fn dropping_the_stack_frees_it_and_lifts_what_nobody_watches_any_more() {
 }
 
 #[tokio::test]
-async fn ready_says_no_once_shutdown_has_begun() {
+async fn ready_says_no_once_it_is_told_to_drain() {
     let keep = Keep::builder(Profile::azure_b1()).build().unwrap();
     let address = serve(&keep, Register::default()).await;
     let url = format!("http://{address}/ready");
     assert_eq!(send(&client(), "GET", url.clone()).await.status(), 200);
+    let (progress, stream) = (keep.progress().clone(), "import");
+    let publisher = progress.open(stream).unwrap();
+    keep.drain();
+    keep.drain();
+    assert_eq!(send(&client(), "GET", url.clone()).await.status(), 503);
+    assert!(!keep.is_ready());
+    assert_eq!(
+        progress.streams(),
+        0,
+        "its watchers would hold up the server's end"
+    );
+    drop(publisher);
+    // Whatever else it did it does on.
+    assert!(keep.spawner().spawn(async {}));
     keep.shutdown().await;
     assert_eq!(send(&client(), "GET", url).await.status(), 503);
-    assert!(!keep.is_ready());
+}
+
+#[tokio::test]
+async fn a_shutdown_that_is_cancelled_leaves_nobody_refused_for_want_of_memory() {
+    let keep = Keep::builder(Profile::azure_b1())
+        .guard(|guard| guard.memory_budget_bytes = Some(16 << 20))
+        .cache(|cache| {
+            cache.capacity_bytes = 8 << 20;
+            cache.body_bytes_max = 1 << 20;
+        })
+        .build()
+        .unwrap();
+    assert_eq!(keep.guard().pressure(), Pressure::Critical);
+    keep.spawner().spawn(std::future::pending());
+    assert!(keep.shutdown().now_or_never().is_none());
+    assert_eq!(keep.guard().pressure(), Pressure::Unknown);
 }
 
 #[tokio::test]

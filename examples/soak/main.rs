@@ -1,7 +1,7 @@
 //! Floods the example service's cache inside a small budget of memory: does it stay within, and is it ever killed?
 //!
 //! ```text
-//! cargo run --release --examples && target/release/examples/soak [--minutes 10 | --seconds 5] [--budget-mb 450]
+//! cargo build --release --examples && target/release/examples/soak [--minutes 10 | --seconds 5] [--budget-mb 450]
 //!     [--cache-mb 400] [--sample-ms 4000] [--callers 24]
 //! ```
 //!

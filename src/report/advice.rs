@@ -261,7 +261,8 @@ fn more_markers(seen: &Observed) -> Option<Recommendation> {
 }
 
 fn more_routes(seen: &Observed) -> Option<Recommendation> {
-    let tables = seen.routes.iter().filter(|line| &*line.route == "other");
+    let all = seen.routes.iter().chain(&seen.others);
+    let tables = all.filter(|line| &*line.route == "other");
     let others: u64 = tables.map(|line| line.requests).sum();
     let share = ratio(others, seen.traffic.requests).filter(|share| *share >= 0.01)?;
     let now = seen.settings.metrics_routes_max;
@@ -429,6 +430,17 @@ mod tests {
             },
             "1024",
             |seen| seen.routes.clear(),
+        ),
+        (
+            "metrics.routes_max",
+            |seen| {
+                seen.traffic.requests = 1000;
+                let mut other = RouteLine::named("other", "GET");
+                other.requests = 20;
+                seen.others.push(other);
+            },
+            "1024",
+            |seen| seen.others.clear(),
         ),
     ];
 

@@ -182,7 +182,8 @@ fn stale_while_revalidate(seen: &Observed) -> Option<Recommendation> {
     let now = seen.settings.cache_stale_while_revalidate_ms;
     let why = format!(
         "{} of the requests waited for an answer that was there and only just too old; if an older one may be \
-         served while a new one is made",
+         served while a new one is made, and those answers do not forbid it by `no-cache`, `must-revalidate`, \
+         `proxy-revalidate` or `s-maxage`",
         percent(share)
     );
     (now == 0).then(|| change("cache.stale_while_revalidate_ms", now, 30_000, why))
@@ -474,6 +475,18 @@ mod tests {
             "guard.slots = 16: 12 % of the requests were turned away while the runtime was busy 40 % and \
              44 % of the memory is used: set it to 32"
         );
+    }
+
+    /// Whether they do is not counted.
+    #[test]
+    fn answers_that_forbid_to_be_served_stale_are_no_reason_to_allow_it() {
+        let mut seen = small();
+        (seen.cache.hits, seen.cache.misses) = (800, 200);
+        seen.cache.misses_stale = 150;
+        let why = &recommendations(&seen)[0].why;
+        for directive in ["no-cache", "must-revalidate", "proxy-revalidate", "s-maxage"] {
+            assert!(why.contains(directive), "{why}");
+        }
     }
 
     #[test]

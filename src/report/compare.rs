@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::report::baseline::{Baseline, BaselineLine, VERSION};
+use crate::report::chance::of_as_many;
 use crate::report::error::ReportError;
 use crate::report::spoken::{percent, ratio};
 use crate::report::verdict::Report;
@@ -14,15 +15,18 @@ use crate::report::verdict::Report;
 /// # What counts as a change
 ///
 /// Figures differ from minute to minute without meaning anything. A difference counts where it is larger than what
-/// chance makes of the same service about once in 700 comparisons (three standard deviations), **and** large
-/// enough to matter:
+/// chance makes of the same service about once in 700 comparisons (three standard deviations; of shares at most that
+/// often, however few are on one side), **and** large enough to matter:
 ///
 /// | figure | needs | chance | and at least |
 /// |---|---|---|---|
 /// | `p95` | 100 answers on both sides | 12.5 % for the histograms' buckets, and `4.4 * sqrt(1/n + 1/m)`: three deviations of the 95th percentile of n and m times with an exponential tail | 25 % |
-/// | `errors` | 100 answers on both sides | three deviations of the difference of two shares | 0.5 percentage points |
+/// | `errors` | 100 answers on both sides | 1 in 740, by Fisher's exact test | 0.5 percentage points |
 /// | `throughput` | 100 answers on one side | three deviations of two counts | half, or twice |
-/// | `hit_ratio` | 100 lookups on both sides | three deviations of the difference of two shares | 5 percentage points |
+/// | `hit_ratio` | 100 lookups on both sides | 1 in 740, by Fisher's exact test | 5 percentage points |
+///
+/// By that test a share is larger where so many or more of all errors (hits) of both sides come to this one by chance
+/// in less than 0.135 % of the cases: as rarely as a normal distribution goes three deviations beyond.
 ///
 /// Requests that come in bursts or depend on each other vary more than that. Throughput follows whoever asks:
 /// fewer requests are told as a change and are no regression.
@@ -119,6 +123,9 @@ const ENOUGH: u64 = 100;
 /// Standard deviations beyond which chance is ruled out.
 const DEVIATIONS: f64 = 3.0;
 
+/// How often a normal distribution goes beyond them, on one side.
+const BEYOND: f64 = 0.001_35;
+
 fn lines(scope: &str, before: &BaselineLine, now: &BaselineLine) -> Vec<Change> {
     let errors = share(
         "errors",
@@ -172,12 +179,12 @@ fn share(
     if before.1.min(now.1) < ENOUGH {
         return Some(change(figure, both, Verdict::TooFew));
     }
-    // One more on either side keeps the deviation of none at all above zero.
-    let pooled = (before.0 + now.0 + 1) as f64 / (before.1 + now.1 + 2) as f64;
-    let spread = 1.0 / before.1 as f64 + 1.0 / now.1 as f64;
-    let deviation = (pooled * (1.0 - pooled) * spread).sqrt();
     let rise = both.1 - both.0;
-    let counts = rise.abs() > DEVIATIONS * deviation && rise.abs() >= least;
+    let chance = match rise > 0.0 {
+        true => of_as_many(now, before),
+        false => of_as_many(before, now),
+    };
+    let counts = chance < BEYOND && rise.abs() >= least;
     let verdict = match (counts, good, rise > 0.0) {
         (false, ..) => Verdict::Same,
         (_, Good::Low, true) | (_, Good::High, false) => Verdict::Regressed,
@@ -291,6 +298,12 @@ mod tests {
             ((0, 1_000_000), (4_000, 1_000_000), Same),
             ((0, 99), (99, 99), TooFew),
             ((500, 1000), (500, 1000), Same),
+            // A quiet route after a busy hour, and the other way round.
+            ((90, 100_000), (1, 100), Same),
+            ((90, 100_000), (2, 100), Same),
+            ((90, 100_000), (4, 100), Regressed),
+            ((1, 100), (90, 100_000), Same),
+            ((10, 100), (90, 100_000), Improved),
         ] {
             let got = share("errors", before, now, (0.005, Good::Low));
             assert_eq!(verdict(got), expected, "{before:?} {now:?}");
@@ -339,6 +352,53 @@ mod tests {
             }
         }
         assert!(wrong <= 6, "{wrong} of 1800 comparisons");
+    }
+
+    /// Not by a sample: every pair of counts that the same service may have, with its chance.
+    #[test]
+    fn chance_is_no_regression_of_a_share_however_unequal_the_sides() {
+        let ln_factorials: Vec<f64> = (0..=100_000_u32)
+            .scan(0.0, |sum, k| {
+                *sum += f64::from(k.max(1)).ln();
+                Some(*sum)
+            })
+            .collect();
+        let counts = |n: u64, p: f64| {
+            let (mean, deviation) = (n as f64 * p, (n as f64 * p * (1.0 - p)).sqrt());
+            let first = (mean - 6.0 * deviation).max(0.0) as u64;
+            let last = ((mean + 6.0 * deviation + 12.0) as u64).min(n);
+            let chance = |k: u64| {
+                let [all, those, rest] = [n, k, n - k].map(|at| ln_factorials[at as usize]);
+                let ways = all - those - rest;
+                (ways + k as f64 * p.ln() + (n - k) as f64 * (1.0 - p).ln()).exp()
+            };
+            (first..=last).map(|k| (k, chance(k))).collect::<Vec<_>>()
+        };
+        let mut worst = (0.0, (0, 0, 0.0));
+        for (n, m) in [
+            (100, 100),
+            (100, 1000),
+            (1000, 100),
+            (100, 100_000),
+            (100_000, 100),
+            (1000, 1000),
+        ] {
+            for p in [0.000_9, 0.005, 0.02, 0.1, 0.5] {
+                let (before, now) = (counts(n, p), counts(m, p));
+                let mut alarms = 0.0;
+                for (x, chance) in &before {
+                    let wrong = now.iter().filter(|(y, _)| {
+                        let got = share("errors", (*x, n), (*y, m), (0.005, Good::Low));
+                        verdict(got) == Verdict::Regressed
+                    });
+                    alarms += chance * wrong.map(|(_, chance)| chance).sum::<f64>();
+                }
+                if alarms > worst.0 {
+                    worst = (alarms, (n, m, p));
+                }
+            }
+        }
+        assert!(worst.0 <= BEYOND, "{worst:?}");
     }
 
     #[test]

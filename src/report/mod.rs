@@ -32,6 +32,7 @@
 
 mod advice;
 mod baseline;
+mod chance;
 mod compare;
 mod config;
 mod date;

@@ -251,34 +251,55 @@ const RULES: [Rule; 13] = [
         to: 1.0,
         value: |seen| {
             let (degraded, unhealthy) = amiss(seen);
-            Some(match (unhealthy.len(), degraded.len()) {
-                (0, degraded) => (degraded as f64 * 0.2).min(0.6),
-                _ => 1.0,
-            })
+            if !unhealthy.is_empty() {
+                return Some(1.0);
+            }
+            let points: u32 = degraded.iter().map(|(_, points)| points).sum();
+            Some(f64::from(points.min(3 * DEGRADED)) / 30.0)
         },
         reason: |seen| {
             let (degraded, unhealthy) = amiss(seen);
-            let (names, how) = match unhealthy.is_empty() {
-                true => (degraded, "degraded"),
-                false => (unhealthy, "unhealthy"),
-            };
-            format!("{how}: {}", names.join(", "))
+            if !unhealthy.is_empty() {
+                return format!("unhealthy: {}", unhealthy.join(", "));
+            }
+            let names: Vec<_> = degraded.into_iter().map(|(name, _)| name).collect();
+            format!("degraded: {}", names.join(", "))
         },
     },
 ];
 
-/// The parts that are degraded, without those whose figures have a rule of their own, and the unhealthy ones.
-fn amiss(seen: &Observed) -> (Vec<&'static str>, Vec<&'static str>) {
+/// The parts that are degraded with what each takes, and the unhealthy ones.
+///
+/// A part whose figure has a rule of its own may be degraded for another cause: the runtime for its descriptors, and
+/// not for its lag. What its rule takes counts towards its points here, so that a figure that gets worse gives none
+/// back.
+fn amiss(seen: &Observed) -> (Vec<(&'static str, u32)>, Vec<&'static str>) {
     let those = |status: HealthStatus| {
         let parts = seen.health.components.iter();
         let those = parts.filter(move |(_, part)| part.status == status);
         those.map(|(name, _)| *name)
     };
-    let degraded = those(HealthStatus::Degraded).filter(|name| !JUDGED.contains(name));
+    let degraded = those(HealthStatus::Degraded).map(|name| {
+        let judged = JUDGED.iter().filter(|(part, _)| *part == name);
+        let figures = judged.flat_map(|(_, figure)| RULES.iter().filter(|it| it.figure == *figure));
+        let taken: u32 = figures.map(|rule| rule.takes(seen)).sum();
+        (name, DEGRADED.saturating_sub(taken))
+    });
+    let degraded = degraded.filter(|(_, points)| *points > 0);
     (degraded.collect(), those(HealthStatus::Unhealthy).collect())
 }
 
-const JUDGED: [&str; 5] = ["redis", "memory", "runtime", "invalidation", "queue"];
+/// What a degraded part takes, together with the rule of its own if it has one.
+const DEGRADED: u32 = 6;
+
+/// Parts whose figures have a rule of their own, and which.
+const JUDGED: [(&str, &str); 5] = [
+    ("redis", "redis"),
+    ("memory", "memory"),
+    ("runtime", "runtime"),
+    ("invalidation", "invalidation"),
+    ("queue", "refused"),
+];
 
 #[cfg(test)]
 mod tests {
@@ -401,8 +422,9 @@ mod tests {
         ("invalidation", |seen| seen.invalidation.violations = 1, 15),
         (
             "health",
+            // It refuses writes.
             |seen| seen.health = board(&[("redis", HealthStatus::Degraded)]),
-            0,
+            6,
         ),
         (
             "health",
@@ -433,6 +455,43 @@ mod tests {
             };
             assert_eq!(taken, expected, "row {at}, {figure}");
         }
+    }
+
+    /// Memory with a leak, a runtime without descriptors, a Redis that takes no writes: no figure tells of them.
+    #[test]
+    fn a_degraded_part_takes_six_points_with_what_its_figure_takes() {
+        let degraded: [(&str, Change, u32); 6] = [
+            ("memory", |seen| seen.memory.used_bytes = 82, 2),
+            ("memory", |seen| seen.memory.used_bytes = 100, 20),
+            (
+                "runtime",
+                |seen| seen.runtime.lag_p99 = Duration::from_millis(30),
+                2,
+            ),
+            ("redis", |seen| seen.redis.up = false, 10),
+            (
+                "invalidation",
+                |seen| seen.invalidation.verified = false,
+                5,
+            ),
+            ("queue", |seen| refuse(seen, 30), 4),
+        ];
+        for (part, change, own) in degraded {
+            let mut seen = well();
+            seen.health = board(&[(part, HealthStatus::Degraded)]);
+            let taken = penalties(&seen);
+            assert_eq!((taken.len(), taken[0].points), (1, 6), "{part}");
+            assert_eq!(taken[0].reason, format!("degraded: {part}"));
+            change(&mut seen);
+            let taken = penalties(&seen);
+            assert_eq!(taken[0].points, own, "{part}");
+            let health: u32 = taken[1..].iter().map(|penalty| penalty.points).sum();
+            assert_eq!(health, 6_u32.saturating_sub(own), "{part}");
+        }
+        let mut seen = well();
+        let all = ["circuits", "mail", "memory", "queue", "runtime"];
+        seen.health = board(&all.map(|part| (part, HealthStatus::Degraded)));
+        assert_eq!(penalties(&seen)[0].points, 18, "no more for all of them");
     }
 
     #[test]
@@ -482,7 +541,8 @@ mod tests {
             for (name, part) in &seen.health.components {
                 board.set(name, part.status, "");
             }
-            let name = ["mail", "files", "pay"][(by % 3) as usize];
+            let names = ["mail", "files", "memory", "runtime", "redis", "invalidation", "queue"];
+            let name = names[(by % 7) as usize];
             let before = seen.health.components.get(name).map(|part| part.status);
             board.set(name, status.max(before.unwrap_or_default()), "");
             seen.health = board.health();

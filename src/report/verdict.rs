@@ -35,8 +35,9 @@ use crate::report::spoken::ratio;
 /// | `health` | 1 where a part is unhealthy, else 0.2 for each degraded one, 0.6 at most | 0 | 1 | 30 |
 ///
 /// Shares are taken as if there were 20 requests (answers, queries, waits) where there are fewer, so that one
-/// failure of two is no outage. `health` leaves out degraded parts that have a line of their own. A service that
-/// nobody asks has 100.
+/// failure of two is no outage. A degraded part that has a line of its own (`redis`, `memory`, `runtime`,
+/// `invalidation`, and `queue` with `refused`) counts in `health` only by what its line leaves of its 6 points: it may be
+/// degraded for what its line does not look at. A service that nobody asks has 100.
 ///
 /// The [`status`](ReportStatus) is `excellent` from 90 on, `good` from 75, `degraded` from 50, else `critical`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -195,10 +196,13 @@ mod tests {
         board.set("redis", HealthStatus::Degraded, "down: refused");
         seen.health = board.health();
         let report = judge(&seen);
-        assert_eq!(report.score, 100);
+        assert_eq!(report.score, 94, "excellent");
         let degradation = report.degradation();
         assert!(degradation.degraded);
-        assert_eq!(degradation.reasons, ["redis: down: refused"]);
+        assert_eq!(
+            degradation.reasons,
+            ["redis: down: refused", "degraded: redis"]
+        );
     }
 
     /// Where everything hangs there are neither errors nor times.

@@ -273,6 +273,11 @@ impl Guard {
         let lines = self.entrances().map(|entrance| entrance.slots().waiting());
         lines.sum()
     }
+
+    /// How many of them wait for one of the slots that are for all.
+    pub(crate) fn queued_for_all(&self) -> usize {
+        self.shared.entrance.slots().waiting()
+    }
 }
 
 impl fmt::Debug for Guard {

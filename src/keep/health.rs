@@ -74,7 +74,8 @@ pub(crate) fn start(keep: &Keep) {
 }
 
 fn tell_queue(guard: &Guard, board: &HealthBoard, places: usize) {
-    let queued = guard.queued();
+    // A route's own queue is as short as its rule has made it, and full is what it may well be.
+    let queued = guard.queued_for_all();
     let status = match queued.saturating_mul(5) >= places.saturating_mul(4) {
         true => HealthStatus::Degraded,
         false => HealthStatus::Healthy,
@@ -95,3 +96,56 @@ const TELL_THEMSELVES: [&str; 7] = [
     "cold_store",
     "queue",
 ];
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::event::Events;
+    use crate::guard::{GuardConfig, GuardRule, MemoryBounds, MemoryProbe};
+
+    /// So that nobody is refused for it, however the machine is.
+    struct NoMemory;
+
+    impl MemoryProbe for NoMemory {
+        fn used_bytes(&mut self) -> Option<u64> {
+            None
+        }
+
+        fn bounds(&mut self) -> Option<MemoryBounds> {
+            None
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_queue_is_that_for_the_slots_of_all() {
+        let config = GuardConfig {
+            slots: 2,
+            queue: 5,
+            rules: vec![GuardRule::new("/export").slots(1).queue(50)],
+            ..GuardConfig::default()
+        };
+        let (clock, events) = (Clock::manual().0, Events::none());
+        let guard = Guard::with_probe(&config, clock, events, Box::new(NoMemory)).unwrap();
+        let ask = |path: &str| {
+            let request = Request::builder().uri(path).body(()).unwrap();
+            guard.admit_request(&request)
+        };
+        let board = HealthBoard::new();
+        let told = || {
+            tell_queue(&guard, &board, config.queue);
+            let queue = board.health().components["queue"].clone();
+            (queue.status, queue.detail)
+        };
+        let exports: Vec<_> = (0..21).map(|_| ask("/export")).collect();
+        assert_eq!(guard.queued(), 20);
+        assert_eq!(told(), (HealthStatus::Healthy, "0 of 5 wait".to_owned()));
+        let others: Vec<_> = (0..5).map(|_| ask("/")).collect();
+        assert_eq!(guard.queued(), 24);
+        assert_eq!(told(), (HealthStatus::Degraded, "4 of 5 wait".to_owned()));
+        drop((exports, others));
+        assert_eq!(told(), (HealthStatus::Healthy, "0 of 5 wait".to_owned()));
+    }
+}

@@ -90,7 +90,8 @@ pub enum Event<'a> {
     GuardRefused {
         /// `overloaded` where neither a slot nor a place in the queue was left, `memory_pressure`, and for
         /// those who waited in vain: `queue_timeout`, `shed` where the queue had stood for too long, `displaced`
-        /// where somebody more important took the place.
+        /// where somebody more important took the place. `route_full` in place of all these but
+        /// `memory_pressure` where it was for a slot of the route's own.
         why: &'static str,
     },
     /// A client left while its request waited for a slot.

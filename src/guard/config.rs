@@ -189,6 +189,7 @@ impl GuardConfig {
             codel_target: self.codel_target,
             codel_interval: self.codel_interval,
             retry_after: self.retry_after,
+            of_route: false,
         }
     }
 }

@@ -80,6 +80,7 @@ impl Guard {
                 slots,
                 slots_min,
                 queue,
+                of_route: true,
                 ..all
             })
         };
@@ -535,6 +536,10 @@ mod tests {
     }
 
     fn ruled(slots: usize, rules: Vec<GuardRule>) -> Guard {
+        ruled_and_heard(slots, rules, Events::none())
+    }
+
+    fn ruled_and_heard(slots: usize, rules: Vec<GuardRule>, events: Events) -> Guard {
         let config = GuardConfig {
             slots,
             queue: 4,
@@ -542,7 +547,7 @@ mod tests {
             ..GuardConfig::default()
         };
         let probe = Box::new(FakeProbe::default());
-        Guard::with_probe(&config, Clock::manual().0, Events::none(), probe).unwrap()
+        Guard::with_probe(&config, Clock::manual().0, events, probe).unwrap()
     }
 
     fn request(path: &str) -> Request<()> {
@@ -579,6 +584,43 @@ mod tests {
         drop(others);
         assert_eq!((guard.in_flight(), guard.queued()), (0, 0));
         assert!(matches!(export(), Admission::Admitted(_)), "and its own");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_rule_refuses_is_told_apart_from_what_the_guard_does() {
+        let heard = Arc::new(Heard::default());
+        let events = Events::to(vec![Arc::<Heard>::clone(&heard)]);
+        let rules = vec![
+            GuardRule::new("/one").slots(1).queue(1),
+            GuardRule::new("/two").slots(2).queue(0),
+        ];
+        let guard = ruled_and_heard(1, rules, events);
+        let ask = |path: &str| guard.admit_request(&request(path));
+        let inside = ask("/one");
+        let Admission::Wait(waiting) = ask("/one") else {
+            panic!("there is a place");
+        };
+        assert_eq!((guard.queued(), guard.queued_for_all()), (1, 0));
+        assert!(matches!(ask("/one"), Admission::Refused(_)));
+        assert_eq!(waiting.await.unwrap_err(), OVERLOADED, "it took too long");
+        // The second one's slots are free, and those for all are not.
+        let line = [0; 4].map(|_| ask("/"));
+        assert_eq!((guard.queued(), guard.queued_for_all()), (4, 4));
+        assert!(matches!(ask("/two"), Admission::Refused(_)));
+        drop((inside, line));
+        let heard = std::mem::take(&mut *heard.0.lock().unwrap());
+        let refused: Vec<_> = heard
+            .iter()
+            .filter(|it| it.starts_with("refused"))
+            .collect();
+        assert_eq!(
+            refused,
+            [
+                "refused: route_full",
+                "refused: route_full",
+                "refused: overloaded"
+            ]
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,6 +29,8 @@ pub(crate) struct EntranceConfig {
     pub(crate) codel_target: Duration,
     pub(crate) codel_interval: Duration,
     pub(crate) retry_after: Duration,
+    /// Whether it is that of one route, which a rule has made as narrow as it is.
+    pub(crate) of_route: bool,
 }
 
 /// The part of a guard that permits and waiters share.
@@ -42,6 +44,7 @@ pub(crate) struct Entrance {
     events: Events,
     queue_timeout: Duration,
     retry_after: Duration,
+    of_route: bool,
     learner: Option<Learner>,
     /// In nanoseconds of the clock; `u64::MAX` where there is no canary.
     canary_due: AtomicU64,
@@ -85,6 +88,7 @@ impl Entrance {
             events,
             queue_timeout: config.queue_timeout,
             retry_after: config.retry_after,
+            of_route: config.of_route,
             learner: Learner::new(
                 config.adaptive,
                 config.latency_target,
@@ -287,6 +291,8 @@ impl Entrance {
 
     pub(crate) fn refuse_as_overloaded(&self, why: &'static str) -> Refusal {
         let retry_after = self.retry_after;
+        // What an operator has said of a route is no sign that the guard has too few slots.
+        let why = if self.of_route { "route_full" } else { why };
         self.events.emit(Event::GuardRefused { why });
         Refusal::Overloaded { retry_after }
     }

@@ -83,6 +83,7 @@ impl ConcurrencyLimit {
             codel_target: config.queue_timeout,
             codel_interval: config.queue_timeout,
             retry_after: Duration::from_secs(1),
+            of_route: false,
         };
         let pressure = Arc::new(PressureCell::new(Pressure::Unknown));
         Ok(Self {

@@ -158,16 +158,21 @@ fn limiter(keep: &Keep, figures: &Snapshot) -> LimiterSection {
 
 fn guard(keep: &Keep, figures: &Snapshot) -> GuardSection {
     let totals = &figures.guard;
-    let refused = sum(&totals.refused);
+    let for_load = totals.refused.iter().filter(|(why, _)| is_for_load(why));
     GuardSection {
         admitted: totals.admitted.count,
         refused: totals.refused.clone(),
-        refused_for_load: refused.saturating_sub(named(&totals.refused, "memory_pressure")),
+        refused_for_load: for_load.map(|(_, count)| count).sum(),
         left: totals.left,
         wait_p95: totals.admitted.p95,
         slots: keep.guard().slots() as u64,
         queued: keep.guard().queued() as u64,
     }
+}
+
+/// More slots would have helped.
+fn is_for_load(why: &str) -> bool {
+    !matches!(why, "memory_pressure" | "route_full")
 }
 
 fn memory(keep: &Keep, figures: &Snapshot) -> MemorySection {
@@ -235,4 +240,28 @@ fn named(counts: &BTreeMap<Arc<str>, u64>, name: &str) -> u64 {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+    use crate::profile::Profile;
+
+    #[tokio::test]
+    async fn neither_memory_nor_the_rule_of_a_route_makes_the_guard_short_of_slots() {
+        let keep = Keep::builder(Profile::development()).build().unwrap();
+        for why in [
+            "overloaded",
+            "queue_timeout",
+            "shed",
+            "displaced",
+            "memory_pressure",
+            "route_full",
+        ] {
+            keep.events().emit(Event::GuardRefused { why });
+        }
+        let guard = keep.report(Window::Minute).observed.guard;
+        assert_eq!((guard.asked(), guard.refused_for_load), (6, 4));
+    }
 }

@@ -138,7 +138,9 @@ fn more_slots(seen: &Observed) -> Option<Recommendation> {
         memory(seen)
     );
     let more = (now * 2).min(100_000);
-    let possible = is_idle(seen) && has_memory(seen) && more > now;
+    // Where fewer are in force, latency or the runtime's lag has taken the others: more would not be used.
+    let in_force = seen.guard.slots >= now;
+    let possible = in_force && is_idle(seen) && has_memory(seen) && more > now;
     possible.then(|| change("guard.slots", now, more, why))
 }
 
@@ -290,6 +292,7 @@ mod tests {
         seen.memory.budget_bytes = 450 << 20;
         seen.runtime.busy = Some(0.4);
         seen.cache.enabled = true;
+        seen.guard.slots = 16;
         let settings = &mut seen.settings;
         settings.metrics_routes_max = 512;
         settings.guard_slots = 16;
@@ -347,6 +350,30 @@ mod tests {
             },
             "32",
             |seen| seen.memory.used_bytes = 400 << 20,
+        ),
+        (
+            "guard.slots",
+            |seen| {
+                seen.guard.admitted = 880;
+                seen.guard.refused.insert("overloaded".into(), 120);
+                seen.guard.refused_for_load = 120;
+            },
+            "32",
+            |seen| seen.guard.slots = 15,
+        ),
+        (
+            "guard.slots",
+            |seen| {
+                seen.guard.admitted = 880;
+                seen.guard.refused.insert("overloaded".into(), 120);
+                seen.guard.refused_for_load = 120;
+            },
+            "32",
+            |seen| {
+                // By the rule of a route.
+                seen.guard.refused = [("route_full".into(), 120)].into();
+                seen.guard.refused_for_load = 0;
+            },
         ),
         (
             "database.connections_max",
@@ -484,7 +511,12 @@ mod tests {
         (seen.cache.hits, seen.cache.misses) = (800, 200);
         seen.cache.misses_stale = 150;
         let why = &recommendations(&seen)[0].why;
-        for directive in ["no-cache", "must-revalidate", "proxy-revalidate", "s-maxage"] {
+        for directive in [
+            "no-cache",
+            "must-revalidate",
+            "proxy-revalidate",
+            "s-maxage",
+        ] {
             assert!(why.contains(directive), "{why}");
         }
     }

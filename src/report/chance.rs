@@ -11,7 +11,8 @@ use std::f64::consts::TAU;
 ///
 /// It is exact where few hits are expected, and at three standard deviations of many by a tenth too large.
 pub(crate) fn of_as_many(one: (u64, u64), other: (u64, u64)) -> f64 {
-    let [(x, n), (y, m)] = [one, other].map(|(hits, trials)| (hits.min(trials) as f64, trials as f64));
+    let [(x, n), (y, m)] =
+        [one, other].map(|(hits, trials)| (hits.min(trials) as f64, trials as f64));
     // What one more on this side is less likely by, which goes down from one to the next. So the whole tail is at most
     // a geometric series.
     let next = y * (n - x) / ((x + 1.0) * (m - y + 1.0));

@@ -122,7 +122,8 @@ pub struct GuardSection {
     pub admitted: u64,
     /// Requests that were turned away, by reason.
     pub refused: BTreeMap<Arc<str>, u64>,
-    /// Those of them that were turned away for want of slots, not of memory.
+    /// Those of them that were turned away for want of the slots that are for all: not for memory, and not by the rule
+    /// of a route that has slots of its own.
     pub refused_for_load: u64,
     /// Requests whose client left the queue.
     pub left: u64,

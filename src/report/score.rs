@@ -469,11 +469,7 @@ mod tests {
                 2,
             ),
             ("redis", |seen| seen.redis.up = false, 10),
-            (
-                "invalidation",
-                |seen| seen.invalidation.verified = false,
-                5,
-            ),
+            ("invalidation", |seen| seen.invalidation.verified = false, 5),
             ("queue", |seen| refuse(seen, 30), 4),
         ];
         for (part, change, own) in degraded {
@@ -541,7 +537,15 @@ mod tests {
             for (name, part) in &seen.health.components {
                 board.set(name, part.status, "");
             }
-            let names = ["mail", "files", "memory", "runtime", "redis", "invalidation", "queue"];
+            let names = [
+                "mail",
+                "files",
+                "memory",
+                "runtime",
+                "redis",
+                "invalidation",
+                "queue",
+            ];
             let name = names[(by % 7) as usize];
             let before = seen.health.components.get(name).map(|part| part.status);
             board.set(name, status.max(before.unwrap_or_default()), "");

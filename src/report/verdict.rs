@@ -22,7 +22,7 @@ use crate::report::spoken::ratio;
 /// |---|---|---|---|---|
 /// | `errors` | the share of 5xx in the answers | 0.1 % | 10 % | 40 |
 /// | `unanswered` | the share of requests that were given up before their answer began | 2 % | 20 % | 40 |
-/// | `refused` | the share of requests that the guard turned away for want of slots | 0.1 % | 20 % | 25 |
+/// | `refused` | the share of requests that the guard turned away for want of slots, those of a route's own left out | 0.1 % | 20 % | 25 |
 /// | `latency` | the time that 95 % of the requests do not exceed, by `metrics.slow_request_ms`, from 20 answers on | 0.5 | 2 | 15 |
 /// | `slow` | the share of requests slower than that setting | 1 % | 20 % | 10 |
 /// | `memory` | the share of the memory budget in use now | 80 % | 100 % | 20 |

@@ -8,7 +8,7 @@ use crate::keep::parts::Keep;
 use crate::metrics::{Snapshot, Window, WindowFigures};
 use crate::report::{
     Baseline, CacheSection, ConnectionsSection, DatabaseSection, Day, Degradation, GuardSection,
-    InvalidationSection, LimiterSection, MemorySection, Observed, RedisSection, Report,
+    InvalidationSection, LimiterSection, MemorySection, Observed, READ_EVERY, RedisSection, Report,
     ReportError, RuntimeSection, Settings, Table, TiersSection, judge,
 };
 
@@ -79,13 +79,7 @@ impl Keep {
             rest: table.rest,
             others: table.others,
             cache: cache(self, figures),
-            tiers: TiersSection {
-                found_behind: sum(&figures.tiers.hits),
-                computed: figures.tiers.computed.count,
-                failed: figures.tiers.failed,
-                bytes: self.tiers().bytes(),
-                evictions: self.tiers().evictions(),
-            },
+            tiers: tiers(self, &seen),
             limiter: limiter(self, figures),
             guard: guard(self, figures),
             connections: ConnectionsSection {
@@ -122,6 +116,9 @@ impl Keep {
 pub(crate) fn start(keep: &Keep) {
     if keep.config().metrics.enabled {
         keep.archive().trend.start(&keep.spawner());
+        let (evictions, tiers) = (keep.archive().evictions.clone(), keep.tiers().clone());
+        keep.spawner()
+            .every(READ_EVERY, move || evictions.note(tiers.evictions()));
     }
 }
 
@@ -135,6 +132,18 @@ fn cache(keep: &Keep, figures: &Snapshot) -> CacheSection {
         misses_stale: named(&totals.forwards, "stale"),
         hit_ratio: None,
         bytes: keep.http_cache().bytes(),
+    }
+}
+
+fn tiers(keep: &Keep, seen: &WindowFigures) -> TiersSection {
+    let (tiers, counted) = (keep.tiers(), &seen.figures.tiers);
+    let evictions = &keep.archive().evictions;
+    TiersSection {
+        found_behind: sum(&counted.hits),
+        computed: counted.computed.count,
+        failed: counted.failed,
+        bytes: tiers.bytes(),
+        evictions: evictions.within(seen.covers, tiers.evictions()),
     }
 }
 
@@ -245,8 +254,36 @@ fn millis(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use crate::event::Event;
     use crate::profile::Profile;
+    use crate::tiers::{CacheError, EntryOptions};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_typed_caches_let_go_counts_in_the_window_in_which_they_did() {
+        let (clock, hand) = Clock::manual();
+        let small = serde_json::json!({"tiers": {
+            "capacity_bytes": 1 << 20, "tenant_bytes_max": 1 << 20, "value_bytes_max": 128 << 10,
+        }});
+        let builder = Keep::builder(Profile::development()).clock(clock);
+        let keep = builder.overlay(small).build().unwrap();
+        let evictions = |window| keep.report(window).observed.tiers.evictions;
+        let cache = keep.cache::<String>("pages");
+        for page in 0..100 {
+            let compute = || async { Ok::<_, CacheError>("x".repeat(64 << 10)) };
+            let (key, options) = (page.to_string(), EntryOptions::new());
+            cache.get_or_compute(&key, &options, compute).await.unwrap();
+        }
+        let let_go = keep.tiers().evictions();
+        assert!(let_go > 0);
+        assert_eq!(evictions(Window::Minute), let_go);
+        for _ in 0..12 {
+            hand.advance(READ_EVERY);
+            tokio::time::sleep(READ_EVERY).await;
+        }
+        assert_eq!(evictions(Window::Minute), 0);
+        assert_eq!(evictions(Window::Hour), let_go);
+    }
 
     #[tokio::test]
     async fn neither_memory_nor_the_rule_of_a_route_makes_the_guard_short_of_slots() {

@@ -216,12 +216,14 @@ fn larger_tiers(seen: &Observed) -> Option<Recommendation> {
     let is_full = ratio(tiers.bytes, now).is_some_and(|share| share >= 0.90);
     let behind = tiers.found_behind + tiers.computed;
     let why = format!(
-        "typed caches are full, {} values had to be fetched or computed, and {}",
-        behind,
+        "typed caches are full and let {} values go, {behind} had to be fetched or computed, and {}",
+        tiers.evictions,
         memory(seen)
     );
     let more = now.saturating_mul(2).min(CAPACITY_MAX);
-    let pressed = is_full && tiers.evictions > 0 && behind >= ENOUGH;
+    // Where few had to go, the others would have had to be fetched or computed all the same.
+    let lost = ratio(tiers.evictions, behind).is_some_and(|share| share >= 0.10);
+    let pressed = is_full && lost && behind >= ENOUGH;
     let possible = pressed && has_memory(seen) && more > now;
     possible.then(|| change("tiers.capacity_bytes", now, more, why))
 }
@@ -424,11 +426,11 @@ mod tests {
         (
             "tiers.capacity_bytes",
             |seen| {
-                (seen.tiers.bytes, seen.tiers.evictions) = (15 << 20, 7);
+                (seen.tiers.bytes, seen.tiers.evictions) = (15 << 20, 20);
                 seen.tiers.computed = 200;
             },
             "33554432",
-            |seen| seen.tiers.evictions = 0,
+            |seen| seen.tiers.evictions = 19,
         ),
         (
             "rate_limit.requests_max",
@@ -535,7 +537,7 @@ mod tests {
         let mut seen = small();
         (seen.memory.used_bytes, seen.memory.budget_bytes) = (1 << 30, 1 << 40);
         seen.settings.tiers_capacity_bytes = CAPACITY_MAX;
-        (seen.tiers.bytes, seen.tiers.evictions) = (CAPACITY_MAX, 7);
+        (seen.tiers.bytes, seen.tiers.evictions) = (CAPACITY_MAX, 700);
         seen.tiers.computed = 1000;
         assert_eq!(recommendations(&seen), []);
     }

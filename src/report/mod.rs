@@ -42,6 +42,7 @@ mod error;
 mod kept;
 mod lines;
 mod observed;
+mod readings;
 mod score;
 mod spoken;
 mod sums;
@@ -61,6 +62,7 @@ pub use observed::{
     CacheSection, ConnectionsSection, DatabaseSection, GuardSection, InvalidationSection,
     LimiterSection, MemorySection, Observed, RedisSection, RuntimeSection, Settings, TiersSection,
 };
+pub(crate) use readings::{READ_EVERY, Readings};
 pub use score::Penalty;
 pub use sums::Day;
 pub use trend::Trend;

@@ -90,7 +90,7 @@ pub struct TiersSection {
     pub failed: u64,
     /// What is in memory, now.
     pub bytes: u64,
-    /// Values that had to go for others since the start.
+    /// Values that had to go for others.
     pub evictions: u64,
 }
 

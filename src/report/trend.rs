@@ -154,11 +154,16 @@ impl Trend {
     }
 
     fn note(&self) {
-        let now = Sums::of(&self.shared.metrics.snapshot());
         let (today, _) = Date::of(self.shared.clock.wall());
+        self.note_on(today);
+    }
+
+    fn note_on(&self, today: Date) {
+        let now = Sums::of(&self.shared.metrics.snapshot());
         let mut state = self.shared.state();
         let more = now.since(&state.last);
-        let day = state.day;
+        // A clock that was ahead at the last reading does not make a day of its own.
+        let day = state.day.min(today);
         // Whoever has read the figures before somebody else who came here first has nothing to add.
         if !more.is_empty() {
             state.here.entry(day).or_default().add(&more);
@@ -168,9 +173,14 @@ impl Trend {
             state.last.add(&more);
         }
         state.day = today;
-        let oldest = today.before(self.shared.config.trend_days - 1);
-        state.here.retain(|date, _| *date >= oldest);
-        state.untold.retain(|date, _| *date >= oldest);
+        // By their number and not by today: a clock that leaps ahead must not cost the days before.
+        let kept = self.shared.config.trend_days as usize;
+        let State { here, untold, .. } = &mut *state;
+        for days in [here, untold] {
+            while days.len() > kept {
+                days.pop_first();
+            }
+        }
     }
 
     #[cfg(feature = "redis")]
@@ -275,9 +285,29 @@ mod tests {
             hand.advance(HOUR * 24);
             trend.add_up().await;
         }
-        assert_eq!(trend.shared.state().here.len(), 2, "today has none yet");
+        assert_eq!(trend.shared.state().here.len(), 3);
         assert_eq!(trend.days(400).await.len(), 3);
         assert_eq!(trend.days(0).await.len(), 1);
+    }
+
+    /// A manual clock does not go back; the day that was noted does.
+    #[tokio::test]
+    async fn a_clock_that_leaps_ahead_and_comes_back_costs_no_day() {
+        let (trend, metrics, hand) = trend(3);
+        hit(&metrics, 2);
+        hand.advance(HOUR * 24);
+        trend.add_up().await;
+        hit(&metrics, 3);
+        trend.add_up().await;
+        let days = trend.days(2).await;
+        let ahead = Date::of(trend.shared.clock.wall() + HOUR * 24 * 4000).0;
+        trend.note_on(ahead);
+        hit(&metrics, 1);
+        trend.add_up().await;
+        let after = trend.days(2).await;
+        assert_eq!(days[0], after[0]);
+        assert_eq!((days[1].hits, after[1].hits), (3, 4));
+        assert_eq!(trend.shared.state().here.len(), 2, "no day ahead");
     }
 
     #[test]

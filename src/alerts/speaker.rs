@@ -6,6 +6,9 @@
 //! cooldown. A lease for the rule and not for each of its words: whoever has said that something fires is the one
 //! who says that it is over.
 //!
+//! Several have spoken where Redis was away or a lease ran out. One of them has the lease then; the others learn it
+//! when they want to renew theirs, and are silent ones from there on.
+//!
 //! What a silent instance has to say is remembered until somebody has said it. Where the rule still fires when
 //! the speaker has said that it is over, for a round and more, the silent one takes the word and says that it
 //! fires. Where it is over here, and the speaker dies before it says so, the silent one says it.
@@ -22,7 +25,7 @@ use crate::alerts::alert::{Alert, AlertTurn};
 use crate::alerts::lease::ASK;
 use crate::alerts::rule::{AlertRule, AlertScope};
 #[cfg(feature = "redis")]
-use crate::store::{Batch, Call, RedisPool};
+use crate::store::{Batch, Call, RedisPool, StoreError};
 
 /// Asks whether this instance speaks.
 #[derive(Debug)]
@@ -40,22 +43,23 @@ pub(crate) struct Speaker {
 
 /// The last word about a rule that fires here or elsewhere.
 #[derive(Clone, Debug)]
-enum Word {
-    /// It fires, which was told here.
-    Here,
-    /// Another instance spoke; this is what there was to say here, and what the other one had said.
-    ByOther(Box<Alert>, Said),
+struct Word {
+    /// What there was to say here.
+    alert: Alert,
+    said: Said,
 }
 
-/// What another instance has said about a rule.
+/// Who has said what about a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
-    /// It fires.
+    /// This instance: it fires.
+    Here,
+    /// Another one: it fires.
     Fires,
-    /// It was over before it fired here: the cooldown is the fleet's.
+    /// Another one: it was over before it fired here, and the cooldown is the fleet's.
     WasOver,
-    /// It is over, though it still fires here. It may end here a moment later, so a round passes before anything
-    /// is made of it.
+    /// Another one: it is over, though it still fires here. It may end here a moment later, so a round passes
+    /// before anything is made of it.
     IsOver,
 }
 
@@ -122,7 +126,7 @@ impl Speaker {
         let before = self.lock().get(&alert.rule).cloned();
         let (purpose, lease) = match (alert.state, &before) {
             (AlertTurn::Resolved, _) => (Purpose::Over, self.short.max(*cooldown)),
-            (_, Some(Word::ByOther(_, Said::IsOver))) => (Purpose::Still, self.short),
+            (_, Some(word)) if word.said == Said::IsOver => (Purpose::Still, self.short),
             _ => (Purpose::Fires, self.short),
         };
         let claim = self.claim(&alert.rule, lease, purpose).await;
@@ -137,17 +141,16 @@ impl Speaker {
     /// Whether the rule fires here and another instance told it.
     pub(crate) fn told_by_other(&self, rule: &str) -> bool {
         let words = self.lock();
-        matches!(words.get(rule), Some(Word::ByOther(alert, _)) if alert.state != AlertTurn::Resolved)
+        words
+            .get(rule)
+            .is_some_and(|word| word.said != Said::Here && word.alert.state != AlertTurn::Resolved)
     }
 
     /// What was left to another instance to say: to be asked for again, in case that one is gone.
     pub(crate) fn unspoken(&self) -> Vec<Alert> {
         let words = self.lock();
-        let unspoken = words.values().filter_map(|word| match word {
-            Word::ByOther(alert, _) => Some((**alert).clone()),
-            Word::Here => None,
-        });
-        unspoken.collect()
+        let unspoken = words.values().filter(|word| word.said != Said::Here);
+        unspoken.map(|word| word.alert.clone()).collect()
     }
 
     /// Nothing that is done while it is held can panic half-way, so poison is ignored.
@@ -159,19 +162,22 @@ impl Speaker {
 /// Whether `alert` is told, and what is remembered of it.
 fn judged(alert: &Alert, before: Option<&Word>, claim: Claim) -> (bool, Option<Word>) {
     let is_over = alert.state == AlertTurn::Resolved;
-    let asked_again = matches!(before, Some(Word::ByOther(left, _)) if **left == *alert);
-    let left = |said| Some(Word::ByOther(Box::new(alert.clone()), said));
+    let asked_again = before.is_some_and(|word| word.said != Said::Here && word.alert == *alert);
+    let said = |said| {
+        let alert = alert.clone();
+        Some(Word { alert, said })
+    };
     match (claim, is_over) {
         // A speaker that cannot be asked for may be there and still firing: one that is over can wait.
-        (Claim::Unknown, true) if asked_again => (false, left(Said::Fires)),
-        (Claim::Mine | Claim::Unknown, false) => (true, Some(Word::Here)),
+        (Claim::Unknown, true) if asked_again => (false, said(Said::Fires)),
+        (Claim::Mine | Claim::Unknown, false) => (true, said(Said::Here)),
         (Claim::Mine | Claim::Unknown, true) => (true, None),
-        (Claim::Others, _) => (false, left(Said::Fires)),
+        (Claim::Others, _) => (false, said(Said::Fires)),
         // Somebody has said it.
         (Claim::OthersOver, true) => (false, None),
-        (Claim::OthersOver, false) => match before {
-            None | Some(Word::ByOther(_, Said::WasOver)) => (false, left(Said::WasOver)),
-            Some(_) => (false, left(Said::IsOver)),
+        (Claim::OthersOver, false) => match before.map(|word| word.said) {
+            None | Some(Said::WasOver) => (false, said(Said::WasOver)),
+            Some(_) => (false, said(Said::IsOver)),
         },
     }
 }
@@ -191,20 +197,16 @@ impl Speaker {
 impl Speaker {
     /// Asks for a rule's lease.
     async fn claim(&self, rule: &str, lease: Duration, purpose: Purpose) -> Claim {
-        match self.redis.call(&self.ask(rule, lease, purpose)).await {
-            Ok(1_u64) => Claim::Mine,
-            Ok(2) => Claim::OthersOver,
-            Ok(_) => Claim::Others,
-            Err(_) => Claim::Unknown,
-        }
+        Claim::of(self.redis.call(&self.ask(rule, lease, purpose)).await)
     }
 
     /// Renews the leases of rules that fire here and were told here: one round trip, or none. A lease that Redis
-    /// has lost is written anew; one that another instance has taken meanwhile is left to it.
+    /// has lost is written anew; one that another instance has taken meanwhile is left to it, and what there is to
+    /// say here is left to it as well.
     pub(crate) async fn renew(&self) {
         let told: Vec<_> = {
             let words = self.lock();
-            let here = words.iter().filter(|(_, word)| matches!(word, Word::Here));
+            let here = words.iter().filter(|(_, word)| word.said == Said::Here);
             here.map(|(rule, _)| Arc::clone(rule)).collect()
         };
         if told.is_empty() || !self.redis.status().is_up() {
@@ -215,7 +217,16 @@ impl Speaker {
             batch = batch.call(self.ask(rule, self.short, Purpose::Fires));
         }
         // What could not be renewed ends, and another instance speaks if it fires there as well.
-        let _ = self.redis.run_all(&batch).await;
+        let Ok(mut answers) = self.redis.run_all(&batch).await else {
+            return;
+        };
+        let mut words = self.lock();
+        for rule in &told {
+            let claim = Claim::of(answers.read());
+            if let Some(word) = words.get_mut(rule) {
+                word.said = renewed(claim);
+            }
+        }
     }
 
     fn ask(&self, rule: &str, lease: Duration, purpose: Purpose) -> Call {
@@ -227,5 +238,93 @@ impl Speaker {
         };
         let call = Call::new(&ASK).key(self.redis.key(format_args!("alert:{rule}")));
         call.arg(self.name.as_str()).arg(millis.max(1)).arg(word)
+    }
+}
+
+#[cfg(feature = "redis")]
+impl Claim {
+    /// What the script's answer says.
+    fn of(answer: Result<u64, StoreError>) -> Self {
+        match answer {
+            Ok(1) => Self::Mine,
+            Ok(2) => Self::OthersOver,
+            Ok(_) => Self::Others,
+            Err(_) => Self::Unknown,
+        }
+    }
+}
+
+/// Who has spoken about a rule that was told here, as the answer to a renewal shows.
+#[cfg(feature = "redis")]
+fn renewed(claim: Claim) -> Said {
+    match claim {
+        Claim::Mine | Claim::Unknown => Said::Here,
+        // It is asked for in the same round, as what was always left to another: should that one have said that it
+        // is over, this shows then, and a round passes before anything is made of it.
+        Claim::Others | Claim::OthersOver => Said::Fires,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::alerts::severity::Severity;
+
+    fn alert(state: AlertTurn) -> Alert {
+        Alert {
+            rule: "a".into(),
+            state,
+            severity: Severity::Warning,
+            measure: "lag".into(),
+            route: None,
+            value: 2.0,
+            threshold: 1.0,
+            at: SystemTime::UNIX_EPOCH,
+            instance: "".into(),
+            detail: "".into(),
+            advice: "".into(),
+        }
+    }
+
+    /// What is made of the answers to one alert, asked for until it is told or nothing is left of it.
+    fn asked(alert: &Alert, mut word: Option<Word>, claims: &[Claim]) -> Vec<(bool, Option<Said>)> {
+        let step = |claim: &Claim| {
+            let (speaks, next) = judged(alert, word.as_ref(), *claim);
+            word = next;
+            (speaks, word.as_ref().map(|word| word.said))
+        };
+        claims.iter().map(step).collect()
+    }
+
+    /// It used to believe for ever that it had the word.
+    #[cfg(feature = "redis")]
+    #[test]
+    fn who_finds_another_ones_lease_when_renewing_is_silent_and_hears_that_it_is_over() {
+        use Claim::{Mine, Others, OthersOver, Unknown};
+        assert_eq!(renewed(Mine), Said::Here);
+        assert_eq!(renewed(Unknown), Said::Here, "it may be its own still");
+        let silent = |claim| {
+            let (alert, said) = (alert(AlertTurn::Firing), renewed(claim));
+            Some(Word { alert, said })
+        };
+        let firing = alert(AlertTurn::Firing);
+        let over = (false, Some(Said::IsOver));
+        assert_eq!(
+            asked(&firing, silent(Others), &[Others, OthersOver, Mine]),
+            [(false, Some(Said::Fires)), over, (true, Some(Said::Here))]
+        );
+        assert_eq!(
+            asked(&firing, silent(OthersOver), &[OthersOver, Mine]),
+            [over, (true, Some(Said::Here))],
+            "a round passes first"
+        );
+        let resolved = alert(AlertTurn::Resolved);
+        assert_eq!(
+            asked(&resolved, silent(OthersOver), &[OthersOver]),
+            [(false, None)],
+            "somebody has said it"
+        );
     }
 }

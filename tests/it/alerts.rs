@@ -813,6 +813,35 @@ async fn when_the_speaker_dies_after_it_was_over_for_another_that_one_says_so() 
     until("two says it", || two.shared() == ["shared resolved"]).await;
 }
 
+/// Both went on believing that they had the word, and one of them never heard that it was over elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_that_spoke_while_redis_was_away_one_falls_silent_until_it_is_over_for_the_other() {
+    let server = TestRedis::start();
+    let every = Duration::from_millis(100);
+    let both = [(); 2].map(|()| Instance::with(server.url(), every));
+    for instance in &both {
+        assert!(instance.keep.redis().watch().until_up().await);
+    }
+    server.kill();
+    for instance in &both {
+        let away = || !instance.keep.redis().status().is_up();
+        until("redis is away", away).await;
+        instance.knob.turn(11);
+        let spoke = || instance.shared() == ["shared firing"];
+        until("each speaks", spoke).await;
+    }
+    server.restart();
+    let by_other = |at: usize| state(&both[at].keep, "shared").told_by_other;
+    until("one falls silent", || by_other(0) || by_other(1)).await;
+    let (silent, speaker) = if by_other(0) { (0, 1) } else { (1, 0) };
+    both[speaker].knob.turn(0);
+    let over = ["shared firing", "shared resolved"];
+    until("one is over it", || both[speaker].shared() == over).await;
+    let again = ["shared firing", "shared firing"];
+    until("the other goes on", || both[silent].shared() == again).await;
+    assert!(!by_other(silent));
+}
+
 /// The handler's task waited for alerts that nobody would tell, and the shutdown for the task.
 #[tokio::test(start_paused = true)]
 async fn a_handler_of_alerts_that_are_not_enabled_does_not_hold_up_the_shutdown() {

@@ -13,7 +13,9 @@
 //! the speaker has said that it is over, for a round and more, the silent one takes the word and says that it
 //! fires. Where it is over here, and the speaker dies before it says so, the silent one says it.
 //!
-//! Redis away, slow or refusing: everybody speaks. To hear something twice is better than not at all.
+//! Redis away, slow or refusing: whoever has something new to say speaks, for to hear something twice is better
+//! than not at all. A silent instance knows that another one has spoken, which one lost answer does not change; it
+//! speaks when there was no answer for as long as a lease lasts.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -26,6 +28,9 @@ use crate::alerts::lease::ASK;
 use crate::alerts::rule::{AlertRule, AlertScope};
 #[cfg(feature = "redis")]
 use crate::store::{Batch, Call, RedisPool, StoreError};
+
+/// For how many rounds a lease lasts while a rule fires.
+const LEASE_ROUNDS: u32 = 6;
 
 /// Asks whether this instance speaks.
 #[derive(Debug)]
@@ -47,6 +52,8 @@ struct Word {
     /// What there was to say here.
     alert: Alert,
     said: Said,
+    /// For how many rounds in a row there was no answer from Redis.
+    unanswered: u32,
 }
 
 /// Who has said what about a rule.
@@ -101,7 +108,7 @@ impl Speaker {
         let (first, second) = (first.hash_one(0), second.hash_one(1));
         Self {
             fleet: fleet.collect(),
-            short: every.saturating_mul(6),
+            short: every.saturating_mul(LEASE_ROUNDS),
             name: format!("{first:016x}{second:016x}"),
             #[cfg(feature = "redis")]
             redis,
@@ -162,22 +169,30 @@ impl Speaker {
 /// Whether `alert` is told, and what is remembered of it.
 fn judged(alert: &Alert, before: Option<&Word>, claim: Claim) -> (bool, Option<Word>) {
     let is_over = alert.state == AlertTurn::Resolved;
-    let asked_again = before.is_some_and(|word| word.said != Said::Here && word.alert == *alert);
-    let said = |said| {
+    let word = |said, unanswered| {
         let alert = alert.clone();
-        Some(Word { alert, said })
+        Some(Word {
+            alert,
+            said,
+            unanswered,
+        })
     };
-    match (claim, is_over) {
+    let left = before.filter(|word| word.said != Said::Here && word.alert == *alert);
+    if let (Claim::Unknown, Some(left)) = (claim, left) {
         // A speaker that cannot be asked for may be there and still firing: one that is over can wait.
-        (Claim::Unknown, true) if asked_again => (false, said(Said::Fires)),
-        (Claim::Mine | Claim::Unknown, false) => (true, said(Said::Here)),
+        if is_over || left.unanswered < LEASE_ROUNDS {
+            return (false, word(left.said, left.unanswered.saturating_add(1)));
+        }
+    }
+    match (claim, is_over) {
+        (Claim::Mine | Claim::Unknown, false) => (true, word(Said::Here, 0)),
         (Claim::Mine | Claim::Unknown, true) => (true, None),
-        (Claim::Others, _) => (false, said(Said::Fires)),
+        (Claim::Others, _) => (false, word(Said::Fires, 0)),
         // Somebody has said it.
         (Claim::OthersOver, true) => (false, None),
         (Claim::OthersOver, false) => match before.map(|word| word.said) {
-            None | Some(Said::WasOver) => (false, said(Said::WasOver)),
-            Some(_) => (false, said(Said::IsOver)),
+            None | Some(Said::WasOver) => (false, word(Said::WasOver, 0)),
+            Some(_) => (false, word(Said::IsOver, 0)),
         },
     }
 }
@@ -298,6 +313,40 @@ mod tests {
         claims.iter().map(step).collect()
     }
 
+    /// That one fires, and what another instance has said.
+    fn left(said: Said) -> Option<Word> {
+        let (alert, unanswered) = (alert(AlertTurn::Firing), 0);
+        Some(Word {
+            alert,
+            said,
+            unanswered,
+        })
+    }
+
+    /// Each hiccup used to make all silent instances speak at once.
+    #[test]
+    fn who_knows_that_another_spoke_speaks_without_an_answer_only_after_a_lease() {
+        use Claim::{Others, Unknown};
+        let firing = alert(AlertTurn::Firing);
+        let told = (true, Some(Said::Here));
+        assert_eq!(asked(&firing, None, &[Unknown]), [told], "a first word");
+        for said in [Said::Fires, Said::WasOver, Said::IsOver] {
+            let silent = (false, Some(said));
+            let lost = [Unknown; 7];
+            let mut expected = vec![silent; 6];
+            expected.push(told);
+            assert_eq!(asked(&firing, left(said), &lost), expected);
+        }
+        // An answer in between, and it begins anew.
+        let claims = [vec![Unknown; 6], vec![Others], vec![Unknown; 7]].concat();
+        let mut expected = vec![(false, Some(Said::Fires)); 13];
+        expected.push(told);
+        assert_eq!(asked(&firing, left(Said::Fires), &claims), expected);
+        // What got worse is a word of its own.
+        let worse = alert(AlertTurn::Escalated);
+        assert_eq!(asked(&worse, left(Said::Fires), &[Unknown]), [told]);
+    }
+
     /// It used to believe for ever that it had the word.
     #[cfg(feature = "redis")]
     #[test]
@@ -305,10 +354,7 @@ mod tests {
         use Claim::{Mine, Others, OthersOver, Unknown};
         assert_eq!(renewed(Mine), Said::Here);
         assert_eq!(renewed(Unknown), Said::Here, "it may be its own still");
-        let silent = |claim| {
-            let (alert, said) = (alert(AlertTurn::Firing), renewed(claim));
-            Some(Word { alert, said })
-        };
+        let silent = |claim| left(renewed(claim));
         let firing = alert(AlertTurn::Firing);
         let over = (false, Some(Said::IsOver));
         assert_eq!(

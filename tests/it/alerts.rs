@@ -801,6 +801,17 @@ async fn when_it_is_over_for_the_speaker_alone_another_says_that_it_still_fires(
     assert_eq!(two.shared(), ["shared firing", "shared resolved"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_instance_speaks_in_the_end_when_redis_stays_away() {
+    let server = TestRedis::start();
+    let [one, two] = speaker_and_silent(&server).await;
+    server.kill();
+    until("two speaks", || two.shared() == ["shared firing"]).await;
+    two.knob.turn(0);
+    until("two is over it", || two.shared().len() == 2).await;
+    assert_eq!(one.shared(), ["shared firing"]);
+}
+
 /// Whoever was told that it fires used never to hear that it is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_the_speaker_dies_after_it_was_over_for_another_that_one_says_so() {

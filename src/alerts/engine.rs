@@ -188,6 +188,9 @@ impl Alerts {
             }
             standing.recent.push_front(alert.clone());
         }
+        let blind = standing.watches.iter().filter_map(Watch::blind).collect();
+        drop(standing);
+        inner.voice.speaker.is_blind_to(blind);
         told
     }
 

@@ -13,11 +13,14 @@
 //! the speaker has said that it is over, for a round and more, the silent one takes the word and says that it
 //! fires. Where it is over here, and the speaker dies before it says so, the silent one says it.
 //!
+//! Whoever has no value any more, such as an instance that is taken out of rotation, can say neither that it got
+//! worse nor that it is over. It lets its lease run out, for one that has a value, and has nothing to say meanwhile.
+//!
 //! Redis away, slow or refusing: whoever has something new to say speaks, for to hear something twice is better
 //! than not at all. A silent instance knows that another one has spoken, which one lost answer does not change; it
 //! speaks when there was no answer for as long as a lease lasts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -37,13 +40,21 @@ const LEASE_ROUNDS: u32 = 6;
 pub(crate) struct Speaker {
     /// Rules of which one instance speaks, and how long it is quiet afterwards.
     fleet: HashMap<Arc<str>, Duration>,
-    /// How long a lease lasts while a rule fires.
-    short: Duration,
+    /// How often rules are judged.
+    every: Duration,
     /// Unlike that of any other instance, whatever they are called.
     name: String,
     #[cfg(feature = "redis")]
     redis: RedisPool,
-    words: Mutex<HashMap<Arc<str>, Word>>,
+    known: Mutex<Known>,
+}
+
+/// What is remembered of rules.
+#[derive(Debug, Default)]
+struct Known {
+    words: HashMap<Arc<str>, Word>,
+    /// Those whose last judgement had no value.
+    blind: HashSet<Arc<str>>,
 }
 
 /// The last word about a rule that fires here or elsewhere.
@@ -52,7 +63,7 @@ struct Word {
     /// What there was to say here.
     alert: Alert,
     said: Said,
-    /// For how many rounds in a row there was no answer from Redis.
+    /// For how many rounds in a row there was no answer from Redis, or nobody asked.
     unanswered: u32,
 }
 
@@ -108,12 +119,17 @@ impl Speaker {
         let (first, second) = (first.hash_one(0), second.hash_one(1));
         Self {
             fleet: fleet.collect(),
-            short: every.saturating_mul(LEASE_ROUNDS),
+            every,
             name: format!("{first:016x}{second:016x}"),
             #[cfg(feature = "redis")]
             redis,
-            words: Mutex::default(),
+            known: Mutex::default(),
         }
+    }
+
+    /// How long a lease lasts while a rule fires.
+    const fn short(&self) -> Duration {
+        self.every.saturating_mul(LEASE_ROUNDS)
     }
 
     /// Its random name.
@@ -130,39 +146,49 @@ impl Speaker {
         let Some(cooldown) = self.fleet.get(&alert.rule) else {
             return true;
         };
-        let before = self.lock().get(&alert.rule).cloned();
+        let before = self.lock().words.get(&alert.rule).cloned();
         let (purpose, lease) = match (alert.state, &before) {
-            (AlertTurn::Resolved, _) => (Purpose::Over, self.short.max(*cooldown)),
-            (_, Some(word)) if word.said == Said::IsOver => (Purpose::Still, self.short),
-            _ => (Purpose::Fires, self.short),
+            (AlertTurn::Resolved, _) => (Purpose::Over, self.short().max(*cooldown)),
+            (_, Some(word)) if word.said == Said::IsOver => (Purpose::Still, self.short()),
+            _ => (Purpose::Fires, self.short()),
         };
         let claim = self.claim(&alert.rule, lease, purpose).await;
         let (speaks, word) = judged(alert, before.as_ref(), claim);
         match word {
-            Some(word) => self.lock().insert(Arc::clone(&alert.rule), word),
-            None => self.lock().remove(&alert.rule),
+            Some(word) => self.lock().words.insert(Arc::clone(&alert.rule), word),
+            None => self.lock().words.remove(&alert.rule),
         };
         speaks
     }
 
+    /// Takes note of the rules whose last judgement had no value.
+    pub(crate) fn is_blind_to(&self, rules: HashSet<Arc<str>>) {
+        self.lock().blind = rules;
+    }
+
     /// Whether the rule fires here and another instance told it.
     pub(crate) fn told_by_other(&self, rule: &str) -> bool {
-        let words = self.lock();
-        words
+        let known = self.lock();
+        known
+            .words
             .get(rule)
             .is_some_and(|word| word.said != Said::Here && word.alert.state != AlertTurn::Resolved)
     }
 
-    /// What was left to another instance to say: to be asked for again, in case that one is gone.
+    /// What was left to another instance to say: to be asked for again, in case that one is gone. Whether something
+    /// fires still, nobody knows without a value; that it was over stays true.
     pub(crate) fn unspoken(&self) -> Vec<Alert> {
-        let words = self.lock();
-        let unspoken = words.values().filter(|word| word.said != Said::Here);
-        unspoken.map(|word| word.alert.clone()).collect()
+        let known = self.lock();
+        let left = known.words.iter().filter(|(rule, word)| {
+            let sees = !known.blind.contains(*rule) || word.alert.state == AlertTurn::Resolved;
+            word.said != Said::Here && sees
+        });
+        left.map(|(_, word)| word.alert.clone()).collect()
     }
 
     /// Nothing that is done while it is held can panic half-way, so poison is ignored.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Word>> {
-        self.words.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -217,31 +243,47 @@ impl Speaker {
 
     /// Renews the leases of rules that fire here and were told here: one round trip, or none. A lease that Redis
     /// has lost is written anew; one that another instance has taken meanwhile is left to it, and what there is to
-    /// say here is left to it as well.
+    /// say here is left to it as well. One of a rule without a value runs out.
     pub(crate) async fn renew(&self) {
-        let told: Vec<_> = {
-            let words = self.lock();
-            let here = words.iter().filter(|(_, word)| word.said == Said::Here);
-            here.map(|(rule, _)| Arc::clone(rule)).collect()
-        };
-        if told.is_empty() || !self.redis.status().is_up() {
+        let due = self.due();
+        if due.is_empty() || !self.redis.status().is_up() {
             return;
         }
         let mut batch = Batch::new();
-        for rule in &told {
-            batch = batch.call(self.ask(rule, self.short, Purpose::Fires));
+        for (rule, _) in &due {
+            batch = batch.call(self.ask(rule, self.short(), Purpose::Fires));
         }
         // What could not be renewed ends, and another instance speaks if it fires there as well.
         let Ok(mut answers) = self.redis.run_all(&batch).await else {
             return;
         };
-        let mut words = self.lock();
-        for rule in &told {
+        let mut known = self.lock();
+        for (rule, lapsed) in &due {
             let claim = Claim::of(answers.read());
-            if let Some(word) = words.get_mut(rule) {
-                word.said = renewed(claim);
+            if let Some(word) = known.words.get_mut(rule) {
+                word.renewed(claim, *lapsed);
             }
         }
+    }
+
+    /// Whose leases are to be renewed, and of each whether it was not for so long that another instance could have
+    /// taken it, said that it is over, and lost it again.
+    fn due(&self) -> Vec<(Arc<str>, bool)> {
+        let mut known = self.lock();
+        let Known { words, blind } = &mut *known;
+        let mut due = Vec::new();
+        for (rule, word) in words {
+            if word.said != Said::Here {
+                continue;
+            }
+            word.unanswered = word.unanswered.saturating_add(1);
+            if !blind.contains(rule) {
+                let cooldown = self.fleet.get(rule).copied().unwrap_or_default();
+                let gap = self.every.saturating_mul(word.unanswered);
+                due.push((Arc::clone(rule), gap > self.short().max(cooldown)));
+            }
+        }
+        due
     }
 
     fn ask(&self, rule: &str, lease: Duration, purpose: Purpose) -> Call {
@@ -269,14 +311,20 @@ impl Claim {
     }
 }
 
-/// Who has spoken about a rule that was told here, as the answer to a renewal shows.
 #[cfg(feature = "redis")]
-fn renewed(claim: Claim) -> Said {
-    match claim {
-        Claim::Mine | Claim::Unknown => Said::Here,
+impl Word {
+    /// What was told here, once its renewal is answered.
+    fn renewed(&mut self, claim: Claim, lapsed: bool) {
+        if claim == Claim::Unknown {
+            return;
+        }
+        self.unanswered = 0;
         // It is asked for in the same round, as what was always left to another: should that one have said that it
-        // is over, this shows then, and a round passes before anything is made of it.
-        Claim::Others | Claim::OthersOver => Said::Fires,
+        // is over, this shows then, and a round passes before anything is made of it. Should it be nobody's, it is
+        // said again, because the last word may have been another one's that it is over.
+        if claim != Claim::Mine || lapsed {
+            self.said = Said::Fires;
+        }
     }
 }
 
@@ -285,6 +333,8 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+    #[cfg(feature = "redis")]
+    use crate::alerts::measure::Measure;
     use crate::alerts::severity::Severity;
 
     fn alert(state: AlertTurn) -> Alert {
@@ -347,14 +397,65 @@ mod tests {
         assert_eq!(asked(&worse, left(Said::Fires), &[Unknown]), [told]);
     }
 
+    /// A speaker that had lost its value kept its lease, and nobody could say that it got worse or was over.
+    #[cfg(feature = "redis")]
+    #[test]
+    fn who_has_no_value_renews_nothing_and_asks_for_nothing_but_what_is_over() {
+        let rule = AlertRule {
+            cooldown: Duration::from_secs(90),
+            ..AlertRule::above("a", Measure::Lag, 1.0)
+        };
+        let every = Duration::from_secs(10);
+        let speaker = Speaker::new(&[rule], every, RedisPool::disabled());
+        let remember = |word: Option<Word>| {
+            let mut known = speaker.lock();
+            known.words.extend(word.map(|word| ("a".into(), word)));
+        };
+        let blind = |blind: bool| {
+            let rules = blind.then(|| "a".into());
+            speaker.is_blind_to(rules.into_iter().collect());
+        };
+        let due = || -> Vec<_> {
+            speaker
+                .due()
+                .into_iter()
+                .map(|(_, lapsed)| lapsed)
+                .collect()
+        };
+        remember(left(Said::Here));
+        assert_eq!(due(), [false]);
+        blind(true);
+        for _ in 0..7 {
+            assert!(due().is_empty());
+        }
+        blind(false);
+        assert_eq!(due(), [false], "nine rounds are the cooldown");
+        assert_eq!(due(), [true]);
+        remember(left(Said::Fires));
+        assert_eq!(speaker.unspoken().len(), 1);
+        blind(true);
+        assert!(speaker.unspoken().is_empty());
+        let alert = alert(AlertTurn::Resolved);
+        remember(left(Said::Fires).map(|word| Word { alert, ..word }));
+        assert_eq!(speaker.unspoken().len(), 1, "that it is over stays true");
+    }
+
     /// It used to believe for ever that it had the word.
     #[cfg(feature = "redis")]
     #[test]
     fn who_finds_another_ones_lease_when_renewing_is_silent_and_hears_that_it_is_over() {
         use Claim::{Mine, Others, OthersOver, Unknown};
-        assert_eq!(renewed(Mine), Said::Here);
-        assert_eq!(renewed(Unknown), Said::Here, "it may be its own still");
-        let silent = |claim| left(renewed(claim));
+        let renewed = |claim, lapsed| {
+            let mut word = left(Said::Here)?;
+            word.renewed(claim, lapsed);
+            Some(word)
+        };
+        let said = |claim, lapsed| renewed(claim, lapsed).map(|word| word.said);
+        assert_eq!(said(Mine, false), Some(Said::Here));
+        assert_eq!(said(Mine, true), Some(Said::Fires), "it is said again");
+        let lost = said(Unknown, true);
+        assert_eq!(lost, Some(Said::Here), "it may be its own still");
+        let silent = |claim| renewed(claim, false);
         let firing = alert(AlertTurn::Firing);
         let over = (false, Some(Said::IsOver));
         assert_eq!(

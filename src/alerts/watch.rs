@@ -99,6 +99,12 @@ impl Watch {
         matches!(self.machine.stage(), Stage::Firing { .. })
     }
 
+    /// Its name, if its last judgement had no value.
+    pub(crate) fn blind(&self) -> Option<Arc<str>> {
+        let blind = self.value.is_none();
+        blind.then(|| Arc::clone(&self.rule.name))
+    }
+
     /// Judges a value, and says what there is to tell.
     pub(crate) fn judge(
         &mut self,

@@ -28,6 +28,9 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Knob(Arc<AtomicU64>);
 
 impl Knob {
+    /// Where there is no value.
+    const NOTHING: u64 = u64::MAX;
+
     fn turn(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
@@ -35,7 +38,10 @@ impl Knob {
     /// Fires at once above 10, and may be told again at once.
     fn rule(&self, name: &str) -> AlertRule {
         let seen = Arc::clone(&self.0);
-        let measure = Measure::of(move || Some(seen.load(Ordering::Relaxed) as f64));
+        let measure = Measure::of(move || {
+            let value = seen.load(Ordering::Relaxed);
+            (value != Self::NOTHING).then_some(value as f64)
+        });
         AlertRule {
             cooldown: Duration::ZERO,
             ..AlertRule::above(name, measure, 10.0)
@@ -810,6 +816,23 @@ async fn a_silent_instance_speaks_in_the_end_when_redis_stays_away() {
     two.knob.turn(0);
     until("two is over it", || two.shared().len() == 2).await;
     assert_eq!(one.shared(), ["shared firing"]);
+}
+
+/// The speaker kept the lease, and nobody said that it got worse or was over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_speaker_has_no_value_any_more_one_that_has_takes_the_word() {
+    let server = TestRedis::start();
+    let [one, two] = speaker_and_silent(&server).await;
+    one.knob.turn(Knob::NOTHING);
+    until("two speaks", || two.shared() == ["shared firing"]).await;
+    two.knob.turn(0);
+    let over = ["shared firing", "shared resolved"];
+    until("two is over it", || two.shared() == over).await;
+    assert_eq!(one.shared(), ["shared firing"]);
+    // It is back in rotation, and fires there still.
+    one.knob.turn(11);
+    let again = ["shared firing", "shared firing"];
+    until("one says so", || one.shared() == again).await;
 }
 
 /// Whoever was told that it fires used never to hear that it is over.

@@ -7,13 +7,22 @@ use crate::alerts::rule::{AlertRule, AlertScope};
 use crate::alerts::severity::Severity;
 use crate::metrics::Window;
 
-/// The built-in rules, by name. Ratios and percentiles are over five minutes and at least 50 requests: three
-/// slow ones at night are no incident.
-pub(crate) fn built_in() -> Vec<AlertRule> {
+/// The built-in rules, by name, for a guard whose queue has so many places. Ratios and percentiles are over five
+/// minutes and at least 50 requests: three slow ones at night are no incident.
+pub(crate) fn built_in(places: usize) -> Vec<AlertRule> {
     let mut rules = traffic().to_vec();
     rules.extend(cache());
-    rules.extend(instance());
+    rules.extend(instance(places));
     rules
+}
+
+/// From how many requests on a queue is long: 80 % of its places, and 1,000 at the most. Without places nobody waits
+/// but for the slots of single routes.
+fn long(places: usize) -> usize {
+    match places {
+        0 => 1_000,
+        _ => places.min(1_250) * 4 / 5,
+    }
 }
 
 /// What clients see, wherever it comes from: one instance speaks for all.
@@ -83,7 +92,8 @@ fn cache() -> [AlertRule; 2] {
 }
 
 /// What is about one instance: each speaks for itself.
-fn instance() -> Vec<AlertRule> {
+fn instance(places: usize) -> Vec<AlertRule> {
+    let long = long(places) as f64;
     let here = |rule: AlertRule, advice: &str| AlertRule {
         scope: AlertScope::Instance,
         advice: advice.to_owned(),
@@ -111,11 +121,11 @@ fn instance() -> Vec<AlertRule> {
             )
         },
         AlertRule {
-            resolve: Some(500.0),
+            resolve: Some(long / 2.0),
             lasting: HALF,
             severity: Severity::Critical,
             ..here(
-                AlertRule::above("queue_long", Measure::QueueDepth, 1000.0),
+                AlertRule::above("queue_long", Measure::QueueDepth, long),
                 "more comes in than is served: lower guard.queue so that the excess is refused at once, or \
                  add an instance",
             )
@@ -149,3 +159,26 @@ fn over_five_minutes(rule: AlertRule) -> AlertRule {
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HALF: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than 1,000 never waited: no profile has so many places.
+    #[test]
+    fn a_queue_is_long_when_four_fifths_of_its_places_are_taken_and_at_a_thousand_at_the_latest() {
+        for (places, threshold) in [
+            (0, 1_000.0),
+            (1, 0.0),
+            (128, 102.0),
+            (512, 409.0),
+            (1_250, 1_000.0),
+            (usize::MAX, 1_000.0),
+        ] {
+            let rules = built_in(places);
+            let rule = rules.iter().find(|rule| rule.name == "queue_long").unwrap();
+            assert_eq!(rule.threshold, threshold, "{places}");
+            assert_eq!(rule.resolve, Some(threshold / 2.0), "{places}");
+        }
+    }
+}

@@ -52,11 +52,21 @@ impl Default for AlertsConfig {
 }
 
 impl AlertsConfig {
-    /// The rules that are in force, each name once: the built-in ones, those given, without those that are off.
+    /// The rules that are in force, each name once: the built-in ones, those given, without those that are off. A
+    /// stack's `queue_long` goes by its `guard.queue`; here it is that of a queue without an end.
     #[must_use]
     pub fn in_force(&self) -> Vec<AlertRule> {
+        self.in_force_for(usize::MAX)
+    }
+
+    /// The same for a guard whose queue has so many places.
+    pub(crate) fn in_force_for(&self, places: usize) -> Vec<AlertRule> {
         let mut rules: Vec<AlertRule> = Vec::new();
-        let built_in = self.built_in.then(built_in).unwrap_or_default();
+        let built_in = if self.built_in {
+            built_in(places)
+        } else {
+            Vec::new()
+        };
         for rule in built_in.iter().chain(&self.rules) {
             match rules.iter_mut().find(|other| other.name == rule.name) {
                 Some(other) => other.clone_from(rule),
@@ -89,7 +99,7 @@ impl AlertsConfig {
     }
 
     fn check_off(&self, room: &str, faults: &mut Faults) {
-        let known = built_in().into_iter().map(|rule| rule.name);
+        let known = built_in(0).into_iter().map(|rule| rule.name);
         let known: BTreeSet<_> = known
             .chain(self.rules.iter().map(|rule| rule.name.clone()))
             .collect();
@@ -140,7 +150,7 @@ mod tests {
     fn the_defaults_and_all_built_in_rules_are_without_fault() {
         assert_eq!(faults(&AlertsConfig::default()), Vec::<String>::new());
         let written_out = AlertsConfig {
-            rules: built_in(),
+            rules: built_in(0),
             ..AlertsConfig::default()
         };
         assert_eq!(faults(&written_out), Vec::<String>::new());
@@ -161,7 +171,7 @@ mod tests {
             ..AlertsConfig::default()
         };
         let rules = config.in_force();
-        assert_eq!(rules.len(), built_in().len() - 1);
+        assert_eq!(rules.len(), built_in(0).len() - 1);
         assert!(rules.contains(&mine));
         let alone = AlertsConfig {
             built_in: false,

@@ -10,6 +10,7 @@ use crate::alerts::delivery::DeliveryFigures;
 use crate::alerts::handler::AlertHandler;
 #[cfg(feature = "redis")]
 use crate::alerts::lease;
+use crate::alerts::rule::AlertRule;
 use crate::alerts::sight::Sight;
 use crate::alerts::speaker::Speaker;
 use crate::alerts::voice::Voice;
@@ -75,10 +76,22 @@ impl Alerts {
     ///
     /// All faults that [`AlertsConfig::check`] finds.
     pub fn new(config: &AlertsConfig, parts: AlertsParts) -> Result<Self, ConfigError> {
+        Self::of_rules(config, config.in_force(), parts)
+    }
+
+    /// One that judges `rules` in the place of those that the settings have in force.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new).
+    pub(crate) fn of_rules(
+        config: &AlertsConfig,
+        rules: Vec<AlertRule>,
+        parts: AlertsParts,
+    ) -> Result<Self, ConfigError> {
         let mut faults = Faults::new();
         config.check("alerts", &mut faults);
         faults.into_result()?;
-        let rules = config.in_force();
         let speaker = Speaker::new(
             &rules,
             config.every,

@@ -33,7 +33,8 @@ pub(crate) fn alerts(
         // Handlers may write it into a line of a log.
         config.instance = name.filter(|letter| !letter.is_control()).collect();
     }
-    Alerts::new(&config, parts)
+    let rules = config.in_force_for(ground.config.guard.queue);
+    Alerts::of_rules(&config, rules, parts)
 }
 
 /// Starts the rounds, after the handlers are there, and registers the gauges.

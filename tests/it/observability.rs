@@ -227,8 +227,16 @@ fn field<'a>(rule: &'a str, name: &str) -> &'a str {
     found.unwrap_or_else(|| panic!("no {name} in {rule}"))
 }
 
-#[test]
-fn the_alerts_are_the_built_in_ones() {
+/// How many have to wait for a profile's rule to fire.
+fn queue_long(profile: Profile) -> f64 {
+    let keep = Keep::builder(profile).build().unwrap();
+    let states = keep.alerts().states();
+    let found = states.iter().find(|state| &*state.rule == "queue_long");
+    found.unwrap().threshold
+}
+
+#[tokio::test]
+async fn the_alerts_are_the_built_in_ones() {
     let text = file("keep.rules.yml");
     let mut alerts = BTreeMap::new();
     for rule in rules(&text) {
@@ -248,6 +256,8 @@ fn the_alerts_are_the_built_in_ones() {
         let limit = match rule.measure {
             // Yes or no.
             Measure::RedisDown | Measure::JournalUnverified => " == 0 ".to_owned(),
+            // The file cannot know `guard.queue`.
+            Measure::QueueDepth => format!(" {side} {} ", queue_long(Profile::production())),
             _ => format!(" {side} {} ", rule.threshold),
         };
         assert!(expression.contains(&limit), "{limit} in {alert}");
@@ -265,6 +275,9 @@ fn the_alerts_are_the_built_in_ones() {
         assert_eq!(field(&alert, "for"), lasting, "{name}");
         assert_eq!(field(&alert, "severity"), rule.severity.name(), "{name}");
     }
+    // What the file says of the other profiles.
+    assert_eq!(queue_long(Profile::azure_b1()), 102.0);
+    assert_eq!(queue_long(Profile::staging()), 160.0);
     let mut left: Vec<_> = alerts.keys().map(String::as_str).collect();
     left.sort_by_key(|name| BESIDES.iter().position(|other| other == name));
     assert_eq!(left, BESIDES);

@@ -38,9 +38,11 @@ pub struct Alert {
     pub at: SystemTime,
     /// Which instance saw it.
     pub instance: Arc<str>,
-    /// All of that in words, for a person.
+    /// All of that in words, for a person. Of one that fires or got worse it ends in the advice, if there is any:
+    /// whoever shows both shows the advice twice.
     pub detail: Arc<str>,
-    /// What to do about it; may be empty.
+    /// What to do about it, for those that show it in a place of its own; may be empty. Of one that fires or got
+    /// worse `detail` says it already; of one that is over it does not.
     pub advice: Arc<str>,
 }
 
@@ -97,7 +99,7 @@ pub struct AlertState {
     pub cooling_down: bool,
     /// Whether another instance spoke, so that handlers here were not told.
     pub told_by_other: bool,
-    /// All of that in words, and what to do about it.
+    /// All of that in words; while it is beyond its threshold, with the rule's advice at the end.
     pub detail: String,
 }
 

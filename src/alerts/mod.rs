@@ -74,11 +74,18 @@
 //!
 //! Instances with a common Redis agree on who speaks about a rule of scope `fleet`: whoever finds it firing first
 //! takes the rule's lease, tells that it fires, that it got worse and that it is over, and keeps the lease for the
-//! cooldown. The others stay silent, and show it ([`AlertState::told_by_other`]). If the speaker is gone,
-//! another instance for which the rule fires speaks within seven rounds, and one that is over it by then says so.
-//! If it is over for the speaker and not for another instance, that one says within three rounds that it fires. While Redis is away everybody speaks:
-//! to hear something twice is better than not at all. Rules of scope `instance` are told by each instance for
-//! itself.
+//! cooldown. The others stay silent, and show it ([`AlertState::told_by_other`]). If the speaker is gone, or its
+//! rule has no value any more (taken out of rotation, too few requests), another instance for which the rule fires
+//! speaks within seven rounds, and one that is over it by then says so. If it is over for the speaker and not for
+//! another instance, that one says within three rounds that it fires.
+//!
+//! While Redis is away everybody speaks who has something new to say, and those that were silent when it went do so
+//! after seven rounds: to hear something twice is better than not at all. Once it is back one of them has the word.
+//! Rules of scope `instance` are told by each instance for itself.
+//!
+//! What nobody says: that it is over, where an instance dies while a rule fires for it alone, or for a rule of scope
+//! `instance`. Nothing remembers such an alert, nor does the instance itself when it is started again. Whoever opens
+//! incidents from alerts should close those of an instance ([`Alert::instance`]) that is gone.
 //!
 //! # Handlers
 //!

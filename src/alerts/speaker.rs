@@ -238,7 +238,7 @@ impl Speaker {
 impl Speaker {
     /// Asks for a rule's lease.
     async fn claim(&self, rule: &str, lease: Duration, purpose: Purpose) -> Claim {
-        Claim::of(self.redis.call(&self.ask(rule, lease, purpose)).await)
+        Claim::of(&self.redis.call(&self.ask(rule, lease, purpose)).await)
     }
 
     /// Renews the leases of rules that fire here and were told here: one round trip, or none. A lease that Redis
@@ -259,7 +259,7 @@ impl Speaker {
         };
         let mut known = self.lock();
         for (rule, lapsed) in &due {
-            let claim = Claim::of(answers.read());
+            let claim = Claim::of(&answers.read());
             if let Some(word) = known.words.get_mut(rule) {
                 word.renewed(claim, *lapsed);
             }
@@ -301,7 +301,7 @@ impl Speaker {
 #[cfg(feature = "redis")]
 impl Claim {
     /// What the script's answer says.
-    fn of(answer: Result<u64, StoreError>) -> Self {
+    fn of(answer: &Result<u64, StoreError>) -> Self {
         match answer {
             Ok(1) => Self::Mine,
             Ok(2) => Self::OthersOver,

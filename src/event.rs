@@ -22,9 +22,16 @@ pub enum Event<'a> {
         /// Why, in the words of RFC 9211 §2.2: `uri-miss`, `vary-miss`, `stale`, `bypass`, ..
         reason: &'static str,
     },
+    /// The cache might have answered a request, and did not. Told once for each, of what is stale when the request
+    /// is let through, of the rest when there is an answer that may be stored. What may not be stored is no miss, nor is
+    /// what the client wanted anew or what is fetched behind its back.
+    CacheMissed {
+        /// Whether something was stored, and was past its freshness lifetime.
+        stale: bool,
+    },
     /// A follower shared the answer of a request that was already under way.
     CacheCollapsed,
-    /// The cache stored an answer.
+    /// The cache stored an answer, whoever it was fetched for, and wherever it was found.
     CacheStored {
         /// Bytes it takes up, fields and overhead included.
         bytes: usize,

@@ -17,6 +17,7 @@ use crate::cache::landing::{Boarding, Flights};
 use crate::cache::plan::{Plan, RoutePlan};
 use crate::cache::policy::Rules;
 use crate::cache::probe::probe;
+use crate::cache::status::FwdReason;
 use crate::cache::vary::VaryRules;
 use crate::clock::{Clock, Moment};
 use crate::error::{ConfigError, Faults};
@@ -277,6 +278,17 @@ impl Cache {
 
     pub(crate) fn emit(&self, event: Event<'_>) {
         self.shared.events.emit(event);
+    }
+
+    /// Tells that a request goes on to the service. Whether one for which nothing is stored is a miss, its answer
+    /// will say.
+    pub(crate) fn tell_forwarded(&self, reason: FwdReason) {
+        self.emit(Event::CacheForwarded {
+            reason: reason.as_str(),
+        });
+        if reason == FwdReason::Stale {
+            self.emit(Event::CacheMissed { stale: true });
+        }
     }
 
     #[inline]

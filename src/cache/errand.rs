@@ -89,9 +89,7 @@ impl Errand {
 
     /// As [`prepare`](Self::prepare), for somebody who waits for the answer.
     pub(crate) fn set_out<B>(self: Box<Self>, request: &mut Request<B>) -> Box<Self> {
-        self.cache.emit(Event::CacheForwarded {
-            reason: self.fetch.reason.as_str(),
-        });
+        self.cache.tell_forwarded(self.fetch.reason);
         self.prepare(request)
     }
 
@@ -148,6 +146,7 @@ impl Errand {
         if !covered {
             return None;
         }
+        self.tell_missed();
         self.land(Landing::Failed);
         let found = Found {
             entry,
@@ -233,6 +232,7 @@ impl Errand {
     where
         B: Body<Data = Bytes> + Send + 'static,
     {
+        self.tell_missed();
         let Self {
             cache,
             mut fetch,
@@ -279,6 +279,14 @@ impl Errand {
         let mut response = response.map(|body| CacheBody::recorded(body, Box::new(recording)));
         say_forwarded(&cache, response.headers_mut(), fetch.reason, Fate::Stored);
         response
+    }
+
+    /// Nothing was stored for the request, and now there is something: so it was a miss. (One for which something
+    /// stale was stored is told as it sets out, and nobody waits for what is fetched in the background.)
+    pub(crate) fn tell_missed(&self) {
+        if self.fetch.reason.is_of_nothing() {
+            self.cache.emit(Event::CacheMissed { stale: false });
+        }
     }
 
     fn let_through<B>(

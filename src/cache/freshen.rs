@@ -21,7 +21,6 @@ use crate::cache::tags::{lists_tags, subject, tags_of};
 use crate::cache::terms::Terms;
 use crate::cache::vary::Selector;
 use crate::clock::Moment;
-use crate::event::Event;
 use crate::journal::{Marker, Record};
 
 impl Errand {
@@ -32,6 +31,7 @@ impl Errand {
         response: &Response<B>,
         now: Moment,
     ) -> Response<CacheBody<B>> {
+        self.tell_missed();
         let (update, extensions) = (response.headers(), response.extensions());
         let wall = self.cache.clock().wall();
         let speaks_of_it = may_update(&stale.headers, update);
@@ -132,9 +132,7 @@ pub(crate) struct Asking {
 
 impl Asking {
     pub(crate) fn new(cache: &Cache, inquiry: Box<Inquiry>) -> Self {
-        cache.emit(Event::CacheForwarded {
-            reason: inquiry.reason.as_str(),
-        });
+        cache.tell_forwarded(inquiry.reason);
         Self {
             sent: cache.clock().now(),
             cache: cache.clone(),

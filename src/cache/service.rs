@@ -23,7 +23,6 @@ use crate::cache::look::{Company, look, look_again};
 use crate::cache::recording::UNATTENDED_MAX;
 use crate::cache::status::{FwdReason, Service};
 use crate::cache::stop::Stop;
-use crate::event::Event;
 use crate::tiers::Waited;
 
 /// Caches the answers of `S`. See the [module](crate::cache).
@@ -75,9 +74,7 @@ where
                 CacheFuture::ready(response)
             }
             Stop::Pass(reason) => {
-                cache.emit(Event::CacheForwarded {
-                    reason: reason.as_str(),
-                });
+                cache.tell_forwarded(reason);
                 let then = Then::Pass(cache.clone(), reason);
                 CacheFuture::forward(self.inner.call(request), then)
             }
@@ -253,9 +250,7 @@ where
     S: TowerService<Request<ReqBody>, Response = Response<ResBody>>,
     ResBody: Body<Data = Bytes> + Send + 'static,
 {
-    cache.emit(Event::CacheForwarded {
-        reason: reason.as_str(),
-    });
+    cache.tell_forwarded(reason);
     let response = ready.call(request).await?;
     Ok(pass_through(cache, response, reason))
 }

@@ -90,6 +90,11 @@ impl FwdReason {
         }
     }
 
+    /// Whether nothing that fits the request was stored.
+    pub(crate) const fn is_of_nothing(self) -> bool {
+        matches!(self, Self::UriMiss | Self::VaryMiss | Self::Partial)
+    }
+
     /// The field's value for an answer of this fate.
     pub(crate) const fn field(self, fate: Fate) -> HeaderValue {
         match (self, fate) {

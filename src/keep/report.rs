@@ -129,7 +129,7 @@ fn cache(keep: &Keep, figures: &Snapshot) -> CacheSection {
         hits: totals.hits + totals.collapsed,
         stale_hits: totals.stale_hits,
         misses: totals.missed(),
-        misses_stale: named(&totals.forwards, "stale"),
+        misses_stale: totals.stale_misses,
         hit_ratio: None,
         bytes: keep.http_cache().bytes(),
     }

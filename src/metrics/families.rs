@@ -84,6 +84,11 @@ pub(crate) static FAMILIES: &[TotalsFamily] = &[
         Rows::Words("reason", Word::Forwards),
     ),
     counter(
+        "keep_cache_misses_total",
+        "Requests that the cache might have answered, by whether what it had was too old.",
+        Rows::Stale([Count::Misses, Count::StaleMisses]),
+    ),
+    counter(
         "keep_cache_collapsed_total",
         "Requests that shared the answer of one under way.",
         Rows::Count(Count::Collapsed),

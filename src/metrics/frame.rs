@@ -209,7 +209,7 @@ mod tests {
 
     prop_compose! {
         fn sheets()(
-            counts in prop::collection::vec(any::<u64>(), 25),
+            counts in prop::collection::vec(any::<u64>(), 27),
             words in prop::collection::btree_map((0..Word::ALL.len(), "[a-z]{0,8}"), 1_u64.., 0..9),
             times in prop::collection::vec(histograms(), 5),
             rules in prop::collection::btree_map("\\PC{0,8}", any::<[u64; 3]>(), 0..4),

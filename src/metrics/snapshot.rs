@@ -145,11 +145,15 @@ pub struct CacheTotals {
     pub hits: u64,
     /// Answers from memory past it.
     pub stale_hits: u64,
-    /// Requests let through to the service, by reason (RFC 9211 §2.2).
+    /// Requests for which there was nothing, and whose answer may be stored.
+    pub misses: u64,
+    /// Requests for which there was an answer, but one past its freshness lifetime.
+    pub stale_misses: u64,
+    /// Requests let through to the service, by reason (RFC 9211 §2.2): whether they may be cached or not.
     pub forwards: BTreeMap<Arc<str>, u64>,
     /// Requests that shared the answer of one under way.
     pub collapsed: u64,
-    /// Answers stored.
+    /// Answers stored: those of misses, and those found behind memory, fetched behind a client's back or anew.
     pub stored: u64,
     /// Their bytes, summed up; what is still held is a gauge of the cache.
     pub stored_bytes: u64,
@@ -308,20 +312,19 @@ impl CacheTotals {
         self.hits + self.stale_hits + self.collapsed
     }
 
-    /// Requests that it might have served, and did not: what it had was too old, or it had nothing and has stored
-    /// the answer. What may not be stored is no miss: a service that caches little has not a bad cache.
+    /// Requests that it might have served, and did not: what it had was too old, or it had nothing and the answer
+    /// may be stored. What may not be stored is no miss: a service that caches little has not a bad cache.
     #[must_use]
-    pub fn missed(&self) -> u64 {
-        let count = |why: &str| self.forwards.get(why).copied().unwrap_or_default();
-        let nothing = ["uri-miss", "vary-miss", "miss", "partial"];
-        let nothing: u64 = nothing.into_iter().map(count).sum();
-        count("stale") + nothing.min(self.stored)
+    pub const fn missed(&self) -> u64 {
+        self.misses + self.stale_misses
     }
 
     fn of(sheet: &Sheet) -> Self {
         Self {
             hits: sheet.count(Count::Hits),
             stale_hits: sheet.count(Count::StaleHits),
+            misses: sheet.count(Count::Misses),
+            stale_misses: sheet.count(Count::StaleMisses),
             forwards: sheet.word(Word::Forwards),
             collapsed: sheet.count(Count::Collapsed),
             stored: sheet.count(Count::Stored),
@@ -376,6 +379,8 @@ mod tests {
             Event::CacheForwarded { reason: "uri-miss" },
             Event::CacheForwarded { reason: "bypass" },
             Event::CacheForwarded { reason: "uri-miss" },
+            Event::CacheMissed { stale: false },
+            Event::CacheMissed { stale: true },
             Event::CacheCollapsed,
             Event::CacheStored { bytes: 42 },
             Event::RateLimitAllowed { rule: "login" },
@@ -524,7 +529,8 @@ mod tests {
             },
             "routes": [],
             "cache": {
-                "hits": 1, "stale_hits": 1, "forwards": {"uri-miss": 2, "bypass": 1},
+                "hits": 1, "stale_hits": 1, "misses": 1, "stale_misses": 1,
+                "forwards": {"uri-miss": 2, "bypass": 1},
                 "collapsed": 1, "stored": 1, "stored_bytes": 42
             },
             "tiers": {

@@ -20,6 +20,8 @@ const WORDS_MAX: usize = 32;
 pub(crate) enum Count {
     Hits,
     StaleHits,
+    Misses,
+    StaleMisses,
     Collapsed,
     Stored,
     StoredBytes,
@@ -190,6 +192,8 @@ impl Totals {
             Event::CacheHit { stale: false } => self.add(Count::Hits),
             Event::CacheHit { stale: true } => self.add(Count::StaleHits),
             Event::CacheForwarded { reason } => self.word(Word::Forwards, reason),
+            Event::CacheMissed { stale: false } => self.add(Count::Misses),
+            Event::CacheMissed { stale: true } => self.add(Count::StaleMisses),
             Event::CacheCollapsed => self.add(Count::Collapsed),
             Event::CacheStored { bytes } => {
                 self.add(Count::Stored);
@@ -283,6 +287,7 @@ impl Totals {
             Event::Warning { .. } => self.add(Count::Warnings),
             Event::CacheHit { .. }
             | Event::CacheForwarded { .. }
+            | Event::CacheMissed { .. }
             | Event::CacheCollapsed
             | Event::CacheStored { .. }
             | Event::TierHit { .. }

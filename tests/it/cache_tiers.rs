@@ -12,6 +12,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_keep::cache::{Cache, CacheConfig, CacheLayer, CacheParts, CacheTags};
 use tower_keep::event::Events;
 use tower_keep::journal::{Marker, Record};
+use tower_keep::metrics::{Metrics, MetricsConfig};
 use tower_keep::tiers::MemoryCold;
 
 use crate::redis::TestRedis;
@@ -22,6 +23,7 @@ use crate::tiers_room::{Instance, Plan};
 struct Node {
     instance: Instance,
     cache: Cache,
+    metrics: Metrics,
     asked: Arc<AtomicU64>,
 }
 
@@ -41,16 +43,18 @@ impl Answer {
 impl Node {
     async fn start(plan: &Plan, asked: &Arc<AtomicU64>) -> Self {
         let instance = plan.start().await;
+        let metrics = Metrics::new(&MetricsConfig::default(), instance.clock.clone()).unwrap();
         let parts = CacheParts {
             journal: instance.journal.clone(),
             clock: instance.clock.clone(),
-            events: Events::none(),
+            events: Events::to(vec![Arc::new(metrics.clone())]),
             spawner: Some(instance.tasks.spawner()),
             tiers: Some(instance.tiers.clone()),
         };
         Self {
             cache: Cache::new(&CacheConfig::default(), parts).unwrap(),
             instance,
+            metrics,
             asked: Arc::clone(asked),
         }
     }
@@ -97,6 +101,7 @@ async fn origin(request: &Request<()>, asked: &AtomicU64) -> Response<Full<Bytes
     let mut response = Response::builder().header("cache-control", "max-age=60");
     match path {
         "/varied" => response = response.header("vary", "accept-language"),
+        "/never" => return no_store(),
         "/slow" => tokio::time::sleep(Duration::from_millis(100)).await,
         "/large" => {
             let body = "x".repeat(2 << 20);
@@ -123,6 +128,11 @@ async fn origin(request: &Request<()>, asked: &AtomicU64) -> Response<Full<Bytes
         .extension(CacheTags::new(["all"]))
         .body(Full::from(format!("{path} {language} {nth}")))
         .unwrap()
+}
+
+fn no_store() -> Response<Full<Bytes>> {
+    let response = Response::builder().header("cache-control", "no-store");
+    response.body(Full::default()).unwrap()
 }
 
 async fn two(plan: &Plan) -> (Node, Node, Arc<AtomicU64>) {
@@ -152,6 +162,26 @@ async fn what_one_instance_has_fetched_the_other_finds() {
     // From then on it is in memory.
     assert_eq!(other.get("/page", &[]).await.says(), "keep; hit");
     assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+/// What is found behind memory is stored in memory, like the answer to a miss, and is none.
+#[tokio::test]
+async fn what_is_found_behind_memory_is_a_hit_whatever_else_is_forwarded() {
+    let server = TestRedis::start();
+    let (one, other, _) = two(&Plan::redis(&server.url())).await;
+    for page in 0..5 {
+        one.get(&format!("/{page}"), &[]).await;
+    }
+    Node::redis_has(&server, 5).await;
+    for page in 0..5 {
+        other.get(&format!("/{page}"), &[]).await;
+        other.get("/never", &[]).await;
+    }
+    let counted = |node: &Node| node.metrics.snapshot().cache;
+    let (first, second) = (counted(&one), counted(&other));
+    assert_eq!((first.served(), first.missed()), (0, 5));
+    assert_eq!((second.served(), second.missed()), (5, 0));
+    assert_eq!((second.stored, second.forwards["uri-miss"]), (5, 5));
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod cache;
 mod cache_body;
 mod cache_compression;
 mod cache_confirm;
+mod cache_counts;
 mod cache_flight;
 mod cache_head;
 mod cache_journal;

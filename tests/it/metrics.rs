@@ -239,6 +239,8 @@ pub fn record_one_of_each(metrics: &Metrics) {
         Event::CacheHit { stale: false },
         Event::CacheHit { stale: true },
         Event::CacheForwarded { reason: "uri-miss" },
+        Event::CacheMissed { stale: false },
+        Event::CacheMissed { stale: true },
         Event::CacheCollapsed,
         Event::CacheStored { bytes: 1_234 },
         Event::RateLimitAllowed {

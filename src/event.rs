@@ -24,7 +24,7 @@ pub enum Event<'a> {
     },
     /// The cache might have answered a request, and did not. Told once for each, of what is stale when the request
     /// is let through, of the rest when there is an answer that may be stored. What may not be stored is no miss, nor is
-    /// what the client wanted anew or what is fetched behind its back.
+    /// what has to be asked about whenever it is used, what the client wanted anew, or what is fetched behind its back.
     CacheMissed {
         /// Whether something was stored, and was past its freshness lifetime.
         stale: bool,

@@ -35,6 +35,14 @@ pin_project! {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LongLived;
 
+/// A response extension of the cache's: whatever `Cache-Status` says, the request counts neither as its hit nor as its
+/// miss. Those that are counted, hits above all, have none: extensions are allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Uncounted {
+    /// The service is asked whenever the answer is used, so no cache could have served it.
+    AlwaysAsked,
+}
+
 impl<B> AnswerBody<B> {
     /// A body of these bytes.
     #[must_use]

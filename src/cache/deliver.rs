@@ -19,7 +19,7 @@ use crate::cache::status::{
     CACHE_STATUS, Fate, FwdReason, ONLY_IF_CACHED, STATUS_PLACE, Service, StatusDetail, detailed,
 };
 use crate::event::Event;
-use crate::response::decimal;
+use crate::response::{Uncounted, decimal};
 
 /// What of a stored answer is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -232,6 +232,9 @@ pub(crate) fn pass_through<B>(
 ) -> Response<CacheBody<B>> {
     let mut response = response.map(CacheBody::through);
     say_forwarded(cache, response.headers_mut(), reason, Fate::Passed);
+    if reason == FwdReason::AlwaysAsked {
+        response.extensions_mut().insert(Uncounted::AlwaysAsked);
+    }
     response
 }
 

@@ -28,6 +28,7 @@ use crate::clock::Moment;
 use crate::event::Event;
 use crate::journal::{Stamp, Subject};
 use crate::refusal::Refusal;
+use crate::response::Uncounted;
 use crate::tiers::Tiers;
 
 /// What is remembered while the service works on a request whose answer may be stored.
@@ -146,7 +147,7 @@ impl Errand {
         if !covered {
             return None;
         }
-        self.tell_missed();
+        let counts = self.tell_missed(&entry.terms);
         self.land(Landing::Failed);
         let found = Found {
             entry,
@@ -154,7 +155,11 @@ impl Errand {
             service: Service::IfError,
             wishes: self.fetch.wishes,
         };
-        Some(serve(&self.cache, &found, &self.fields))
+        let mut response = serve(&self.cache, &found, &self.fields);
+        if !counts {
+            response.extensions_mut().insert(Uncounted::AlwaysAsked);
+        }
+        Some(response)
     }
 
     /// Whether, and on which terms, the answer may be stored. The error says whether the next answer
@@ -232,7 +237,7 @@ impl Errand {
     where
         B: Body<Data = Bytes> + Send + 'static,
     {
-        self.tell_missed();
+        let counts = self.tell_missed(&terms);
         let Self {
             cache,
             mut fetch,
@@ -278,15 +283,23 @@ impl Errand {
         );
         let mut response = response.map(|body| CacheBody::recorded(body, Box::new(recording)));
         say_forwarded(&cache, response.headers_mut(), fetch.reason, Fate::Stored);
+        if !counts {
+            response.extensions_mut().insert(Uncounted::AlwaysAsked);
+        }
         response
     }
 
-    /// Nothing was stored for the request, and now there is something: so it was a miss. (One for which something
-    /// stale was stored is told as it sets out, and nobody waits for what is fetched in the background.)
-    pub(crate) fn tell_missed(&self) {
+    /// Nothing was stored for the request, and now there is something on these terms: so it was a miss, unless it is to
+    /// be asked about whenever it is used. (A request for which something stale was stored is told as it sets out, and
+    /// nobody waits for what is fetched in the background.) Returns whether a cache could have served the request.
+    pub(crate) fn tell_missed(&self, terms: &Terms) -> bool {
         if self.fetch.reason.is_of_nothing() {
+            if !terms.serves_others() {
+                return false;
+            }
             self.cache.emit(Event::CacheMissed { stale: false });
         }
+        self.fetch.reason != FwdReason::AlwaysAsked
     }
 
     fn let_through<B>(

@@ -22,6 +22,7 @@ use crate::cache::terms::Terms;
 use crate::cache::vary::Selector;
 use crate::clock::Moment;
 use crate::journal::{Marker, Record};
+use crate::response::Uncounted;
 
 impl Errand {
     /// The origin says that what is stored holds: its fields are updated, and its life begins anew.
@@ -31,7 +32,6 @@ impl Errand {
         response: &Response<B>,
         now: Moment,
     ) -> Response<CacheBody<B>> {
-        self.tell_missed();
         let (update, extensions) = (response.headers(), response.extensions());
         let wall = self.cache.clock().wall();
         let speaks_of_it = may_update(&stale.headers, update);
@@ -83,6 +83,9 @@ impl Errand {
         };
         let shape = self.shape(&entry);
         let mut fresh = deliver(&self.cache, &entry, &shape, (entry.age(now), service));
+        if !self.tell_missed(&entry.terms) {
+            fresh.extensions_mut().insert(Uncounted::AlwaysAsked);
+        }
         // A cookie in the 304 is this client's.
         for cookie in update.get_all(SET_COOKIE) {
             fresh.headers_mut().append(SET_COOKIE, cookie.clone());

@@ -192,7 +192,10 @@ impl Looking<'_> {
             Freshness::StaleAccepted => self.serve(entry, Service::Accepted),
             Freshness::StaleWhileRevalidate => self.refresh(entry, control),
             Freshness::Unwanted => self.fetch(FwdReason::Request, Some(entry), control),
-            Freshness::Stale => self.fetch(FwdReason::Stale, Some(entry), control),
+            Freshness::Stale if entry.terms.serves_others() => {
+                self.fetch(FwdReason::Stale, Some(entry), control)
+            }
+            Freshness::Stale => self.fetch(FwdReason::AlwaysAsked, Some(entry), control),
         }
     }
 

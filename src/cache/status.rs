@@ -37,6 +37,9 @@ pub(crate) enum FwdReason {
     Request,
     /// What is stored is stale.
     Stale,
+    /// The same, and it never was anything else: what is stored is asked about whenever it is used, and no cache could
+    /// have served it. RFC 9211 has no other word for it; it is told apart for the counts.
+    AlwaysAsked,
     /// What is stored is another part than the one asked for.
     Partial,
 }
@@ -85,7 +88,7 @@ impl FwdReason {
             Self::UriMiss => "uri-miss",
             Self::VaryMiss => "vary-miss",
             Self::Request => "request",
-            Self::Stale => "stale",
+            Self::Stale | Self::AlwaysAsked => "stale",
             Self::Partial => "partial",
         }
     }
@@ -108,8 +111,8 @@ impl FwdReason {
             (Self::VaryMiss, Fate::Stored) => said!("fwd=vary-miss; stored"),
             (Self::Request, Fate::Passed) => said!("fwd=request"),
             (Self::Request, Fate::Stored) => said!("fwd=request; stored"),
-            (Self::Stale, Fate::Passed) => said!("fwd=stale"),
-            (Self::Stale, Fate::Stored) => said!("fwd=stale; stored"),
+            (Self::Stale | Self::AlwaysAsked, Fate::Passed) => said!("fwd=stale"),
+            (Self::Stale | Self::AlwaysAsked, Fate::Stored) => said!("fwd=stale; stored"),
             (Self::Partial, Fate::Passed) => said!("fwd=partial"),
             (Self::Partial, Fate::Stored) => said!("fwd=partial; stored"),
         }

@@ -17,6 +17,7 @@ use crate::metrics::body::{Content, MetricsBody};
 use crate::metrics::engine::Metrics;
 use crate::metrics::passage::{Passage, counting_panics};
 use crate::metrics::routes::RouteStats;
+use crate::response::Uncounted;
 
 /// Counts the requests of an inner service; see [`metrics`](crate::metrics).
 #[derive(Clone, Debug)]
@@ -77,7 +78,8 @@ impl Underway {
     fn answered<B: Body>(mut self, mut response: Response<B>) -> Response<MetricsBody<B>> {
         let took = self.passage.head(response.status());
         let stats = self.passage.stats();
-        match by_cache(response.headers()) {
+        let uncounted = response.extensions().get::<Uncounted>().copied();
+        match by_cache(response.headers()).filter(|_| uncounted.is_none()) {
             Some(true) => stats.cached.fetch_add(1, Ordering::Relaxed),
             Some(false) => stats.uncached.fetch_add(1, Ordering::Relaxed),
             None => 0,

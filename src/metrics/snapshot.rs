@@ -100,7 +100,7 @@ pub struct HttpTotals {
     pub bytes_sent: u64,
     /// Answers that the cache served, stale and shared ones included.
     pub cached: u64,
-    /// Answers that it might have served, and did not.
+    /// Answers that it might have served, and did not: see [`CacheTotals::missed`].
     pub uncached: u64,
 }
 
@@ -313,7 +313,8 @@ impl CacheTotals {
     }
 
     /// Requests that it might have served, and did not: what it had was too old, or it had nothing and the answer
-    /// may be stored. What may not be stored is no miss: a service that caches little has not a bad cache.
+    /// may be stored. What may not be stored, or has to be asked about whenever it is used (`no-cache`, `max-age=0`), is no
+    /// miss: a service that caches little has not a bad cache.
     #[must_use]
     pub const fn missed(&self) -> u64 {
         self.misses + self.stale_misses

@@ -107,8 +107,8 @@ impl WindowFigures {
     }
 
     /// The share of requests to the cache of answers that it served from memory, shared ones and stale ones
-    /// included; nothing where nobody asked. Requests that may not be served from a cache at all are not
-    /// counted.
+    /// included; nothing where nobody asked. Requests that may not be served from a cache at all, or not before the
+    /// service was asked (`no-cache`, `max-age=0`), are not counted.
     #[must_use]
     pub fn hit_ratio(&self) -> Option<f64> {
         let (served, missed) = (self.figures.cache.served(), self.figures.cache.missed());

@@ -104,3 +104,26 @@ async fn what_stands_in_for_an_error_is_missed_once() {
     ask(&service, get_with("/b", &[("x-fail", "1")])).await;
     assert_eq!(outcomes(&metrics), (0, 1, 1), "an error is not stored");
 }
+
+/// What has to be asked about whenever it is used saves the service some work and is no bad cache: once each of these
+/// requests was a miss, and an alert said so.
+#[tokio::test]
+async fn what_is_asked_about_whenever_it_is_used_is_never_missed() {
+    for line in ["no-cache", "max-age=0", "public, no-cache, max-age=60"] {
+        let (room, metrics) = counted_room();
+        let service = room.answering(move |request| {
+            let mut answer = text(&[("cache-control", line), ("etag", "\"1\"")], "x");
+            if request.headers().contains_key("if-none-match") {
+                *answer.status_mut() = http::StatusCode::NOT_MODIFIED;
+            }
+            answer
+        });
+        for said in ["uri-miss", "stale; fwd-status=304", "stale; fwd-status=304"] {
+            let seen = ask(&service, get("/a")).await;
+            assert_eq!(seen.said(), format!("fwd={said}; stored"), "{line}");
+        }
+        ask(&service, request("HEAD", "/a", &[])).await;
+        assert_eq!(outcomes(&metrics), (0, 0, 0), "{line}");
+        assert_eq!(metrics.snapshot().cache.forwards["stale"], 3, "{line}");
+    }
+}

@@ -387,13 +387,20 @@ async fn a_miss_is_what_might_have_been_served() {
     let service = tower::service_fn(|request: Request<Empty<Bytes>>| async move {
         let line = match request.uri().path() {
             "/never" => "no-store",
+            "/asked" => "no-cache",
             _ => "public, max-age=60",
         };
         let answer = Response::builder().header("cache-control", line);
+        let answer = match request.headers().contains_key("if-none-match") {
+            true => answer.status(304),
+            false => answer.header("etag", "\"1\""),
+        };
         Ok::<_, std::convert::Infallible>(answer.body(Full::<Bytes>::from("x")).unwrap())
     });
     let service = keep.layer().layer(service);
-    for path in ["/never", "/never", "/kept", "/kept", "/kept", "/never"] {
+    for path in [
+        "/never", "/never", "/kept", "/kept", "/asked", "/kept", "/never", "/asked", "/asked",
+    ] {
         let request = Request::get(path).body(Empty::new()).unwrap();
         let answer = service.clone().oneshot(request).await.unwrap();
         answer.into_body().collect().await.unwrap();
@@ -403,7 +410,7 @@ async fn a_miss_is_what_might_have_been_served() {
     assert_eq!((cache.served(), cache.missed()), (2, 1));
     assert_eq!(figures.hit_ratio(), Some(2.0 / 3.0));
     let http = figures.figures.http;
-    assert_eq!((http.cached, http.uncached, http.requests), (2, 1, 6));
+    assert_eq!((http.cached, http.uncached, http.requests), (2, 1, 9));
 }
 
 #[tokio::test]

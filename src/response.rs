@@ -41,6 +41,8 @@ pub struct LongLived;
 pub(crate) enum Uncounted {
     /// The service is asked whenever the answer is used, so no cache could have served it.
     AlwaysAsked,
+    /// The client wanted a stored answer or none, and there was none: a 504 that is nobody's failure.
+    OnlyIfCached,
 }
 
 impl<B> AnswerBody<B> {

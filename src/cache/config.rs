@@ -107,7 +107,9 @@ pub struct CacheConfig {
     pub compress_above_bytes: u64,
     /// Whether an answer is fetched to its end for others when the client it was for leaves.
     pub finish_when_left: bool,
-    /// What answers say of what the cache did.
+    /// What answers say of what the cache did. The figures of single routes are read from it: with
+    /// [`Off`](StatusDetail::Off) there are no hits and misses by route, and no `keep_http_requests_cacheable_total`.
+    /// Those of the cache as a whole, and its alerts, do not depend on it.
     pub cache_status: StatusDetail,
     /// What is said of single routes: at most 256 rules.
     pub rules: Vec<CacheRule>,
@@ -173,6 +175,11 @@ impl CacheConfig {
     #[must_use]
     pub fn rewrites_keys(&self) -> bool {
         self.query_rules().rewrite() || self.rules.iter().any(|rule| !rule.query_only.is_empty())
+    }
+
+    /// Whether answers say what the cache did.
+    pub(crate) fn tells(&self) -> bool {
+        self.enabled && self.cache_status != StatusDetail::Off
     }
 
     /// Notes everything that is out of range or contradicts itself.

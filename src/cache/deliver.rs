@@ -252,6 +252,7 @@ pub(crate) fn say_forwarded(cache: &Cache, headers: &mut HeaderMap, reason: FwdR
 pub(crate) fn nothing_stored<B>(cache: &Cache) -> Response<CacheBody<B>> {
     let mut response = Response::new(CacheBody::stored(Bytes::from_static(NOTHING_STORED)));
     *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+    response.extensions_mut().insert(Uncounted::OnlyIfCached);
     let headers = response.headers_mut();
     headers.insert(
         CONTENT_TYPE,

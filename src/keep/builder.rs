@@ -330,7 +330,8 @@ impl KeepBuilder {
         config.check(&mut faults);
         health::check(&health_checks, &mut faults);
         let clock = clock.unwrap_or_default();
-        let metrics = noted(Metrics::new(&config.metrics, clock.clone()), &mut faults);
+        let metrics = Metrics::of_stack(&config.metrics, clock.clone(), config.cache.tells());
+        let metrics = noted(metrics, &mut faults);
         if let Some(metrics) = metrics.as_ref().filter(|_| config.metrics.enabled) {
             recorders.push(Arc::new(metrics.clone()));
         }

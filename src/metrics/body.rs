@@ -80,11 +80,11 @@ impl<B> MetricsBody<B> {
 }
 
 impl<B: Body> MetricsBody<B> {
-    /// The body of `response`, watched: `passage` ends when it does.
+    /// The body of `response`, watched: `passage` ends when it does, under the status that the answer `counts_as`.
     pub(crate) fn watch(
         response: Response<B>,
         passage: Passage,
-        content: Content,
+        (content, counts_as): (Content, StatusCode),
     ) -> Response<Self> {
         let status = response.status();
         // The connection goes by the field if there is one, whatever the body says of itself.
@@ -93,7 +93,7 @@ impl<B: Body> MetricsBody<B> {
         let body = response.body();
         let delivery = Delivery {
             passage,
-            status,
+            status: counts_as,
             left: announced.or_else(|| body.size_hint().exact()),
         };
         let over = content.forbidden(status) || delivery.is_over(body);
@@ -243,7 +243,8 @@ mod tests {
         let routes = Routes::new(&[], 8, Arc::new(shared));
         let stats = routes.of(&RequestView::of(&http::Request::new(())));
         let passage = Passage::begin(Arc::clone(&stats), &http::HeaderMap::new());
-        let response = MetricsBody::watch(response, passage, Content::of(method));
+        let status = response.status();
+        let response = MetricsBody::watch(response, passage, (Content::of(method), status));
         let body = response.into_body();
         Watched { stats, body }
     }

@@ -40,11 +40,24 @@ impl Metrics {
     ///
     /// All faults that [`MetricsConfig::check`] finds.
     pub fn new(config: &MetricsConfig, clock: Clock) -> Result<Self, ConfigError> {
+        Self::of_stack(config, clock, true)
+    }
+
+    /// The same where it is known whether there is a cache behind the layer that says in `Cache-Status` what it did. If
+    /// not, what stands there is some other cache's, which may be called the same.
+    pub(crate) fn of_stack(
+        config: &MetricsConfig,
+        clock: Clock,
+        cache_tells: bool,
+    ) -> Result<Self, ConfigError> {
         let mut faults = Faults::new();
         config.check("metrics", &mut faults);
         faults.into_result()?;
         let windows = Windows::new(clock.now());
-        let shared = Arc::new(Shared::new(config, clock));
+        let shared = Arc::new(Shared {
+            cache_tells,
+            ..Shared::new(config, clock)
+        });
         Ok(Self {
             inner: Arc::new(Inner {
                 routes: Routes::new(&config.routes, config.routes_max, Arc::clone(&shared)),

@@ -79,7 +79,12 @@ impl Underway {
         let took = self.passage.head(response.status());
         let stats = self.passage.stats();
         let uncounted = response.extensions().get::<Uncounted>().copied();
-        match by_cache(response.headers()).filter(|_| uncounted.is_none()) {
+        let by_cache = if uncounted.is_none() && stats.shared.cache_tells {
+            by_cache(response.headers())
+        } else {
+            None
+        };
+        match by_cache {
             Some(true) => stats.cached.fetch_add(1, Ordering::Relaxed),
             Some(false) => stats.uncached.fetch_add(1, Ordering::Relaxed),
             None => 0,
@@ -92,7 +97,12 @@ impl Underway {
             let time = timing("", took, "ms");
             response.headers_mut().insert(RESPONSE_TIME, time);
         }
-        MetricsBody::watch(response, self.passage, self.content)
+        // Anybody can bring it about and nothing has failed: it counts like a precondition that does not hold.
+        let counts_as = match uncounted {
+            Some(Uncounted::OnlyIfCached) => StatusCode::PRECONDITION_FAILED,
+            _ => response.status(),
+        };
+        MetricsBody::watch(response, self.passage, (self.content, counts_as))
     }
 }
 
@@ -112,21 +122,39 @@ fn count_received<B>(request: &Request<B>, stats: &RouteStats) {
 }
 
 /// Whether our cache served this answer; nothing if it could not have, or was not asked (RFC 9211 §2). It
-/// writes a line of its own, after those of other caches.
+/// writes a line of its own, after those of other caches; one with several caches in it is not its.
 #[inline]
 fn by_cache(headers: &HeaderMap) -> Option<bool> {
     let line = headers.get_all(CACHE_STATUS).iter().next_back()?.as_bytes();
-    let told = line.strip_prefix(b"keep; ")?;
-    let Some(fwd) = told.strip_prefix(b"fwd=") else {
-        return Some(told.starts_with(b"hit"));
-    };
-    let parts = || fwd.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    if parts().any(|part| part == b"collapsed") {
-        return Some(true);
+    match line.strip_prefix(b"keep; ")? {
+        b"hit" => Some(true),
+        told => by_cache_at_length(told),
     }
-    // What may not be stored could not have been served.
-    let missed: [&[u8]; 2] = [b"stored", b"stale"];
-    parts().any(|part| missed.contains(&part)).then_some(false)
+}
+
+fn by_cache_at_length(told: &[u8]) -> Option<bool> {
+    // The key comes last, and is for the client to choose.
+    let parts = told.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let mut parts = parts.take_while(|part| !part.starts_with(b"key="));
+    let first = parts.next()?;
+    let (mut collapsed, mut stored) = (false, false);
+    for part in parts {
+        match part {
+            b"collapsed" => collapsed = true,
+            b"stored" => stored = true,
+            // There is another cache behind it, and ours has no neighbours in its line.
+            _ if part.contains(&b',') => return None,
+            _ => {}
+        }
+    }
+    match first {
+        b"hit" => Some(true),
+        _ if collapsed && first.starts_with(b"fwd=") => Some(true),
+        b"fwd=stale" => Some(false),
+        // What may not be stored could not have been served.
+        b"fwd=uri-miss" | b"fwd=vary-miss" | b"fwd=partial" => stored.then_some(false),
+        _ => None,
+    }
 }
 
 /// More than any body has, in bytes: a tebibyte.
@@ -252,8 +280,26 @@ mod tests {
             ("keep; fwd=uri-miss", None),
             ("keep; fwd=bypass", None),
             ("keep; fwd=method", None),
+            ("keep; fwd=partial; stored", Some(false)),
             ("keep; fwd=request", None),
-            ("keep; detail=only-if-cached", Some(false)),
+            ("keep; fwd=request; stored", None),
+            ("keep; fwd=request; fwd-status=304; stored", None),
+            ("keep; fwd=method; stored", None),
+            ("keep; fwd=bypass; stored", None),
+            ("keep; detail=only-if-cached", None),
+            // The key is the client's to choose.
+            (r#"keep; fwd=bypass; key="/a;collapsed;stored""#, None),
+            (r#"keep; fwd=uri-miss; ttl=0; key="/a\"; stored; ""#, None),
+            (
+                r#"keep; fwd=stale; ttl=-3; key="/a;collapsed""#,
+                Some(false),
+            ),
+            // Several caches in one line.
+            ("keep; hit, other; fwd=miss", None),
+            ("keep; fwd=uri-miss; stored, other; hit", None),
+            ("other; fwd=miss, keep; hit", None),
+            ("keeper; hit", None),
+            ("keep; hitherto", None),
             ("other; hit", None),
         ] {
             assert_eq!(by_cache(&[line]), served, "{line}");

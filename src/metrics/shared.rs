@@ -13,6 +13,8 @@ pub(crate) struct Shared {
     pub(crate) slow_request: Duration,
     pub(crate) server_timing: bool,
     pub(crate) response_time: bool,
+    /// Whether there is a cache behind the layer that says in `Cache-Status` what it did.
+    pub(crate) cache_tells: bool,
     pub(crate) slow: SlowRequests,
 }
 
@@ -23,6 +25,7 @@ impl Shared {
             slow_request: config.slow_request,
             server_timing: config.server_timing,
             response_time: config.response_time,
+            cache_tells: true,
             slow: SlowRequests::new(config.slow_requests_kept),
         }
     }

@@ -98,7 +98,8 @@ pub struct HttpTotals {
     pub bytes_received: u64,
     /// Bytes of the answers' bodies that were handed to connections, without what a connection adds.
     pub bytes_sent: u64,
-    /// Answers that the cache served, stale and shared ones included.
+    /// Answers that the cache served, stale and shared ones included. Of this and the next nothing is known where
+    /// `cache.cache_status` is `off`.
     pub cached: u64,
     /// Answers that it might have served, and did not: see [`CacheTotals::missed`].
     pub uncached: u64,
@@ -116,7 +117,7 @@ pub struct StatusCounts {
     /// 3xx.
     #[serde(rename = "3xx")]
     pub redirection: u64,
-    /// 4xx.
+    /// 4xx, and the cache's 504 to `Cache-Control: only-if-cached`: nothing has failed but the client's condition.
     #[serde(rename = "4xx")]
     pub client_error: u64,
     /// 5xx, errors of the service and panics included.

@@ -413,6 +413,65 @@ async fn a_miss_is_what_might_have_been_served() {
     assert_eq!((http.cached, http.uncached, http.requests), (2, 1, 9));
 }
 
+/// A service before which another instance stands counts that one's hits for itself no longer.
+#[tokio::test]
+async fn what_another_cache_says_of_itself_is_not_counted() {
+    for (cache, outcomes) in [
+        (serde_json::json!({ "enabled": true }), (1, 1)),
+        (serde_json::json!({ "enabled": false }), (0, 0)),
+        (serde_json::json!({ "cache_status": "off" }), (0, 0)),
+    ] {
+        let keep = Keep::builder(Profile::production())
+            .overlay(serde_json::json!({ "cache": cache }))
+            .build()
+            .unwrap();
+        let service = tower::service_fn(|request: Request<Empty<Bytes>>| async move {
+            let answer = Response::builder().header("cache-status", "keep; hit");
+            let answer = answer.header("cache-control", &request.uri().path()[1..]);
+            Ok::<_, std::convert::Infallible>(answer.body(Full::<Bytes>::from("x")).unwrap())
+        });
+        let service = keep.layer().layer(service);
+        for path in ["/no-store", "/max-age=60", "/max-age=60"] {
+            let request = Request::get(path).body(Empty::new()).unwrap();
+            let answer = service.clone().oneshot(request).await.unwrap();
+            answer.into_body().collect().await.unwrap();
+        }
+        let http = keep.metrics().snapshot().http;
+        assert_eq!((http.cached, http.uncached), outcomes, "{cache}");
+        assert_eq!(http.requests, 3);
+    }
+}
+
+/// Anybody may ask so, and would raise an alert on errors.
+#[tokio::test]
+async fn that_nothing_is_stored_is_no_failure_and_no_miss() {
+    for told in ["off", "outcome", "key"] {
+        let overlay = serde_json::json!({ "cache": { "cache_status": told } });
+        let keep = Keep::builder(Profile::production()).overlay(overlay);
+        let keep = keep.build().unwrap();
+        let service = keep
+            .layer()
+            .layer(tower::service_fn(async |_: Request<Empty<Bytes>>| {
+                Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("x")))
+            }));
+        let request = Request::get("/a").header("cache-control", "only-if-cached");
+        let request = request.body(Empty::new()).unwrap();
+        let answer = service.oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), 504);
+        answer.into_body().collect().await.unwrap();
+        let figures = keep.metrics().window(Window::Minute);
+        let http = &figures.figures.http;
+        assert_eq!(
+            (http.status.client_error, http.cached, http.uncached),
+            (1, 0, 0)
+        );
+        assert_eq!(
+            (figures.error_ratio(), figures.hit_ratio()),
+            (Some(0.0), None)
+        );
+    }
+}
+
 #[tokio::test]
 async fn each_feature_can_be_switched_off_by_itself() {
     let off = [

@@ -22,9 +22,8 @@ pub enum Event<'a> {
         /// Why, in the words of RFC 9211 §2.2: `uri-miss`, `vary-miss`, `stale`, `bypass`, ..
         reason: &'static str,
     },
-    /// The cache might have answered a request, and did not. Told once for each, of what is stale when the request
-    /// is let through, of the rest when there is an answer that may be stored. What may not be stored is no miss, nor is
-    /// what has to be asked about whenever it is used, what the client wanted anew, or what is fetched behind its back.
+    /// The cache might have answered a request, and did not: told as the request is let through if something stale is
+    /// stored, else when an answer is there that may be served to others. What the client wanted anew is no miss.
     CacheMissed {
         /// Whether something was stored, and was past its freshness lifetime.
         stale: bool,

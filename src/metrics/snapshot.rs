@@ -94,7 +94,8 @@ pub struct HttpTotals {
     pub slow: u64,
     /// Requests begun and not over.
     pub in_flight: u64,
-    /// Bytes of the requests' bodies, as far as `Content-Length` announced them.
+    /// Bytes of the requests' bodies, as far as `Content-Length` announced them and they may have come by the time of
+    /// the answer's head: a byte in a nanosecond, and 1 MiB. Requests that were refused or had no answer are not in it.
     pub bytes_received: u64,
     /// Bytes of the answers' bodies that were handed to connections, without what a connection adds.
     pub bytes_sent: u64,

@@ -216,7 +216,9 @@ const OF_OVERLOAD: [Event<'static>; 10] = [
     Event::ConnectionRefused { why: "full" },
 ];
 
-const OF_STORES: [Event<'static>; 4] = [
+const OF_STORES: [Event<'static>; 6] = [
+    Event::CacheMissed { stale: false },
+    Event::CacheMissed { stale: true },
     Event::RedisAnswered {
         took: Duration::from_millis(30),
     },
@@ -239,8 +241,6 @@ pub fn record_one_of_each(metrics: &Metrics) {
         Event::CacheHit { stale: false },
         Event::CacheHit { stale: true },
         Event::CacheForwarded { reason: "uri-miss" },
-        Event::CacheMissed { stale: false },
-        Event::CacheMissed { stale: true },
         Event::CacheCollapsed,
         Event::CacheStored { bytes: 1_234 },
         Event::RateLimitAllowed {

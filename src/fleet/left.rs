@@ -2,7 +2,9 @@
 //! instance.
 //!
 //! Writing the same field twice changes nothing, so whether a write that got no answer has happened does not
-//! matter: it is repeated.
+//! matter: it is repeated. A frame is known by its instance's own count of steps. The time of day says no more than
+//! when it was, and so under which key it is looked for: where the clock was set meanwhile it lies there twice, and
+//! counts once.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -11,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use crate::clock::{Clock, Moment};
+use crate::clock::Clock;
 use crate::metrics::{Frame, Gathering, Stretch, Window};
 use crate::store::{Batch, Command, RedisPool, StoreError};
 
@@ -24,8 +26,8 @@ pub(crate) struct Left {
     redis: RedisPool,
     clock: Clock,
     instance: u64,
-    /// The end of the last frame of each level that is known to be there.
-    until: Mutex<[Option<Moment>; LEVELS.len()]>,
+    /// The step that the frames of each level are known to be there until.
+    until: Mutex<[u64; LEVELS.len()]>,
 }
 
 impl Left {
@@ -49,24 +51,26 @@ impl Left {
         for (level, (frames, (lasts, count))) in frames.iter().zip(LEVELS).enumerate() {
             for frame in frames {
                 let age = now.since(frame.ended).as_millis() as u64;
-                let known = until.get(level).copied().flatten();
-                if known.is_some_and(|known| frame.ended <= known) || age > lasts * count {
+                let known = until.get(level).copied().unwrap_or_default();
+                if frame.until <= known || age > lasts * count {
                     continue;
                 }
                 let ended = wall.saturating_sub(age);
                 let key = self.key(level, ended / lasts);
                 let stretch = Stretch {
                     instance: self.instance,
-                    ended: Duration::from_millis(ended),
+                    from: frame.from,
+                    until: frame.until,
                     lasted: frame.lasted,
+                    ended: Duration::from_millis(ended),
                 };
                 let value = stretch.encoded(&frame.bytes);
-                let field = format!("{:016x}:{ended}", self.instance);
+                let field = format!("{:016x}:{}", self.instance, frame.from);
                 let set = Command::new("HSET").key(&key).arg(field).arg(value);
                 let ends = Command::new("PEXPIRE").key(&key).arg(lasts * (count + 1));
                 batch = batch.command(set).command(ends);
                 if let Some(until) = until.get_mut(level) {
-                    *until = Some(frame.ended);
+                    *until = frame.until;
                 }
             }
         }
@@ -99,11 +103,9 @@ impl Left {
         }
         let mut replies = self.redis.run_all(&batch.bulk()).await?;
         let mut gathering = Gathering::of(window, Duration::from_millis(wall));
-        for (level, (_, count)) in LEVELS.into_iter().enumerate().take(whole + 1) {
-            for _ in 0..count + 2 {
-                for value in replies.read::<Vec<Bytes>>()? {
-                    gathering.take(level, &value);
-                }
+        while !replies.is_empty() {
+            for value in replies.read::<Vec<Bytes>>()? {
+                gathering.take(&value);
             }
         }
         Ok(gathering)
@@ -116,7 +118,7 @@ impl Left {
             .key(format_args!("{{fleet}}:{version}:{level}:{slot}"))
     }
 
-    fn until(&self) -> MutexGuard<'_, [Option<Moment>; LEVELS.len()]> {
+    fn until(&self) -> MutexGuard<'_, [u64; LEVELS.len()]> {
         self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! | promise | how |
 //! |---|---|
-//! | exact | what is left is a count of a stretch of time, under its instance and its end: left twice it counts once |
+//! | exact | what is left is a count of a stretch of time, under its instance and its number: left twice it counts once, also where the clock was set meanwhile |
 //! | bounded | 23 entries for each instance, gone by themselves an hour after the last |
 //! | late by | at most ten seconds; an instance that could not reach Redis leaves the rest once it can |
 //! | an instance that is gone | counts for as long as the window reaches back |

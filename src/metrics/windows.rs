@@ -17,6 +17,9 @@ use crate::metrics::window::Window;
 /// The counts of a stretch of time.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
+    /// The first step that it holds, and the first that it does not: steps are numbered from the start.
+    pub(crate) from: u64,
+    pub(crate) until: u64,
     pub(crate) lasted: Duration,
     pub(crate) bytes: Arc<[u8]>,
     pub(crate) ended: Moment,
@@ -44,6 +47,8 @@ struct Past {
     /// All counts at the end of the last frame.
     base: Arc<[u8]>,
     ended: Moment,
+    /// How many steps there were.
+    steps: u64,
     levels: [Level; 3],
 }
 
@@ -53,6 +58,7 @@ impl Windows {
         let past = Past {
             base: encoded(&Sheet::default()).into(),
             ended: now,
+            steps: 0,
             levels: Default::default(),
         };
         Self {
@@ -69,13 +75,16 @@ impl Windows {
         let bytes = encoded(&sheet.since(&base)).into();
         past.base = encoded(&sheet).into();
         past.ended = now;
-        let ended = now;
+        let step = past.steps;
+        past.steps += 1;
         past.push(
             0,
             Frame {
+                from: step,
+                until: step + 1,
                 lasted,
                 bytes,
-                ended,
+                ended: now,
             },
         );
     }
@@ -121,7 +130,7 @@ impl Past {
         let (Some(level), Some(kept)) = (self.levels.get_mut(at), KEPT.get(at)) else {
             return;
         };
-        let ended = frame.ended;
+        let (until, ended) = (frame.until, frame.ended);
         level.count += 1;
         level.frames.push_back(frame);
         if level.frames.len() > *kept {
@@ -129,6 +138,7 @@ impl Past {
         }
         if at + 1 < KEPT.len() && level.count % *kept as u64 == 0 {
             let (mut lasted, mut sum) = (Duration::ZERO, Sheet::default());
+            let from = level.frames.front().map_or(until, |first| first.from);
             for frame in &level.frames {
                 lasted += frame.lasted;
                 sum.then(&decoded(&frame.bytes).unwrap_or_default());
@@ -137,6 +147,8 @@ impl Past {
             self.push(
                 at + 1,
                 Frame {
+                    from,
+                    until,
                     lasted,
                     bytes,
                     ended,

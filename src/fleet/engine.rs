@@ -62,9 +62,8 @@ impl Fleet {
         self.metrics.turn();
         #[cfg(feature = "redis")]
         if let Some(left) = &self.left {
-            let frames = [0, 1, 2].map(|level| self.metrics.frames(level));
             // The pool tells what is wrong.
-            let _ = left.leave(&frames).await;
+            let _ = left.leave(&self.metrics.frames()).await;
         }
     }
 

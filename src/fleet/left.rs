@@ -1,5 +1,9 @@
 //! What instances leave in Redis: a hash for every ten seconds, minute and five minutes, with a field for each
-//! instance.
+//! instance and frame.
+//!
+//! What still grows of a minute and of five is left at every step as well, under one field that is written over and
+//! goes with the frame that it becomes. So each window needs the frames of its own length only, and has all that an
+//! instance counted which is gone. Where both are found, those that begin with the same step, the longer one counts.
 //!
 //! Writing the same field twice changes nothing, so whether a write that got no answer has happened does not
 //! matter: it is repeated. A frame is known by its instance's own count of steps. The time of day says no more than
@@ -41,37 +45,24 @@ impl Left {
         }
     }
 
-    /// Leaves those of `frames`, by level, that are not known to be there and still of use.
+    /// Leaves those frames, by level, that are not known to be there and still of use, and those that still grow.
     pub(crate) async fn leave(
         &self,
-        frames: &[Vec<Frame>; LEVELS.len()],
+        levels: &[(Vec<Frame>, Option<Frame>); LEVELS.len()],
     ) -> Result<(), StoreError> {
-        let (now, wall) = (self.clock.now(), unix_millis(self.clock.wall()));
         let (mut batch, mut until) = (Batch::new(), *self.until());
-        for (level, (frames, (lasts, count))) in frames.iter().zip(LEVELS).enumerate() {
-            for frame in frames {
-                let age = now.since(frame.ended).as_millis() as u64;
-                let known = until.get(level).copied().unwrap_or_default();
-                if frame.until <= known || age > lasts * count {
+        for (level, ((done, open), known)) in levels.iter().zip(&mut until).enumerate() {
+            for frame in done.iter().filter(|frame| frame.until > *known) {
+                let Some((key, value)) = self.placed(level, frame) else {
                     continue;
-                }
-                let ended = wall.saturating_sub(age);
-                let key = self.key(level, ended / lasts);
-                let stretch = Stretch {
-                    instance: self.instance,
-                    from: frame.from,
-                    until: frame.until,
-                    lasted: frame.lasted,
-                    ended: Duration::from_millis(ended),
                 };
-                let value = stretch.encoded(&frame.bytes);
-                let field = format!("{:016x}:{}", self.instance, frame.from);
-                let set = Command::new("HSET").key(&key).arg(field).arg(value);
-                let ends = Command::new("PEXPIRE").key(&key).arg(lasts * (count + 1));
-                batch = batch.command(set).command(ends);
-                if let Some(until) = until.get_mut(level) {
-                    *until = frame.until;
-                }
+                let open = Command::new("HDEL").key(&key).arg(self.field(None));
+                let field = self.field(Some(frame.from));
+                batch = with(batch, level, (&key, field, value)).command(open);
+            }
+            *known = done.last().map_or(*known, |frame| frame.until);
+            if let Some((key, value)) = open.as_ref().and_then(|open| self.placed(level, open)) {
+                batch = with(batch, level, (&key, self.field(None), value));
             }
         }
         if batch.is_empty() {
@@ -85,24 +76,50 @@ impl Left {
         Ok(())
     }
 
+    /// Under which key a frame belongs, and what is written there; nothing if no window asks for it any more.
+    fn placed(&self, level: usize, frame: &Frame) -> Option<(String, Vec<u8>)> {
+        let (lasts, count) = *LEVELS.get(level)?;
+        let age = self.clock.now().since(frame.ended).as_millis() as u64;
+        if age > lasts * count {
+            return None;
+        }
+        let ended = unix_millis(self.clock.wall()).saturating_sub(age);
+        // By its begin, so that it keeps its place while it grows; but no earlier than it is looked for, where a
+        // step came late.
+        let lasted = (frame.lasted.as_millis() as u64).min(lasts);
+        let key = self.key(level, ended.saturating_sub(lasted) / lasts);
+        let stretch = Stretch {
+            instance: self.instance,
+            from: frame.from,
+            until: frame.until,
+            lasted: frame.lasted,
+            ended: Duration::from_millis(ended),
+        };
+        Some((key, stretch.encoded(&frame.bytes)))
+    }
+
+    /// The field of the frame that begins with this step, or of the one that still grows.
+    fn field(&self, from: Option<u64>) -> String {
+        match from {
+            Some(from) => format!("{:016x}:{from}", self.instance),
+            None => format!("{:016x}", self.instance),
+        }
+    }
+
     /// What all instances have left of `window`.
     pub(crate) async fn read(&self, window: Window) -> Result<Gathering, StoreError> {
         let wall = unix_millis(self.clock.wall());
-        let whole = match window {
-            Window::Minute => 0,
-            Window::FiveMinutes => 1,
-            Window::Hour => 2,
+        let mut gathering = Gathering::of(window, Duration::from_millis(wall));
+        let level = window.level();
+        let Some((lasts, count)) = LEVELS.get(level) else {
+            return Ok(gathering);
         };
-        let mut batch = Batch::new();
-        for (level, (lasts, count)) in LEVELS.into_iter().enumerate().take(whole + 1) {
-            let last = wall / lasts;
-            // One ahead: somebody's clock may be.
-            for slot in last.saturating_sub(count)..=last + 1 {
-                batch = batch.command(Command::new("HVALS").key(self.key(level, slot)));
-            }
+        let (mut batch, last) = (Batch::new(), wall / lasts);
+        // One ahead: somebody's clock may be.
+        for slot in last.saturating_sub(*count)..=last + 1 {
+            batch = batch.command(Command::new("HVALS").key(self.key(level, slot)));
         }
         let mut replies = self.redis.run_all(&batch.bulk()).await?;
-        let mut gathering = Gathering::of(window, Duration::from_millis(wall));
         while !replies.is_empty() {
             for value in replies.read::<Vec<Bytes>>()? {
                 gathering.take(&value);
@@ -121,6 +138,16 @@ impl Left {
     fn until(&self) -> MutexGuard<'_, [u64; LEVELS.len()]> {
         self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Writes a field of that level, and lets its key go once no window asks for it any more.
+fn with(batch: Batch, level: usize, (key, field, value): (&String, String, Vec<u8>)) -> Batch {
+    let lives = LEVELS
+        .get(level)
+        .map_or(0, |(lasts, count)| lasts * (count + 1));
+    let set = Command::new("HSET").key(key).arg(field).arg(value);
+    let ends = Command::new("PEXPIRE").key(key).arg(lives);
+    batch.command(set).command(ends)
 }
 
 fn unix_millis(time: SystemTime) -> u64 {

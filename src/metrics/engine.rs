@@ -97,10 +97,10 @@ impl Metrics {
         self.inner.windows.turn(now, || self.sheet());
     }
 
-    /// The counts of stretches of ten seconds (level 0), a minute (1), or five (2), oldest first.
+    /// The counts of stretches of ten seconds, a minute, and five, oldest first, each with the one that still grows.
     #[cfg(feature = "redis")]
-    pub(crate) fn frames(&self, level: usize) -> Vec<Frame> {
-        self.inner.windows.level(level)
+    pub(crate) fn frames(&self) -> [(Vec<Frame>, Option<Frame>); 3] {
+        self.inner.windows.levels()
     }
 
     /// The clock that everything is timed by.

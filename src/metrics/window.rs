@@ -49,6 +49,15 @@ impl Window {
         })
     }
 
+    /// The place of its frames' length among all: ten seconds, a minute, five minutes.
+    pub(crate) const fn level(self) -> usize {
+        match self {
+            Self::Minute => 0,
+            Self::FiveMinutes => 1,
+            Self::Hour => 2,
+        }
+    }
+
     /// `1m`, `5m`, `1h`.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -1,9 +1,9 @@
 //! The counts of the last hour, in steps that grow with their age.
 //!
 //! The request's path knows nothing of windows: it adds to counts that only ever grow. Every ten seconds what
-//! they have grown by is put down as a [frame](crate::metrics::frame). Six of these make one of a minute, five of
-//! those one of five minutes, and twelve of those the hour: 23 frames at most, in which an idle route takes no
-//! byte.
+//! they have grown by is put down as a [frame](crate::metrics::frame), and added to one of a minute and one of five
+//! that still grow. A window is the last frames of its length and the one that grows: 25 frames for all three, in
+//! which an idle route takes no byte.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,13 +28,14 @@ pub(crate) struct Frame {
 /// The frames of one length.
 #[derive(Debug, Default)]
 struct Level {
+    /// Those that are done, oldest first.
     frames: VecDeque<Frame>,
-    /// How many there were.
-    count: u64,
+    /// The one that still grows.
+    open: Option<Frame>,
 }
 
-/// How many frames are kept of each length, shortest first; so many make one of the next length.
-const KEPT: [usize; 3] = [6, 5, 12];
+/// For each length, shortest first: how many steps make a frame, and how many frames are kept.
+const LEVELS: [(u64, usize); 3] = [(1, 6), (6, 5), (30, 12)];
 
 /// What is known of the past.
 #[derive(Debug)]
@@ -71,22 +72,21 @@ impl Windows {
         let mut past = self.lock();
         let sheet = read();
         let base = decoded(&past.base).unwrap_or_default();
-        let lasted = now.since(past.ended);
-        let bytes = encoded(&sheet.since(&base)).into();
+        let grown = sheet.since(&base);
+        let step = Frame {
+            from: past.steps,
+            until: past.steps + 1,
+            lasted: now.since(past.ended),
+            bytes: encoded(&grown).into(),
+            ended: now,
+        };
         past.base = encoded(&sheet).into();
         past.ended = now;
-        let step = past.steps;
         past.steps += 1;
-        past.push(
-            0,
-            Frame {
-                from: step,
-                until: step + 1,
-                lasted,
-                bytes,
-                ended: now,
-            },
-        );
+        for (level, (steps, kept)) in past.levels.iter_mut().zip(LEVELS) {
+            level.take(&step, &grown);
+            level.close(steps, kept);
+        }
     }
 
     /// What was counted in `window`, until now, and how long that is.
@@ -97,7 +97,8 @@ impl Windows {
         read: impl FnOnce() -> Sheet,
     ) -> (Duration, Sheet) {
         let past = self.lock();
-        let frames = past.frames(window);
+        let level = past.levels.get(window.level());
+        let frames = level.map(Level::all).unwrap_or_default();
         let (base, ended) = (Arc::clone(&past.base), past.ended);
         drop(past);
         // Later than the base, whatever was put down meanwhile.
@@ -111,71 +112,48 @@ impl Windows {
         (covers + now.since(ended), sum)
     }
 
+    /// The frames of each length, oldest first, and the one that still grows: of ten seconds, a minute, and five.
     #[cfg(feature = "redis")]
-    /// The frames of one length, oldest first: 0 for ten seconds, 1 for a minute, 2 for five.
-    pub(crate) fn level(&self, level: usize) -> Vec<Frame> {
+    pub(crate) fn levels(&self) -> [(Vec<Frame>, Option<Frame>); LEVELS.len()] {
         let past = self.lock();
-        let frames = past.levels.get(level).map(|level| level.frames.iter());
-        frames.into_iter().flatten().cloned().collect()
+        let levels = past.levels.each_ref();
+        levels.map(|level| (level.frames.iter().cloned().collect(), level.open.clone()))
     }
 
-    /// What panics while it holds the lock has changed nothing yet, or one frame is missing.
+    /// What panics while it holds the lock has changed nothing yet, or one step is missing.
     fn lock(&self) -> MutexGuard<'_, Past> {
         self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Past {
-    fn push(&mut self, at: usize, frame: Frame) {
-        let (Some(level), Some(kept)) = (self.levels.get_mut(at), KEPT.get(at)) else {
+impl Level {
+    /// Adds a step to the frame that grows.
+    fn take(&mut self, step: &Frame, grown: &Sheet) {
+        let Some(open) = &mut self.open else {
+            self.open = Some(step.clone());
             return;
         };
-        let (until, ended) = (frame.until, frame.ended);
-        level.count += 1;
-        level.frames.push_back(frame);
-        if level.frames.len() > *kept {
-            level.frames.pop_front();
-        }
-        if at + 1 < KEPT.len() && level.count % *kept as u64 == 0 {
-            let (mut lasted, mut sum) = (Duration::ZERO, Sheet::default());
-            let from = level.frames.front().map_or(until, |first| first.from);
-            for frame in &level.frames {
-                lasted += frame.lasted;
-                sum.then(&decoded(&frame.bytes).unwrap_or_default());
-            }
-            let bytes = encoded(&sum).into();
-            self.push(
-                at + 1,
-                Frame {
-                    from,
-                    until,
-                    lasted,
-                    bytes,
-                    ended,
-                },
-            );
+        let mut sum = decoded(&open.bytes).unwrap_or_default();
+        sum.then(grown);
+        open.bytes = encoded(&sum).into();
+        open.lasted += step.lasted;
+        (open.until, open.ended) = (step.until, step.ended);
+    }
+
+    /// Puts that frame to the others once it has as many `steps`.
+    fn close(&mut self, steps: u64, kept: usize) {
+        let Some(frame) = self.open.take_if(|open| open.until - open.from >= steps) else {
+            return;
+        };
+        self.frames.push_back(frame);
+        if self.frames.len() > kept {
+            self.frames.pop_front();
         }
     }
 
-    /// Those that make up `window`, oldest first.
-    fn frames(&self, window: Window) -> Vec<Frame> {
-        let whole = match window {
-            Window::Minute => 0,
-            Window::FiveMinutes => 1,
-            Window::Hour => 2,
-        };
-        let mut frames = Vec::new();
-        for (at, (level, kept)) in self.levels.iter().zip(KEPT).enumerate().rev() {
-            if at == whole {
-                frames.extend(level.frames.iter().cloned());
-            } else if at < whole {
-                // Those that are not yet part of a longer one.
-                let rest = (level.count % kept as u64) as usize;
-                let first = level.frames.len().saturating_sub(rest);
-                frames.extend(level.frames.range(first..).cloned());
-            }
-        }
-        frames
+    /// Those that make up its window, oldest first.
+    fn all(&self) -> Vec<Frame> {
+        self.frames.iter().chain(&self.open).cloned().collect()
     }
 }
 
@@ -218,8 +196,12 @@ mod tests {
                 );
             }
         }
-        let frames: usize = (0..3).map(|level| windows.level(level).len()).sum();
-        assert_eq!(frames, 23);
+        let frames = windows
+            .lock()
+            .levels
+            .each_ref()
+            .map(|level| level.frames.len());
+        assert_eq!(frames, [6, 5, 12]);
     }
 
     #[test]

@@ -168,11 +168,12 @@ async fn what_could_not_be_left_is_left_later_and_counts_once() {
     let other = Instance::with(&patient(&server.url()), &clock).await;
     let whole = metrics(&clock);
     let mut chance = Chance::new(5);
-    for step in 0..30 {
+    let began = clock.now();
+    for step in 0..120 {
         for instance in [&cut_off, &other] {
             happens(&mut chance, &hand, [&instance.metrics, &whole]).await;
         }
-        hand.advance(STEP);
+        hand.advance(began.plus(STEP * (step + 1)).since(clock.now()));
         match step % 10 {
             // Its answers are lost, its commands are not, or they are; nobody knows.
             3 => proxy.cut(),
@@ -191,36 +192,56 @@ async fn what_could_not_be_left_is_left_later_and_counts_once() {
         cut_off.fleet.turn().await;
         other.fleet.turn().await;
         whole.turn();
-        if matches!(step % 10, 2 | 9) {
-            let fleet = other.fleet.window(Window::FiveMinutes).await;
-            let (fleet, whole) = (told(fleet), told(whole.window(Window::FiveMinutes)));
-            assert_eq!(fleet["http"], whole["http"], "at {step}");
-            assert_eq!(fleet["latency"], whole["latency"], "at {step}");
+        if !matches!(step % 10, 2 | 6..) {
+            continue;
+        }
+        for window in Window::ALL {
+            let fleet = other.fleet.window(window).await;
+            let (fleet, whole) = (told(fleet), told(whole.window(window)));
+            assert_eq!(fleet, whole, "{window:?} at {step}");
         }
     }
 }
 
+/// Who is gone has left a frame that was not yet full of each length, and for a while nobody but it has counted.
 #[tokio::test]
 async fn an_instance_that_is_gone_counts_until_the_window_has_passed_it() {
+    const LIVED: u64 = 40;
     let server = TestRedis::start();
     let (clock, hand) = Clock::manual();
     let gone = Instance::with(&patient(&server.url()), &clock).await;
     let stays = Instance::with(&patient(&server.url()), &clock).await;
-    gone.metrics.record(&Event::CacheCollapsed);
-    hand.advance(STEP);
-    gone.fleet.turn().await;
-    drop(gone);
-    for step in 1..=8 {
-        stays.metrics.record(&Event::CacheCollapsed);
-        stays.fleet.turn().await;
-        let minute = stays.fleet.window(Window::Minute).await;
-        let (instances, counted) = (minute.instances, minute.figures.figures.cache.collapsed);
-        let expected = match step {
-            1..=6 => (2, step + 1),
-            _ => (1, 6),
-        };
-        assert_eq!((instances, counted), expected, "at {step}");
+    for _ in 0..LIVED {
+        gone.metrics.record(&Event::CacheCollapsed);
         hand.advance(STEP);
+        gone.fleet.turn().await;
+        stays.fleet.turn().await;
+    }
+    drop(gone);
+    for step in LIVED..LIVED + 370 {
+        // All that it counted in frames that end within the window.
+        let left = |frame: u64, window: u64| {
+            let within = |end: u64| (end + window > step).then(|| end - (end - 1) / frame * frame);
+            let ends = (1..=LIVED).filter(|end| end % frame == 0 || *end == LIVED);
+            ends.filter_map(within).sum::<u64>()
+        };
+        for (window, counted) in
+            Window::ALL
+                .into_iter()
+                .zip([left(1, 6), left(6, 30), left(30, 360)])
+        {
+            let fleet = stays.fleet.window(window).await;
+            let instances = if counted > 0 { 2 } else { 1 };
+            let own = stays.metrics.window(window).figures.cache.collapsed;
+            assert_eq!(
+                (fleet.instances, fleet.figures.figures.cache.collapsed),
+                (instances, counted + own),
+                "{window:?} at {step}"
+            );
+        }
+        stays.metrics.record(&Event::CacheCollapsed);
+        hand.advance(STEP);
+        stays.fleet.turn().await;
     }
 }
 
@@ -232,7 +253,7 @@ async fn what_others_have_written_there_is_left_aside() {
     instance.metrics.record(&Event::CacheCollapsed);
     hand.advance(STEP);
     instance.fleet.turn().await;
-    let key = server.raw().must(&["KEYS", "*{fleet}*"]).array()[0].text();
+    let key = server.raw().must(&["KEYS", "*{fleet}*:0:*"]).array()[0].text();
     for (field, bytes) in [("a", &b""[..]), ("b", b"\xff\xff\xff"), ("c", &[0x80; 300])] {
         let set = Command::new("HSET").key(&key).arg(field).arg(bytes);
         instance.pool.run::<u64>(&set).await.unwrap();

@@ -18,6 +18,7 @@
 //! set the same counters and must not both be bridged.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::metrics::engine::Metrics;
@@ -32,6 +33,9 @@ const STEPS: usize = 64;
 /// How many records of histograms are told before other tasks of the same thread have their turn. A recorder takes them
 /// one by one, some tens of nanoseconds each, and a busy route has hundreds of thousands between two ticks.
 const RECORDS: usize = 2_000;
+
+/// The shortest period that a timer takes.
+const PERIOD_MIN: Duration = Duration::from_millis(1);
 
 /// Tells a recorder of the `metrics` crate all figures; see its [module's](crate::metrics) setting
 /// [`facade`](crate::metrics::MetricsConfig::facade), with which the stack runs one by itself.
@@ -100,20 +104,25 @@ impl FacadeBridge {
     /// Tells the current recorder, the thread's own or else the global one, what is new. Takes about 0.4 µs per route and
     /// method, and the recorder's time. Without a recorder, the records of histograms are lost; counters and gauges are told
     /// in whole to one that comes later.
+    ///
+    /// # Panics
+    ///
+    /// When the recorder or a gauge does. The next call begins anew.
     pub fn publish(&mut self) {
         let mut walk = Walk::new(&self.metrics);
         while self.told.some_steps(&mut walk) {}
     }
 
-    /// Publishes at once and then once in a `period`, for ever. Between some steps it lets other tasks run. Safe to
-    /// drop at any await.
+    /// Publishes at once and then once in a `period` of at least 1 ms, for ever. Between some steps it lets other tasks
+    /// run. A panic of the recorder or of a gauge is reported to `tracing`, and what comes after it in this period is
+    /// told in the next. Safe to drop at any await.
     pub async fn run(mut self, period: Duration) {
-        let mut ticks = tokio::time::interval(period);
+        let mut ticks = tokio::time::interval(period.max(PERIOD_MIN));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let mut walk = Walk::new(&self.metrics);
-            while self.told.some_steps(&mut walk) {
+            while self.told.some_steps_or_panic(&mut walk) {
                 tokio::task::yield_now().await;
             }
         }
@@ -121,6 +130,18 @@ impl FacadeBridge {
 }
 
 impl Told {
+    /// Returns whether there is more to tell. Nothing more is told of a walk on which somebody panicked.
+    fn some_steps_or_panic(&mut self, walk: &mut Walk) -> bool {
+        let steps = AssertUnwindSafe(|| self.some_steps(walk));
+        catch_unwind(steps).unwrap_or_else(|_| {
+            tracing::error!(
+                target: "tower_keep",
+                "the recorder of the metrics crate or a gauge panicked"
+            );
+            false
+        })
+    }
+
     /// Returns whether there is more to tell.
     fn some_steps(&mut self, walk: &mut Walk) -> bool {
         ::metrics::with_recorder(|recorder| {
@@ -142,12 +163,14 @@ impl Told {
     fn pay(&mut self, left: &mut usize) {
         while let (1.., Some(owed)) = (*left, self.owed.last_mut()) {
             let count = owed.count.min(*left);
-            owed.histogram.record_many(owed.seconds, count);
+            if count == 0 {
+                self.owed.pop();
+                continue;
+            }
+            // Before they are told: those over which a recorder panics are not told again and again.
             owed.count -= count;
             *left -= count;
-            if owed.count == 0 {
-                self.owed.pop();
-            }
+            owed.histogram.record_many(owed.seconds, count);
         }
     }
 }
@@ -190,8 +213,8 @@ impl Telling<'_> {
         }
         let series = series.get_mut(key.as_str())?;
         if series.recorder != *recorder {
-            series.recorder = *recorder;
             series.handle = register(self.recorder, family, labels);
+            series.recorder = *recorder;
         }
         Some(series)
     }

@@ -358,7 +358,7 @@ mod served {
 mod facade {
     use std::collections::BTreeMap;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use ::metrics::{
         Counter, Gauge, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
@@ -510,6 +510,61 @@ mod facade {
             told = now;
         }
         assert!(most <= 2_000, "{most} at once");
+    }
+
+    /// Panics at the first series that it is to register, and wherever a histogram's record is told.
+    struct Moody(DebuggingRecorder, AtomicBool);
+
+    struct Hates;
+
+    impl HistogramFn for Hates {
+        fn record(&self, _: f64) {
+            panic!("no record is welcome");
+        }
+    }
+
+    impl Recorder for Moody {
+        fn describe_counter(&self, name: KeyName, unit: Option<Unit>, help: SharedString) {
+            self.0.describe_counter(name, unit, help);
+        }
+        fn describe_gauge(&self, name: KeyName, unit: Option<Unit>, help: SharedString) {
+            self.0.describe_gauge(name, unit, help);
+        }
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
+            assert!(self.1.swap(true, Ordering::Relaxed), "the first one");
+            self.0.register_counter(key, metadata)
+        }
+        fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
+            self.0.register_gauge(key, metadata)
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> ::metrics::Histogram {
+            ::metrics::Histogram::from_arc(Arc::new(Hates))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_of_the_recorder_or_of_a_gauge_takes_no_figure_away_for_good() {
+        let metrics = busy(1, MetricNames::Keep).await;
+        let read = AtomicBool::default();
+        let moody = move || {
+            assert!(read.swap(true, Ordering::Relaxed), "at first");
+            1.0
+        };
+        metrics.gauge("moody", "Panics once.", moody).unwrap();
+        let recorder = Moody(DebuggingRecorder::new(), AtomicBool::default());
+        let snapshotter = recorder.0.snapshotter();
+        let _local = ::metrics::set_default_local_recorder(&recorder);
+        let mut tasks = tokio::task::JoinSet::new();
+        // As often as a timer can: not at all is no period.
+        tasks.spawn(FacadeBridge::new(&metrics).run(Duration::ZERO));
+        // Each panic costs a tick, and each bucket that has records panics once.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let told = told(&snapshotter).figures;
+        assert_eq!(told["moody"], 1.0);
+        assert_eq!(told["keep_cache_collapsed_total"], 1.0);
+        let first = "keep_http_requests_total";
+        assert!(told.keys().any(|series| series.starts_with(first)));
     }
 
     #[tokio::test]

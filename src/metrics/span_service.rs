@@ -93,8 +93,8 @@ where
             None => this.future.poll(cx),
         };
         let result = ready!(polled);
-        let telling = this.telling.take();
-        if let Some(telling) = &telling {
+        let mut telling = this.telling.take();
+        if let Some(telling) = &mut telling {
             // The client gets a broken connection at best, and that is the service's doing.
             let failed = StatusCode::INTERNAL_SERVER_ERROR;
             telling.answered(result.as_ref().map_or(failed, Response::status));

@@ -4,7 +4,8 @@
 //! `route` (the template), `trace_id`, `status` and `duration_ms`; the last is there when the answer's body has ended.
 //! What the handler logs lies within it. Every 5xx is an event of the level `ERROR` and every slow request one of the
 //! level `WARN`, sampled or not, at most a hundred a second together: a host that sheds thousands of requests must not
-//! write thousands of lines. An error of the service is told as a 500.
+//! write thousands of lines. An error of the service is told as a 500, and so is a panic that nobody inside has caught;
+//! a client that left before the answer's head is told as a 499, if it had waited for so long that this is slow.
 //!
 //! Who is sampled: a request whose `traceparent` says that its caller has recorded the trace; the same share of all
 //! other traces in every service of the same share, since the trace's id decides; and the share of requests without a
@@ -189,6 +190,8 @@ pub(crate) struct Telling {
     route: Template,
     trace_id: Option<u128>,
     begun: Moment,
+    /// Whether the answer's head was there.
+    answered: bool,
 }
 
 impl Telling {
@@ -216,6 +219,7 @@ impl Telling {
             route,
             trace_id,
             begun: spans.clock.now(),
+            answered: false,
         }
     }
 
@@ -226,24 +230,27 @@ impl Telling {
     }
 
     /// The answer's head is there.
-    pub(crate) fn answered(&self, status: StatusCode) {
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.answered = true;
         self.span.record("status", status.as_u16());
-        let took = self.took();
-        if status.is_server_error() || took > self.spans.slow {
+        self.tell_if_bad(status.as_u16(), self.took());
+    }
+
+    fn tell_if_bad(&self, status: u16, took: Duration) {
+        if status >= FAILED || took > self.spans.slow {
             self.within(|| self.tell(status, took));
         }
     }
 
     #[cold]
-    fn tell(&self, status: StatusCode, took: Duration) {
+    fn tell(&self, status: u16, took: Duration) {
         let Some(left_out) = self.spans.ration() else {
             return;
         };
         let (method, route, duration_ms) = (self.method, self.route.as_str(), millis(took));
         let id = self.trace_id.map(|id| format!("{id:032x}"));
-        let (trace_id, failed) = (id.as_deref().map(display), status.is_server_error());
-        let status = status.as_u16();
-        if failed {
+        let trace_id = id.as_deref().map(display);
+        if status >= FAILED {
             error!(
                 target: "tower_keep::http", method, route, trace_id, status, duration_ms, left_out,
                 "a request failed"
@@ -263,11 +270,24 @@ impl Telling {
 
 impl Drop for Telling {
     fn drop(&mut self) {
-        if !self.span.is_disabled() {
-            self.span.record("duration_ms", millis(self.took()));
+        if self.answered && self.span.is_disabled() {
+            return;
+        }
+        let took = self.took();
+        self.span.record("duration_ms", millis(took));
+        if !self.answered {
+            // A panic is the service's fault and not the client's change of mind.
+            let panicking = std::thread::panicking();
+            self.tell_if_bad(if panicking { FAILED } else { CLIENT_LEFT }, took);
         }
     }
 }
+
+/// The least status of those that are the service's fault, and what a panic is told as.
+const FAILED: u16 = 500;
+
+/// What nginx writes for a client that closed the connection before it was answered.
+const CLIENT_LEFT: u16 = 499;
 
 fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3

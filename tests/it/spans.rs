@@ -264,6 +264,71 @@ async fn a_cancelled_request_ends_its_span_without_a_status() {
     assert!(!spans[0].contains_key("status"));
 }
 
+/// What is told of requests, as opposed to what handlers say: level, span, route, status and duration.
+fn told(listener: &Listener) -> Vec<(Level, Option<usize>, String)> {
+    let events = listener.events().into_iter();
+    let of_requests = events.filter(|(.., fields)| fields.contains_key("route"));
+    let words =
+        |fields: &Fields| ["route", "status", "duration_ms"].map(|name| fields[name].clone());
+    of_requests
+        .map(|(level, span, fields)| (level, span, words(&fields).join(" ")))
+        .collect()
+}
+
+#[tokio::test]
+async fn who_left_after_waiting_for_long_is_told_whether_sampled_or_not() {
+    let listener = Listener::default();
+    let _listening = listener.listen();
+    let (layer, hand) = layer(0.000_001);
+    let stuck = layer.layer(tower::service_fn(|_: Request<()>| {
+        std::future::pending::<Answer>()
+    }));
+    for (parent, millis) in [(UNSAMPLED, 1_000), (UNSAMPLED, 1_500), (SAMPLED, 2_000)] {
+        let mut waiting = Box::pin(stuck.clone().oneshot(request("/contacts/1", parent)));
+        let mut nobody = Context::from_waker(Waker::noop());
+        assert!(waiting.as_mut().poll(&mut nobody).is_pending());
+        hand.advance(Duration::from_millis(millis));
+        drop(waiting);
+    }
+    let expected = [
+        (Level::WARN, None, "/contacts/{id} 499 1500.0".to_owned()),
+        (Level::WARN, Some(0), "/contacts/{id} 499 2000.0".to_owned()),
+    ];
+    assert_eq!(told(&listener), expected);
+}
+
+#[tokio::test]
+async fn a_panic_is_told_as_a_500_wherever_it_is_caught() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    let listener = Listener::default();
+    let _listening = listener.listen();
+    let (layer, _) = layer(0.000_001);
+    let panics = tower::service_fn(|request: Request<()>| {
+        assert!(
+            request.uri().path() != "/at/once",
+            "before there is a future"
+        );
+        async fn fails() -> Answer {
+            panic!("within it")
+        }
+        fails()
+    });
+    for path in ["/at/once", "/contacts/1"] {
+        let call = layer.layer(panics).oneshot(request(path, UNSAMPLED));
+        let mut nobody = Context::from_waker(Waker::noop());
+        // The runtime drops a task's future while it still unwinds.
+        let polled = AssertUnwindSafe(move || {
+            let mut call = Box::pin(call);
+            call.as_mut().poll(&mut nobody).is_pending()
+        });
+        assert!(catch_unwind(polled).is_err());
+    }
+    let expected = ["unmatched 500 0.0", "/contacts/{id} 500 0.0"];
+    let expected = expected.map(|words| (Level::ERROR, None, words.to_owned()));
+    assert_eq!(told(&listener), expected);
+}
+
 #[tokio::test]
 async fn invented_methods_are_not_written() {
     let listener = Listener::default();

@@ -30,7 +30,7 @@ pub struct FleetFigures {
     pub instances: usize,
     /// Why these are only our own; nothing if they are those of all.
     pub alone: Option<Arc<str>>,
-    /// What they have counted.
+    /// What they have counted. It covers the time in which any of them did.
     #[serde(flatten)]
     pub figures: WindowFigures,
 }

@@ -108,7 +108,7 @@ static UNANSWERED: HttpFamily = counter(
 );
 static SLOW: HttpFamily = counter(
     "keep_http_requests_slow_total",
-    "Answers whose head took longer than metrics.slow_request_ms.",
+    "Requests that took longer than metrics.slow_request_ms to the answer's head, or until they were given up.",
     |row, labels, visitor| visitor.count(labels, row.slow()),
 );
 static RECEIVED: HttpFamily = counter(

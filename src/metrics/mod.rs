@@ -38,9 +38,9 @@
 //!
 //! [`Metrics::window`] has the same figures of the last minute, five minutes or hour. A request adds to counts that
 //! only ever grow and knows nothing of windows; every ten seconds what they have grown by is put down
-//! ([`Metrics::turn`]). 23 such frames are the last hour: some ten bytes for each route that was used, nothing
-//! for others. Percentiles are within 5 % of the exact ones. A route and method takes about 3.7 KiB, and with
-//! all windows full of it 1.1 KiB more (`cargo bench --bench metrics -- memory`).
+//! ([`Metrics::turn`]). 25 such frames are all three windows: some ten bytes for each route that was used, nothing
+//! for others. Percentiles are within 5 % of the exact ones. A route and method takes about 3.7 KiB, and
+//! 0.4 KiB more for each window that is full of it (`cargo bench --bench metrics -- memory`).
 //!
 //! [`Metrics::slow_requests`] are the last slow ones with their trace.
 //!

@@ -11,7 +11,7 @@ use crate::clock::Moment;
 /// A call that a [`CircuitBreaker`](crate::breaker::CircuitBreaker) let through and waits to hear of.
 ///
 /// Dropping it without a word is cancelling: a failure if the call has lasted for `cancelled_after_ms`, or if the
-/// thread is panicking; else as if it had not been made.
+/// thread is panicking; else as if it had not been made. Of a half-open circuit's probes it takes several.
 #[must_use = "a call that is dropped counts as cancelled"]
 pub struct Call {
     circuit: Arc<Circuit>,

@@ -141,6 +141,11 @@ impl Circuit {
             (Outcome::Failed, true) => Told::FailedSlowly,
             (Outcome::Ignored, _) => Told::Nothing,
         };
+        self.tell(ticket, told, now);
+    }
+
+    #[inline]
+    fn tell(&self, ticket: Ticket, told: Told, now: Moment) {
         let change = self.machine.tell(ticket, told, now, &self.rules);
         if change.is_some() {
             self.say(change);
@@ -150,18 +155,17 @@ impl Circuit {
     /// Notes that a call was called off: by somebody who did not want to wait any longer, if it had lasted.
     #[cold]
     pub(crate) fn note_cancelled(&self, ticket: Ticket, began: Moment) {
-        let lasted = self.clock.now().since(began);
-        // Of a probe nothing is learnt before its time is over: one client that leaves must not be enough to keep
-        // a circuit open that would close.
-        let enough = match ticket.is_of_closed() {
-            true => self.cancelled_after,
-            false => self.cancelled_after.max(nanos(self.rules.probe)),
-        };
-        let outcome = match nanos(lasted) >= enough {
-            true => Outcome::Failed,
-            false => Outcome::Ignored,
-        };
-        self.note(ticket, began, outcome);
+        let now = self.clock.now();
+        let lasted = nanos(now.since(began));
+        if lasted < self.cancelled_after {
+            self.note(ticket, began, Outcome::Ignored);
+        } else if ticket.is_of_closed() || lasted >= nanos(self.rules.probe) {
+            self.note(ticket, began, Outcome::Failed);
+        } else {
+            // A probe whose time is not over: one client that leaves must not be enough to keep a circuit open that
+            // would close, but where each of them gives up, that is all that is seen of a dependency that hangs.
+            self.tell(ticket, Told::CalledOff, now);
+        }
     }
 
     pub(crate) fn force(&self, state: State) {

@@ -46,7 +46,8 @@ pub struct BreakerConfig {
     /// A call that is cancelled, by a timeout around it or by a client that leaves, has failed if it had lasted
     /// for so long, and counts for nothing otherwise: 0 (each has failed) to 1 h; `None` counts none. Below the
     /// shortest timeout around the calls, or a dependency that hangs never opens its circuit; above what
-    /// impatient clients wait for, or they do.
+    /// impatient clients wait for, or they do. Of the probes in a half-open circuit one alone says nothing before
+    /// `probe_ms`: it takes as many as `probes`, and two at least, with none that has succeeded in between.
     #[serde(
         rename = "cancelled_after_ms",
         with = "crate::config_time::millis_option"

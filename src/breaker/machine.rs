@@ -16,7 +16,8 @@
 //! # Half-open → open
 //!
 //! One probe has failed, or all are taken and the last has not come back in time: a hung dependency is a sick
-//! one. A probe that was called off gives its place back.
+//! one. A probe that was called off gives its place back; where as many of them as there are probes had lasted, and
+//! none has succeeded meanwhile, it is the dependency that hangs, and whoever asks that does not wait so long.
 //!
 //! # By hand
 //!
@@ -25,7 +26,7 @@
 use std::time::Duration;
 
 use crate::breaker::rules::{Rules, Sums};
-use crate::breaker::state::{CLOSED, FORCED_OPEN, IDENTITY, KIND, State, pack, unpack};
+use crate::breaker::state::{CLOSED, FORCED_OPEN, IDENTITY, KIND, PASSED, State, pack, unpack};
 use crate::breaker::window::{Counted, Window};
 use crate::clock::Moment;
 use crate::sync::{AtomicU64, Ordering};
@@ -37,6 +38,8 @@ pub(crate) struct Machine {
     in_a_row: AtomicU64,
     /// How often probes have failed since the circuit was closed the last time.
     probes_failed: AtomicU64,
+    /// How many probes that had lasted were called off, and since when: see [`since`].
+    called_off: AtomicU64,
     window: Window,
 }
 
@@ -71,6 +74,8 @@ pub(crate) enum Told {
     Failed,
     /// It failed, and took long.
     FailedSlowly,
+    /// It was called off although it had lasted: of one probe alone that says nothing.
+    CalledOff,
     /// Nothing can be learnt from it.
     Nothing,
 }
@@ -85,6 +90,7 @@ impl Machine {
             word: AtomicU64::new(pack(0, State::Closed)),
             in_a_row: AtomicU64::new(0),
             probes_failed: AtomicU64::new(0),
+            called_off: AtomicU64::new(0),
             window: Window::new(window_nanos),
         }
     }
@@ -162,7 +168,7 @@ impl Machine {
                 self.window.count(Counted::Succeeded, now);
                 None
             }
-            Told::Nothing => None,
+            Told::CalledOff | Told::Nothing => None,
             Told::Slow => {
                 self.not_in_a_row();
                 self.window.count(Counted::Succeeded, now);
@@ -211,6 +217,11 @@ impl Machine {
         rules: &Rules,
     ) -> Option<Change> {
         let mut word = self.word.load(Ordering::Acquire);
+        let told = match told {
+            Told::CalledOff if self.hangs(ticket, word, rules) => Told::Failed,
+            Told::CalledOff => Told::Nothing,
+            told => told,
+        };
         loop {
             // A ticket that is no probe's matches no word of a half-open circuit.
             let (epoch, state) = unpack(word);
@@ -226,7 +237,7 @@ impl Machine {
                 return None;
             }
             let done = match told {
-                Told::Nothing => {
+                Told::CalledOff | Told::Nothing => {
                     let next = probing(taken.saturating_sub(1), passed, last);
                     self.exchange(word, pack(epoch, next)).map(|_| None)
                 }
@@ -248,6 +259,32 @@ impl Machine {
             match done {
                 Ok(change) => return change,
                 Err(seen) => word = seen,
+            }
+        }
+    }
+
+    /// Counts a probe that was called off after it had lasted. Returns whether there have been as many of them as
+    /// there are probes, and two at least, since the circuit is half-open or the last probe has passed.
+    fn hangs(&self, ticket: Ticket, word: u64, rules: &Rules) -> bool {
+        if word & IDENTITY != ticket.0 {
+            return false;
+        }
+        let since = since(word);
+        let mut seen = self.called_off.load(Ordering::Relaxed);
+        loop {
+            let before = if seen & !CALLED_OFF == since {
+                seen & CALLED_OFF
+            } else {
+                0
+            };
+            let count = (before + 1).min(CALLED_OFF);
+            let next = since | count;
+            let counted =
+                self.called_off
+                    .compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed);
+            match counted {
+                Ok(_) => return count >= u64::from(rules.probes.max(2)),
+                Err(now) => seen = now,
             }
         }
     }
@@ -318,6 +355,15 @@ const fn probing(taken: u8, passed: u8, last: Moment) -> State {
         last,
     }
 }
+
+/// The part of a half-open circuit's word that changes when a probe passes, and with each transition: what is counted
+/// with it counts for nothing after that, and nobody has to set it back.
+const fn since(word: u64) -> u64 {
+    (word & (IDENTITY | PASSED)) << CALLED_OFF_BITS
+}
+
+const CALLED_OFF_BITS: u32 = 8;
+const CALLED_OFF: u64 = (1 << CALLED_OFF_BITS) - 1;
 
 /// Told to those who come while all probes are out: they will be back soon, or will not.
 const SOON: Duration = Duration::from_secs(1);
@@ -541,6 +587,43 @@ mod tests {
     }
 
     #[test]
+    fn as_many_that_lasted_and_were_called_off_as_there_are_probes_open_it_again() {
+        let (mut set, first) = Set::half_open();
+        assert_eq!(set.tell(first, Told::CalledOff), None, "one says nothing");
+        set.pass(2 * SECOND);
+        let change = set.tell(set.admitted(), Told::CalledOff).unwrap();
+        assert!(matches!(
+            change,
+            (State::HalfOpen { .. }, State::Open { .. })
+        ));
+        set.pass(30 * SECOND);
+        let again = set.admitted();
+        assert_eq!(set.tell(again, Told::CalledOff), None, "begun anew");
+    }
+
+    #[test]
+    fn one_that_passed_outweighs_those_that_were_called_off_before() {
+        let (set, first) = Set::half_open();
+        assert_eq!(set.tell(first, Told::CalledOff), None);
+        for told in [Told::Succeeded, Told::CalledOff, Told::Succeeded] {
+            set.tell(set.admitted(), told);
+        }
+        assert!(set.is_closed());
+    }
+
+    #[test]
+    fn of_a_single_probe_it_takes_two_to_open_it_again() {
+        let single = Rules {
+            probes: 1,
+            ..rules()
+        };
+        let mut set = Set::open(single);
+        set.pass(30 * SECOND);
+        assert_eq!(set.tell(set.admitted(), Told::CalledOff), None);
+        assert!(set.tell(set.admitted(), Told::CalledOff).is_some());
+    }
+
+    #[test]
     fn probes_that_never_come_back_have_failed() {
         let (mut set, first) = Set::half_open();
         set.pass(100 * SECOND);
@@ -607,6 +690,7 @@ mod tests {
             4 => Just(Told::Failed),
             4 => Just(Told::Succeeded),
             1 => Just(Told::Nothing),
+            1 => Just(Told::CalledOff),
             1 => Just(Told::Slow),
         ];
         prop_oneof![
@@ -625,7 +709,7 @@ mod tests {
             let mut set = Set::new(rules());
             let mut under_way: Vec<Ticket> = Vec::new();
             let mut probes: Vec<Ticket> = Vec::new();
-            let mut passed = 0;
+            let (mut passed, mut called_off) = (0, 0);
             for deed in deeds {
                 let before = set.machine.state();
                 match deed {
@@ -637,7 +721,7 @@ mod tests {
                                 (State::Open { until }, State::HalfOpen { .. }) => {
                                     prop_assert!(set.now >= until);
                                     probes = vec![ticket];
-                                    passed = 0;
+                                    (passed, called_off) = (0, 0);
                                 }
                                 (State::HalfOpen { .. }, State::HalfOpen { .. }) => probes.push(ticket),
                                 other => prop_assert!(false, "{other:?}"),
@@ -657,7 +741,12 @@ mod tests {
                         {
                             probes.swap_remove(place);
                             passed += usize::from(told == Told::Succeeded);
-                            let opens = matches!(told, Told::Failed | Told::Slow);
+                            called_off = match told {
+                                Told::Succeeded => 0,
+                                Told::CalledOff => called_off + 1,
+                                _ => called_off,
+                            };
+                            let opens = matches!(told, Told::Failed | Told::Slow) || called_off == 2;
                             let now_open = matches!(change, Some((_, State::Open { .. })));
                             prop_assert_eq!(opens, now_open);
                             prop_assert_eq!(passed == 2, set.is_closed());

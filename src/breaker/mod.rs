@@ -130,9 +130,11 @@
 //! # Half-open
 //!
 //! [`probes`](BreakerConfig::probes) (3) calls are made; all have to succeed to close the circuit, and one that fails
-//! opens it again, for twice as long each time where [`open_max_ms`](BreakerConfig::open_max) is set. A probe that is
-//! called off gives its place to another. Where none comes back within [`probe_ms`](BreakerConfig::probe), they have
-//! failed; so whatever hangs, a circuit is never stuck.
+//! opens it again, for twice as long each time where [`open_max_ms`](BreakerConfig::open_max) is set. Where none comes
+//! back within [`probe_ms`](BreakerConfig::probe), they have failed. A probe that is called off before gives its place
+//! to another: one client that leaves says nothing. But as many as there are probes (and two at least) that had lasted
+//! for `cancelled_after_ms`, with none that has succeeded in between, open it again. So whatever hangs, a circuit is
+//! never stuck, unless calls that are called off count for nothing.
 //!
 //! # What is counted as what
 //!

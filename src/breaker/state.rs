@@ -46,6 +46,8 @@ const MICROS_MAX: u64 = (1 << 50) - 1;
 const TAKEN_AT: u32 = 14;
 const PASSED_AT: u32 = 21;
 const SMALL: u64 = 127;
+/// Where it is written how many probes have passed.
+pub(crate) const PASSED: u64 = SMALL << PASSED_AT;
 const LAST_AT: u32 = 28;
 const STEP_BITS: u32 = 14;
 const STEPS_MAX: u64 = (1 << 36) - 1;

@@ -154,6 +154,31 @@ async fn a_dependency_that_hangs_opens_it_though_every_call_was_dropped_by_a_tim
     assert_eq!((calls.into_inner(), refused), (5, 45));
 }
 
+/// The timeout is far shorter than `probe_ms`: each probe is dropped, and its place given to the next caller.
+#[tokio::test(start_paused = true)]
+async fn a_dependency_that_still_hangs_opens_it_again_though_every_probe_was_dropped_by_a_timeout()
+{
+    let set = Set::new();
+    set.open();
+    set.hand.advance(30 * SECOND);
+    let mut hung = 0;
+    while let Ok(call) = set.breaker().admit() {
+        hung += 1;
+        assert!(hung < 10, "still {:?}", set.breaker().state());
+        let hand = set.hand.clone();
+        let hangs = async move {
+            let _call = call;
+            // Paused time passes by itself; the clock's is moved by hand.
+            hand.advance(2 * SECOND);
+            pending::<()>().await;
+        };
+        let call = tokio::time::timeout(2 * SECOND, hangs).await;
+        assert!(call.is_err(), "it hangs");
+    }
+    assert_eq!(hung, 3, "as many as there are probes");
+    assert_eq!(set.breaker().state(), CircuitState::Open);
+}
+
 #[tokio::test]
 async fn clients_that_leave_early_do_not_open_it_and_those_who_waited_do() {
     let set = Set::new();

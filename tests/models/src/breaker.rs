@@ -159,6 +159,30 @@ pub(crate) fn one_that_fails_opens_it_whatever_the_others_do() {
     });
 }
 
+pub(crate) fn probes_that_are_called_off_at_once_open_it_once() {
+    every_order(|| {
+        let (machine, first) = half_open();
+        let second = ask(&machine, LATER).expect("there are two places");
+        let shared = Arc::new((machine, first, second));
+        type Shared = (Arc<Machine>, Ticket, Ticket);
+        let deeds: [fn(&Shared) -> bool; 2] = [
+            |(machine, first, _)| {
+                machine
+                    .tell(*first, Told::CalledOff, LATER, &RULES)
+                    .is_some()
+            },
+            |(machine, _, second)| {
+                machine
+                    .tell(*second, Told::CalledOff, LATER, &RULES)
+                    .is_some()
+            },
+        ];
+        let told = at_once(&shared, deeds);
+        assert_ne!(told[0], told[1], "one of them has opened it");
+        assert!(matches!(shared.0.state(), State::Open { .. }));
+    });
+}
+
 /// The two failures that have opened it must not open it again, together with the first one afterwards.
 pub(crate) fn what_was_counted_before_it_closed_opens_nothing() {
     every_order(|| {

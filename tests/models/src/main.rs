@@ -54,6 +54,7 @@ const MODELS: &[(&str, fn())] = models![
     breaker::probes_that_leave_and_pass_lose_no_place,
     breaker::it_closes_once_when_all_have_passed_whoever_comes_last,
     breaker::one_that_fails_opens_it_whatever_the_others_do,
+    breaker::probes_that_are_called_off_at_once_open_it_once,
     breaker::what_was_counted_before_it_closed_opens_nothing,
     breaker::failures_at_once_open_it_once,
     breaker::a_bucket_that_is_begun_by_many_at_once_counts_all_of_them,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// The owner of background tasks; dropping it aborts them.
 #[derive(Debug)]
@@ -94,34 +94,51 @@ const ABORT: Duration = Duration::from_secs(1);
 impl Drop for Tasks {
     fn drop(&mut self) {
         self.shared.stop.send_replace(true);
-        // Dropping the set aborts every task in it.
-        drop(self.shared.lock().take());
+        // Dropping the set aborts every task in it, when the lock is given back: some spawn as they die.
+        let tasks = self.shared.lock().take();
+        drop(tasks);
     }
 }
 
 impl Spawner {
     /// Starts a task. Returns whether it was: after shutdown nothing starts.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> bool {
-        let mut running = self.shared.lock();
-        let Some(tasks) = running.as_mut() else {
-            return false;
+        let task = Handed::new(Box::pin(task));
+        let other = task.clone();
+        let taken = async move {
+            if let Some(task) = other.take() {
+                task.await;
+            }
         };
-        // Finished tasks are let go here, so that the set is no larger than what runs.
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn_on(task, &self.shared.runtime);
-        true
+        let started = self.start(|tasks, runtime| tasks.spawn_on(taken, runtime));
+        drop(task);
+        started
     }
 
     /// Starts work that blocks its thread, on one of the runtime's threads for that. Returns whether it was:
     /// after shutdown nothing starts. Such work cannot be aborted once it runs, so a shutdown waits for it
     /// within its deadline, and a runtime that is dropped waits for it as well.
     pub fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) -> bool {
+        let work = Handed::new(work);
+        let other = work.clone();
+        let taken = move || {
+            if let Some(work) = other.take() {
+                work();
+            }
+        };
+        let started = self.start(|tasks, runtime| tasks.spawn_blocking_on(taken, runtime));
+        drop(work);
+        started
+    }
+
+    fn start(&self, spawn: impl FnOnce(&mut JoinSet<()>, &Handle) -> AbortHandle) -> bool {
         let mut running = self.shared.lock();
         let Some(tasks) = running.as_mut() else {
             return false;
         };
+        // Finished tasks are let go here, so that the set is no larger than what runs.
         while tasks.try_join_next().is_some() {}
-        tasks.spawn_blocking_on(work, &self.shared.runtime);
+        spawn(tasks, &self.shared.runtime);
         true
     }
 
@@ -192,6 +209,28 @@ impl Spawner {
     }
 }
 
+/// Work on its way to the runtime, held by two: one that has been shut down drops at once what it is given, under the
+/// lock of whoever spawns, and what dies then may want to spawn as well. So it dies with the spawner's hand on it,
+/// which lets go when the lock is given back.
+struct Handed<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Handed<T> {
+    fn new(work: T) -> Self {
+        Self(Arc::new(Mutex::new(Some(work))))
+    }
+
+    /// The work, unless it was taken before.
+    fn take(self) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl<T> Clone for Handed<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
 impl Shared {
     /// A panic while the lock was held cannot leave the set half-changed, so poison is ignored.
     fn lock(&self) -> MutexGuard<'_, Option<JoinSet<()>>> {
@@ -232,6 +271,39 @@ mod tests {
         while Arc::strong_count(&held) > 1 {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Spawns as it is dropped, as a lease does that is given back.
+    struct SpawnsAtItsEnd(Spawner);
+
+    impl Drop for SpawnsAtItsEnd {
+        fn drop(&mut self) {
+            self.0.spawn(async {});
+        }
+    }
+
+    #[test]
+    fn what_a_runtime_drops_that_was_shut_down_may_spawn() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let tasks = runtime.block_on(async { Tasks::new().unwrap() });
+        drop(runtime);
+        let (done, seen) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let spawner = tasks.spawner();
+            let held = SpawnsAtItsEnd(spawner.clone());
+            spawner.spawn(async move {
+                let _held = held;
+                std::future::pending::<()>().await;
+            });
+            let held = SpawnsAtItsEnd(spawner.clone());
+            spawner.spawn_blocking(move || drop(held));
+            drop(tasks);
+            let _ = done.send(());
+        });
+        let within = Duration::from_secs(30);
+        assert_eq!(seen.recv_timeout(within), Ok(()), "it waits for itself");
     }
 
     #[tokio::test]

@@ -73,12 +73,15 @@ impl Keeper {
             if now.inc != met.inc {
                 return Ok(false);
             }
-            let last = records.len();
+            // Read before the mirror is locked: what cannot be is told, and whoever hears of it may ask the journal.
+            let records = records.into_iter();
+            let records = records.map(|(seq, record)| (seq, read(&self.shard, &record)));
+            let records: Vec<_> = records.collect();
             self.shard.change(|mirror, heard| {
                 for (seq, record) in &records {
-                    mirror.learn(met.inc, *seq, &read(&self.shard, record), heard);
+                    mirror.learn(met.inc, *seq, record, heard);
                 }
-                if last == 0 {
+                if records.is_empty() {
                     // Gone without a trace; it may have named anything.
                     mirror.skip_to(met.inc, now.seq);
                 }

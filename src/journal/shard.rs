@@ -134,9 +134,10 @@ impl Shard {
         let mut standing = self.standing();
         let until = now.plus(self.grace).as_nanos();
         self.serves_until.fetch_min(until, Ordering::AcqRel);
-        if standing.doubt(why, now) {
-            self.events
-                .emit(Event::JournalUnverified { why: why.as_str() });
+        let is_news = standing.doubt(why, now);
+        drop(standing);
+        if is_news {
+            self.tell();
         }
     }
 
@@ -148,10 +149,28 @@ impl Shard {
         }
         let until = until.plus(self.grace).as_nanos();
         self.serves_until.store(until, Ordering::Release);
-        if standing.vouch() {
-            self.events.emit(Event::JournalVerified);
+        let is_news = standing.vouch();
+        drop(standing);
+        if is_news {
+            self.tell();
         }
         true
+    }
+
+    /// Tells how it is, with no lock held: whoever hears of it may ask. One tells at a time, until what was told last is
+    /// how it is; so nothing is told too late, and what came and went meanwhile not at all.
+    fn tell(&self) {
+        if !self.standing().begin_to_tell() {
+            return;
+        }
+        loop {
+            let news = self.standing().news();
+            self.events.emit(match news {
+                None => return,
+                Some(Ok(())) => Event::JournalVerified,
+                Some(Err(why)) => Event::JournalUnverified { why: why.as_str() },
+            });
+        }
     }
 
     /// Whether the mirror's word is good, now.
@@ -209,5 +228,60 @@ impl Shard {
 
     fn write(&self) -> RwLockWriteGuard<'_, Mirror> {
         self.mirror.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, OnceLock, Weak};
+
+    use super::*;
+    use crate::event::Recorder;
+
+    /// Asks the journal how it is whenever it hears of anything, and doubts it when it hears that it is right.
+    #[derive(Default)]
+    struct Asks {
+        shard: OnceLock<Weak<Shard>>,
+        heard: Mutex<Vec<&'static str>>,
+    }
+
+    impl Recorder for Asks {
+        fn record(&self, event: &Event<'_>) {
+            let shard = self.shard.get().and_then(Weak::upgrade).unwrap();
+            let is_verified = shard.status() == JournalStatus::Verified;
+            let (word, told) = match *event {
+                Event::JournalVerified => ("verified", true),
+                Event::JournalUnverified { why } => (why, false),
+                _ => ("other", is_verified),
+            };
+            assert_eq!(is_verified, told, "{word}");
+            self.heard.lock().unwrap().push(word);
+            if told {
+                shard.doubt(Unverified::Gap);
+                self.heard.lock().unwrap().push("back");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_hears_of_a_doubt_may_ask_and_doubt_and_is_told_in_order() {
+        let (done, seen) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let asks = Arc::new(Asks::default());
+            let events = Events::to(vec![Arc::<Asks>::clone(&asks)]);
+            let (clock, _hand) = Clock::manual();
+            let shard = Shard::deaf(Mirror::new(7, 1_024, 16), clock, events, Duration::ZERO);
+            let shard = Arc::new(shard);
+            assert!(asks.shard.set(Arc::downgrade(&shard)).is_ok());
+            shard.standing().subscribe();
+            let ends = shard.clock.now().plus(Duration::from_secs(1));
+            assert!(shard.vouch(0, ends));
+            shard.doubt(Unverified::Gap);
+            shard.doubt(Unverified::Disconnected);
+            let heard = std::mem::take(&mut *asks.heard.lock().unwrap());
+            let _ = done.send(heard);
+        });
+        let heard = seen.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!(heard, ["verified", "back", "gap", "disconnected"]);
     }
 }

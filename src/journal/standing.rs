@@ -69,6 +69,9 @@ pub(crate) struct Standing {
     sessions: u64,
     /// How often there was reason to doubt: whoever vouches has to have begun after the last one.
     doubts: u64,
+    /// What was told of it last, and whether somebody is telling.
+    told: Option<Unverified>,
+    is_telling: bool,
 }
 
 impl Standing {
@@ -78,15 +81,16 @@ impl Standing {
             subscribed: 0,
             sessions: 0,
             doubts: 0,
+            told: None,
+            is_telling: false,
         }
     }
 
     pub(crate) const fn starting(now: Moment) -> Self {
         Self {
             unverified: Some((now, Unverified::Starting)),
-            subscribed: 0,
-            sessions: 0,
-            doubts: 0,
+            told: Some(Unverified::Starting),
+            ..Self::verified()
         }
     }
 
@@ -108,6 +112,19 @@ impl Standing {
     /// Returns whether that is news.
     pub(crate) const fn vouch(&mut self) -> bool {
         self.unverified.take().is_some()
+    }
+
+    /// Takes the telling on, unless somebody has it: whoever does tells what changes meanwhile as well.
+    pub(crate) const fn begin_to_tell(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_telling, true)
+    }
+
+    /// What is to be told next: that it is verified, or why not. `None` ends the telling.
+    pub(crate) fn news(&mut self) -> Option<Result<(), Unverified>> {
+        let why = self.unverified.map(|(_, why)| why);
+        self.is_telling = self.told != why;
+        self.told = why;
+        self.is_telling.then_some(why.map_or(Ok(()), Err))
     }
 
     pub(crate) const fn subscribe(&mut self) {

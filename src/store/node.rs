@@ -53,7 +53,13 @@ impl Limits {
 }
 
 /// Hears of every change of a node's state, on the thread that caused it.
-pub(crate) type Told = Arc<dyn Fn(RedisStatus) + Send + Sync>;
+#[derive(Clone)]
+pub(crate) struct Told {
+    /// Takes note of it, in the order of the changes: locks are held.
+    pub(crate) note: Arc<dyn Fn(RedisStatus) + Send + Sync>,
+    /// Passes on what was noted, when none is: whoever hears of it may run any code.
+    pub(crate) tell: Arc<dyn Fn() + Send + Sync>,
+}
 
 /// Which channels are to be subscribed on a node, and by which word.
 pub(crate) type Channels = Arc<dyn Fn(&Hub) -> Vec<Vec<u8>> + Send + Sync>;
@@ -89,7 +95,7 @@ struct Inner {
     current: ArcSwapOption<Link>,
     /// Why there is none; kept when one comes, so that reading it never waits.
     reason: ArcSwap<DownReason>,
-    /// Held while the state changes, so that `told` hears of changes in their order.
+    /// Held while the state changes, so that changes are noted in their order.
     changing: Mutex<()>,
     /// Wakes the supervisor: a connection broke, or there is more to subscribe.
     nudge: Arc<Notify>,
@@ -176,40 +182,46 @@ impl Node {
     }
 
     fn withdraw(&self, link: &Link) {
-        let _changing = self.changing();
-        let current = self.inner.current.load();
-        if current
-            .as_ref()
-            .is_some_and(|current| current.id == link.id)
-        {
-            self.inner.current.store(None);
-            self.down(link.pulse.reason());
-        }
+        self.change(|| {
+            let current = self.inner.current.load();
+            if current
+                .as_ref()
+                .is_some_and(|current| current.id == link.id)
+            {
+                self.inner.current.store(None);
+                self.down(link.pulse.reason());
+            }
+        });
     }
 
     /// Makes a connection the command lane.
     pub(crate) fn publish(&self, link: &Arc<Link>) {
-        let _changing = self.changing();
-        self.inner.current.store(Some(Arc::clone(link)));
-        (self.inner.parts.told)(RedisStatus::Up);
+        self.change(|| {
+            self.inner.current.store(Some(Arc::clone(link)));
+            (self.inner.parts.told.note)(RedisStatus::Up);
+        });
     }
 
     /// Notes why an attempt to connect has failed.
     pub(crate) fn note(&self, reason: DownReason) {
-        let _changing = self.changing();
-        if self.inner.current.load().is_none() {
-            self.down(reason);
-        }
+        self.change(|| {
+            if self.inner.current.load().is_none() {
+                self.down(reason);
+            }
+        });
     }
 
     fn down(&self, reason: DownReason) {
         self.inner.reason.store(Arc::new(reason.clone()));
-        (self.inner.parts.told)(RedisStatus::Down { reason });
+        (self.inner.parts.told.note)(RedisStatus::Down { reason });
     }
 
-    fn changing(&self) -> std::sync::MutexGuard<'_, ()> {
+    fn change(&self, change: impl FnOnce()) {
         let changing = &self.inner.changing;
-        changing.lock().unwrap_or_else(PoisonError::into_inner)
+        let changing = changing.lock().unwrap_or_else(PoisonError::into_inner);
+        change();
+        drop(changing);
+        (self.inner.parts.told.tell)();
     }
 
     /// A place in the queue for the connections beside the lane, until it is dropped. Those who wait there

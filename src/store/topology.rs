@@ -38,7 +38,7 @@ struct Inner {
     map: ArcSwap<Map>,
     /// Held while the map is replaced, so that no node is started twice or forgotten.
     adopting: Mutex<()>,
-    telling: Mutex<()>,
+    noting: Mutex<()>,
     /// Wakes the refresher: somebody was sent elsewhere, or a node went down.
     stale: Notify,
     /// How often the map was read.
@@ -60,12 +60,12 @@ impl Topology {
         let topology = Self {
             inner: Arc::new(Inner {
                 seeds: Seeds::new(seeds, template.access.clone()),
-                told: Arc::clone(&template.told),
+                told: template.told.clone(),
                 template,
                 spawner: spawner.clone(),
                 map: ArcSwap::default(),
                 adopting: Mutex::new(()),
-                telling: Mutex::new(()),
+                noting: Mutex::new(()),
                 stale: Notify::new(),
                 rounds: watch::Sender::new(0),
                 begun: AtomicBool::new(false),
@@ -165,7 +165,7 @@ impl Topology {
                 Ok(slots) => self.adopt(|old| (*old.slots() != slots).then_some(slots)),
                 Err(reason) => {
                     if self.inner.map.load().masters().is_empty() {
-                        (self.inner.told)(RedisStatus::Down { reason });
+                        self.inner.say(reason);
                     }
                     false
                 }
@@ -222,14 +222,16 @@ impl Topology {
     /// Makes a new map of the old one, and lets go of whoever is not on it. Returns whether there is one.
     fn replace(&self, change: impl FnOnce(&Map) -> Option<Map>) -> bool {
         let adopting = &self.inner.adopting;
-        let _adopting = adopting.lock().unwrap_or_else(PoisonError::into_inner);
+        let adopting = adopting.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.inner.map.load_full();
         let Some(map) = change(&old).map(Arc::new) else {
             return false;
         };
         self.inner.map.store(Arc::clone(&map));
         old.dismiss_for(&map);
-        self.inner.tell();
+        self.inner.look();
+        drop(adopting);
+        (self.inner.told.tell)();
         true
     }
 
@@ -245,14 +247,17 @@ impl Topology {
         let owned = address.clone();
         let parts = NodeParts {
             channels: Arc::new(move |hub: &Hub| channels_at(&here, &owned, hub)),
-            told: Arc::new(move |status: RedisStatus| {
-                if let Some(inner) = listener.upgrade() {
-                    if !status.is_up() {
-                        inner.stale.notify_one();
+            told: Told {
+                note: Arc::new(move |status: RedisStatus| {
+                    if let Some(inner) = listener.upgrade() {
+                        if !status.is_up() {
+                            inner.stale.notify_one();
+                        }
+                        inner.look();
                     }
-                    inner.tell();
-                }
-            }),
+                }),
+                tell: Arc::clone(&template.told.tell),
+            },
             ..template.clone()
         };
         let node = Node::new(Way::Fixed(endpoint), parts).ok()?;
@@ -267,7 +272,7 @@ struct Ending(Topology);
 impl Drop for Ending {
     fn drop(&mut self) {
         let reason = DownReason::new(DownKind::Stopped, "the stack was shut down");
-        (self.0.inner.told)(RedisStatus::Down { reason });
+        self.0.inner.say(reason);
     }
 }
 
@@ -292,16 +297,23 @@ impl Inner {
         self.map.load().whole(begun)
     }
 
-    fn tell(&self) {
-        // Looking and telling are one: else an old look could be told last.
-        let _telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
-        (self.told)(match self.whole() {
+    /// Takes note of how it looks as a whole.
+    fn look(&self) {
+        // Looking and noting are one: else an old look could be noted last.
+        let _noting = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.told.note)(match self.whole() {
             Ok(()) => {
                 self.begun.store(true, Ordering::Relaxed);
                 RedisStatus::Up
             }
             Err(reason) => RedisStatus::Down { reason },
         });
+    }
+
+    /// Tells that it is down, whatever the map says.
+    fn say(&self, reason: DownReason) {
+        (self.told.note)(RedisStatus::Down { reason });
+        (self.told.tell)();
     }
 }
 

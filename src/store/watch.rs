@@ -1,6 +1,7 @@
 //! Follows how a pool is.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
@@ -44,24 +45,141 @@ impl StatusWatch {
 /// reason once, for attempts fail for several by turns and many times a second. That the stack was shut
 /// down is no outage, and alarms nobody.
 pub(crate) fn told(status: watch::Sender<RedisStatus>, events: Events) -> Told {
-    let told: Mutex<Vec<DownKind>> = Mutex::default();
-    Arc::new(move |new| {
-        let old = status.send_replace(new.clone());
-        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-        let RedisStatus::Down { reason } = &new else {
-            told.clear();
-            if !old.is_up() {
-                events.emit(Event::RedisUp);
+    let herald = Arc::new(Herald::default());
+    let notes = Arc::clone(&herald);
+    Told {
+        note: Arc::new(move |new| {
+            let old = status.send_replace(new.clone());
+            notes.note(&old, &new);
+        }),
+        tell: Arc::new(move || herald.tell(&events)),
+    }
+}
+
+/// Knows what has been told and what is to be.
+#[derive(Default)]
+struct Herald {
+    inside: Mutex<Inside>,
+}
+
+#[derive(Default)]
+struct Inside {
+    /// The kinds of reasons that this outage was told with.
+    kinds: Vec<DownKind>,
+    /// What is to be told: why it is down, or that it is up.
+    news: VecDeque<Option<String>>,
+    is_telling: bool,
+}
+
+impl Herald {
+    fn note(&self, old: &RedisStatus, new: &RedisStatus) {
+        let mut inside = self.inside();
+        let news = match new {
+            RedisStatus::Down { reason } => {
+                let kind = reason.kind();
+                let no_news = matches!(kind, DownKind::Stopped | DownKind::Starting);
+                if no_news || inside.kinds.contains(&kind) {
+                    return;
+                }
+                inside.kinds.push(kind);
+                Some(reason.to_string())
             }
-            return;
+            RedisStatus::Up | RedisStatus::Disabled => {
+                inside.kinds.clear();
+                if old.is_up() {
+                    return;
+                }
+                None
+            }
         };
-        let kind = reason.kind();
-        let no_news = matches!(kind, DownKind::Stopped | DownKind::Starting);
-        if !no_news && !told.contains(&kind) {
-            told.push(kind);
-            events.emit(Event::RedisDown {
-                reason: &reason.to_string(),
-            });
+        if inside.news.len() == NEWS_MAX {
+            inside.news.pop_front();
         }
-    })
+        inside.news.push_back(news);
+    }
+
+    /// Tells the news, with no lock held: whoever hears of it may cause more. One tells at a time and tells what
+    /// others note meanwhile, so that it is told in the order in which it was noted.
+    fn tell(&self, events: &Events) {
+        if std::mem::replace(&mut self.inside().is_telling, true) {
+            return;
+        }
+        loop {
+            let news = {
+                let mut inside = self.inside();
+                let news = inside.news.pop_front();
+                inside.is_telling = news.is_some();
+                news
+            };
+            match news {
+                None => return,
+                Some(None) => events.emit(Event::RedisUp),
+                Some(Some(reason)) => events.emit(Event::RedisDown { reason: &reason }),
+            }
+        }
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// More than so much waits only where a recorder holds up the others; then the oldest is not told.
+const NEWS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::event::Recorder;
+    use crate::store::status::DownReason;
+
+    /// Goes down once more when it hears that it is up, as one does who tries to use it and fails.
+    #[derive(Default)]
+    struct Meddler {
+        told: OnceLock<Told>,
+        heard: Mutex<Vec<String>>,
+    }
+
+    impl Recorder for Meddler {
+        fn record(&self, event: &Event<'_>) {
+            self.heard.lock().unwrap().push(format!("{event:?}"));
+            if let (Event::RedisUp, Some(told)) = (event, self.told.get()) {
+                (told.note)(down(DownKind::Disconnected));
+                (told.tell)();
+                self.heard.lock().unwrap().push("back".to_owned());
+            }
+        }
+    }
+
+    fn down(kind: DownKind) -> RedisStatus {
+        let reason = DownReason::new(kind, "gone");
+        RedisStatus::Down { reason }
+    }
+
+    #[test]
+    fn whoever_hears_of_it_may_cause_more_which_is_told_after_that() {
+        let (done, seen) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let meddler = Arc::new(Meddler::default());
+            let events = Events::to(vec![Arc::<Meddler>::clone(&meddler)]);
+            let status = watch::Sender::new(down(DownKind::Starting));
+            let told = told(status.clone(), events);
+            assert!(meddler.told.set(told.clone()).is_ok());
+            (told.note)(RedisStatus::Up);
+            assert!(meddler.heard.lock().unwrap().is_empty(), "noted, not told");
+            (told.tell)();
+            assert!(!status.borrow().is_up());
+            let heard = std::mem::take(&mut *meddler.heard.lock().unwrap());
+            let _ = done.send(heard);
+        });
+        let heard = seen.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!(heard[..2], ["RedisUp", "back"]);
+        assert!(
+            heard[2].starts_with("RedisDown") && heard.len() == 3,
+            "{heard:?}"
+        );
+    }
 }

@@ -233,13 +233,7 @@ impl Tiers {
             .keys()
             .any(|(other, kind_of)| other == name && *kind_of != kind);
         let id = *register.ids.entry((Arc::clone(name), kind)).or_insert(next);
-        if id == next && known {
-            let text = format!(
-                "the cache `{name}` is asked for with two types: each keeps its own values, and in Redis \
-                 they replace each other"
-            );
-            self.emit(Event::Warning { text: &text });
-        }
+        let is_twin = id == next && known;
         // Beyond the bound tenants are counted with what has none.
         let full = register.tallies.len() >= TALLIES_MAX;
         let counted = match tenant {
@@ -255,6 +249,14 @@ impl Tiers {
         };
         let tally = Arc::clone(register.tallies.entry((id, counted)).or_default());
         drop(register);
+        // When the lock is given back: whoever hears of it may ask the tiers.
+        if is_twin {
+            let text = format!(
+                "the cache `{name}` is asked for with two types: each keeps its own values, and in Redis \
+                 they replace each other"
+            );
+            self.emit(Event::Warning { text: &text });
+        }
         (
             id,
             tally,

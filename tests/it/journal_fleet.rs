@@ -1,7 +1,7 @@
 //! The journal of several instances against real servers: what each of them may believe, and when.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tower_keep::clock::Clock;
@@ -27,12 +27,15 @@ struct Instance {
     told: Arc<Told>,
 }
 
-/// What an instance has told.
+/// What an instance has told; and the journal that is asked how it is with each event, if one is.
 #[derive(Default)]
-struct Told(Mutex<Vec<String>>);
+struct Told(Mutex<Vec<String>>, OnceLock<Journal>);
 
 impl Recorder for Told {
     fn record(&self, event: &Event<'_>) {
+        if let Some(journal) = self.1.get() {
+            let _ = (journal.status(), journal.figures());
+        }
         if !matches!(event, Event::Invalidated { .. }) {
             self.0.lock().unwrap().push(format!("{event:?}"));
         }
@@ -651,6 +654,35 @@ async fn a_record_that_cannot_be_read_is_taken_for_one_of_everything() {
         a.of(stored, "other") == Verdict::Gone
     })
     .await;
+}
+
+/// A recorder that asks would wait for itself if it were told while a lock is held, so all of it is on a thread of
+/// its own.
+#[test]
+fn whoever_hears_of_anything_may_ask_the_journal_how_it_is() {
+    let (done, seen) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(async {
+            let server = TestRedis::start();
+            let first = Instance::join(&server.url(), &config()).await;
+            let mut raw = server.raw();
+            raw.must(&["XADD", "keep:{cj:0}:j", "1-2", "r", "\x7fnonsense"]);
+            raw.must(&["HSET", "keep:{cj:0}:m", "seq", "2"]);
+            let asks = Instance::start(&patient(&server.url()), &config());
+            assert!(asks.told.1.set(asks.journal.clone()).is_ok());
+            asks.verified().await;
+            assert!(asks.told.heard("cannot read") && asks.told.heard("JournalVerified"));
+            assert!(first.purge("k").await.is_ok());
+            server.kill();
+            until("the loss is told", || asks.told.heard("JournalUnverified")).await;
+        });
+        let _ = done.send(());
+    });
+    let within = Duration::from_secs(60);
+    assert_eq!(seen.recv_timeout(within), Ok(()), "it waits for itself");
 }
 
 /// That no future of the room is too large or cannot be sent is a matter of types.

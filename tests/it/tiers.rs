@@ -2,13 +2,14 @@
 //! what only some of them can do.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
-use tower_keep::tiers::{CacheError, Computed, EntryOptions, MemoryCold, TypedCache};
+use tower_keep::event::{Event, Events, Recorder};
+use tower_keep::tiers::{CacheError, Computed, EntryOptions, MemoryCold, Tiers, TypedCache};
 
 use crate::redis::TestRedis;
 use crate::store::until;
@@ -346,4 +347,40 @@ async fn whoever_asks_while_redis_is_away_is_answered() {
     server.kill();
     until("memory does not count any more", || cache.peek(1).is_none()).await;
     assert_eq!(crowd(&cache, false).await, 2);
+}
+
+/// Counts what is told while it asks the tiers how they are.
+#[derive(Default)]
+struct Asks(OnceLock<Tiers>, AtomicU64);
+
+impl Recorder for Asks {
+    fn record(&self, event: &Event<'_>) {
+        if let (Event::Warning { .. }, Some(tiers)) = (event, self.0.get()) {
+            self.1
+                .fetch_add(1 + tiers.stats().entries, Ordering::SeqCst);
+        }
+    }
+}
+
+/// A recorder that asks would wait for itself if it were told while a lock is held, so all of it is on a thread of
+/// its own.
+#[test]
+fn whoever_hears_of_a_cache_with_two_types_may_ask_the_tiers() {
+    let (done, seen) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(async {
+            let asks = Arc::new(Asks::default());
+            let plan = Plan {
+                events: Events::to(vec![Arc::<Asks>::clone(&asks)]),
+                ..Plan::default()
+            };
+            let tiers = plan.build().tiers;
+            assert!(asks.0.set(tiers.clone()).is_ok());
+            let (_reports, _texts) = (tiers.cache::<Report>("r"), tiers.cache::<String>("r"));
+            let _ = done.send(asks.1.load(Ordering::SeqCst));
+        });
+    });
+    let within = Duration::from_secs(60);
+    assert_eq!(seen.recv_timeout(within), Ok(1), "it waits for itself");
 }

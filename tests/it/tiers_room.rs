@@ -28,6 +28,7 @@ pub struct Plan {
     pub clock: Option<Clock>,
     pub cold: Option<Arc<dyn ColdStore>>,
     pub seals: Option<SealKeys>,
+    pub events: Events,
     pub tiers: TiersConfig,
     pub journal: JournalConfig,
 }
@@ -75,7 +76,7 @@ impl Plan {
         let parts = TiersParts {
             journal: journal.clone(),
             clock: clock.clone(),
-            events: Events::none(),
+            events: self.events.clone(),
             spawner: tasks.spawner(),
             redis: pool.clone(),
             cold: self.cold.clone(),

@@ -71,7 +71,7 @@ type Judge = dyn Fn(&RequestView<'_>) -> Option<Criticality> + Send + Sync;
 
 /// Reads the claims of requests. Asked only where not everybody can be served.
 ///
-/// The class of a request is what its field says, where it comes from a trusted peer; else what the closure
+/// The class of a request is what its field says, where its client is a trusted peer; else what the closure
 /// says; else what the rule of its route says; else [`Criticality::SheddablePlus`]. It comes on behalf of its
 /// caller's tenant, or of its caller, or of its client's address.
 #[derive(Clone, Default)]
@@ -114,7 +114,7 @@ impl Claims {
         self
     }
 
-    /// Believes the field `field` of those who come from one of these networks.
+    /// Believes the field `field` of those who come from one of these networks, whichever proxies are between.
     #[must_use]
     pub(crate) fn trusting(mut self, field: Option<HeaderName>, networks: Vec<IpNet>) -> Self {
         (self.field, self.trusted) = (field, networks);
@@ -134,12 +134,22 @@ impl Claims {
         Claim::new(criticality.unwrap_or_default()).on_behalf_of(self.party(request))
     }
 
-    /// What the request says of itself, if it may.
+    /// What the request says of itself, if it may: of two values, either could be somebody else's.
     fn said(&self, request: &RequestView<'_>) -> Option<Criticality> {
-        let said = request.headers.get(self.field.as_ref()?)?;
-        let peer = peer_ip(request)?;
-        let trusted = self.trusted.iter().any(|network| network.contains(&peer));
+        let mut said = request.headers.get_all(self.field.as_ref()?).iter();
+        let (Some(said), None) = (said.next(), said.next()) else {
+            return None;
+        };
+        let client = self.client(request)?;
+        let trusted = self.trusted.iter().any(|network| network.contains(&client));
         trusted.then(|| Criticality::named(said.to_str().ok()?))?
+    }
+
+    /// Where it comes from, as far as that is known. A proxy speaks for those behind it and not for itself.
+    fn client(&self, request: &RequestView<'_>) -> Option<IpAddr> {
+        let peer = peer_ip(request)?;
+        let proxies = self.proxies.as_ref();
+        Some(proxies.map_or(peer, |proxies| proxies.client_ip(peer, request.headers)))
     }
 
     fn party(&self, request: &RequestView<'_>) -> u64 {
@@ -147,13 +157,9 @@ impl Claims {
             let name = caller.tenant.as_deref().unwrap_or(&caller.id);
             return keyed(Party::Name(name));
         }
-        let Some(peer) = peer_ip(request) else {
-            return 0;
-        };
-        let proxies = self.proxies.as_ref();
-        let client = proxies.map_or(peer, |proxies| proxies.client_ip(peer, request.headers));
         // A client with IPv6 has a whole network to choose its addresses from.
-        keyed(Party::Address(masked(client, 64)))
+        let party = |client| keyed(Party::Address(masked(client, 64)));
+        self.client(request).map_or(0, party)
     }
 }
 
@@ -187,7 +193,8 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::identity::{Caller, PeerAddr};
+    use crate::error::Faults;
+    use crate::identity::{Caller, PeerAddr, ProxyHeader};
 
     fn request(peer: &str, class: Option<&str>) -> Request<()> {
         let mut request = Request::new(());
@@ -219,6 +226,39 @@ mod tests {
             let claim = claims().of(&RequestView::of(&request), None);
             assert_eq!(claim.criticality(), class, "{peer} {said:?}");
         }
+    }
+
+    #[test]
+    fn a_trusted_proxy_does_not_make_strangers_trusted() {
+        let networks = ["10.9.0.0/16".to_owned()];
+        let header = ProxyHeader::XForwardedFor;
+        let proxies =
+            TrustedProxies::from_config("limits", &networks, None, header, &mut Faults::new());
+        let claims = claims().proxies(proxies);
+        for (peer, forwarded, class) in [
+            ("10.9.0.1", Some("203.0.113.7"), Criticality::SheddablePlus),
+            ("10.9.0.1", Some("10.1.2.3"), Criticality::Critical),
+            ("10.9.0.1", None, Criticality::Critical),
+            ("10.1.2.3", Some("203.0.113.7"), Criticality::Critical),
+            ("203.0.113.7", Some("10.1.2.3"), Criticality::SheddablePlus),
+        ] {
+            let mut request = request(peer, Some("critical"));
+            if let Some(client) = forwarded {
+                let field = request.headers_mut();
+                field.insert("x-forwarded-for", client.parse().unwrap());
+            }
+            let claim = claims.of(&RequestView::of(&request), None);
+            assert_eq!(claim.criticality(), class, "{peer} {forwarded:?}");
+        }
+    }
+
+    #[test]
+    fn a_field_with_two_values_says_nothing() {
+        let mut request = request("10.1.2.3", Some("sheddable"));
+        let field = request.headers_mut();
+        field.append("x-criticality", "critical-plus".parse().unwrap());
+        let claim = claims().of(&RequestView::of(&request), None);
+        assert_eq!(claim.criticality(), Criticality::SheddablePlus);
     }
 
     #[test]

@@ -62,7 +62,11 @@ pub struct GuardConfig {
     /// The field in which `trusted_peers` say how important a request is, as in `x-criticality: sheddable`.
     /// Nobody else is believed.
     pub criticality_field: Option<String>,
-    /// The networks of those who may say how important their requests are: `10.0.0.0/8`.
+    /// The networks of those who may say how important their requests are: `10.0.0.0/8`. Behind proxies
+    /// (`rate_limit.trusted_proxies`, or [`Claims::proxies`](crate::guard::Claims::proxies)) it is the client that has
+    /// to be in one of them, as the proxies tell its address: what a stranger sends through a proxy is not believed.
+    /// Where no proxies are named the peer is the client, so do not name a proxy here. A field with two values says
+    /// nothing.
     pub trusted_peers: Vec<String>,
     /// How late a task may be woken, and that at least every time within 100 ms, before the runtime counts
     /// as lagging: 5 ms (timers are exact to a millisecond) to 10 s.

@@ -15,7 +15,8 @@ pub struct ConnectionsConfig {
     /// How many are open at once, over all tenants: 1 to 1,000,000. Default: 10,000. App Service lets 350
     /// WebSockets through to an instance of its Basic plans, which is what the profile for them says.
     pub connections_max: usize,
-    /// How many one tenant has open at once: 1 to 1,000,000. Default: as many as there are.
+    /// How many one tenant has open at once: 1 to 1,000,000. Default: as many as there are. Those who watch progress
+    /// are of their caller's tenant; a caller without one is one himself.
     pub per_tenant_max: Option<usize>,
     /// The silence in both directions after which a connection counts as gone: 1 s to 24 h. Default: 5 min,
     /// which is longer than any heartbeat and longer than the 230 to 240 s after which Azure's front ends

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http::{HeaderName, Response, StatusCode};
 
 use crate::clock::{Clock, Moment};
-use crate::connections::Connections;
+use crate::connections::{ConnectionSlot, Connections};
 use crate::error::{ConfigError, Faults};
 use crate::event::Events;
-use crate::identity::RequestView;
+use crate::identity::{Caller, RequestView};
 use crate::progress::config::ProgressConfig;
 use crate::progress::error::ProgressError;
 use crate::progress::id::EventId;
@@ -18,6 +18,7 @@ use crate::progress::publisher::{Progress, wall_ms};
 use crate::progress::sse::{SseBody, empty_response, refused_response, sse_response};
 use crate::progress::stream::Stream;
 use crate::progress::subscription::Subscription;
+use crate::refusal::Refusal;
 
 /// Opens streams and finds them again. Cheap to clone; all clones hold the same streams.
 #[derive(Clone)]
@@ -159,7 +160,9 @@ impl ProgressHub {
 
     /// Answers a watcher's request: an event stream that goes on after its `Last-Event-ID`; 204 to
     /// one that has seen the end, which stops an `EventSource` from coming back; 404 where there is
-    /// no such stream; 503 where the watchers are [counted](Self::counted_by) and there are too many. Whether the caller may watch it is for the caller of this method to decide.
+    /// no such stream; 503 where the watchers are [counted](Self::counted_by) and there are too many, all together or
+    /// of the tenant of the [`Caller`] in the request's extensions, who without a tenant is one himself. Whether the
+    /// caller may watch it is for the caller of this method to decide.
     #[must_use]
     pub fn respond(&self, request: &RequestView<'_>, id: &str) -> Response<SseBody> {
         let seen = request
@@ -169,12 +172,21 @@ impl ProgressHub {
         match self.subscribe(id, seen) {
             None => empty_response(StatusCode::NOT_FOUND),
             Some(watcher) if watcher.is_over() => empty_response(StatusCode::NO_CONTENT),
-            Some(watcher) => match self.connections.as_ref().map(Connections::open) {
+            Some(watcher) => match self.slot(request) {
                 None => sse_response(watcher),
                 Some(Ok(slot)) => sse_response(watcher).map(|body| body.holding(slot)),
                 Some(Err(refusal)) => refused_response(refusal),
             },
         }
+    }
+
+    /// A slot for a watcher, where they are counted.
+    fn slot(&self, request: &RequestView<'_>) -> Option<Result<ConnectionSlot, Refusal>> {
+        let connections = self.connections.as_ref()?;
+        Some(match request.extensions.get::<Caller>() {
+            Some(caller) => connections.open_for(caller.tenant.as_ref().unwrap_or(&caller.id)),
+            None => connections.open(),
+        })
     }
 
     /// Drops the streams that ended longer ago than `idle`.
@@ -294,6 +306,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::clock::ManualClock;
+    use crate::connections::ConnectionsConfig;
     use crate::progress::update::{ProgressKind, ProgressUpdate};
 
     use super::*;
@@ -323,6 +336,31 @@ mod tests {
                 Poll::Pending => return found,
             }
         }
+    }
+
+    #[test]
+    fn a_tenant_watches_no_more_streams_than_it_may_have_connections() {
+        let config = ConnectionsConfig {
+            per_tenant_max: Some(1),
+            ..ConnectionsConfig::default()
+        };
+        let connections = Connections::new(&config, Clock::system(), Events::none()).unwrap();
+        let hub = hub(|_| {}).0.counted_by(connections.clone());
+        let _job = hub.open("job").unwrap();
+        let respond = |caller: Option<Caller>| {
+            let mut request = http::Request::new(());
+            caller.map(|caller| request.extensions_mut().insert(caller));
+            hub.respond(&RequestView::of(&request), "job")
+        };
+        let acme = |id: &str| Some(Caller::new(id).tenant("acme"));
+        let watching = [None, None, acme("ada"), Some(Caller::new("bob"))].map(respond);
+        assert!(watching.iter().all(|answer| answer.status() == 200));
+        for late in [acme("eve"), Some(Caller::new("bob"))] {
+            assert_eq!(respond(late).status(), 503);
+        }
+        assert_eq!(connections.open_count_of("acme"), 1);
+        drop(watching);
+        assert_eq!(respond(acme("eve")).status(), 200);
     }
 
     #[test]

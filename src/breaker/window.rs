@@ -26,8 +26,13 @@ pub(crate) struct Window {
 
 const BUCKETS: usize = 10;
 
+/// How many buckets' times a counter may be ahead: a window. Half of all times would be too many, for where nobody
+/// has counted for so long, what is old is as far away as what is ahead.
+const AHEAD_MAX: u32 = BUCKETS as u32;
+
 /// A counter's word: when in the upper half, how many in the lower. 32 bits of the time, in buckets, come round
-/// after a year of the shortest ones; a count would take 71 million calls a second in the longest to run over.
+/// after seven weeks of the shortest ones, so all that is not near is old; a count would take 71 million calls a second
+/// in the longest to run over.
 const COUNT_BITS: u32 = 32;
 const COUNT: u64 = (1 << COUNT_BITS) - 1;
 
@@ -107,11 +112,11 @@ impl Window {
 #[cold]
 fn begin(counter: &AtomicU64, mut seen: u64, tick: u32) {
     loop {
-        let ahead = tick_of(seen).wrapping_sub(tick) as i32;
+        let ahead = tick_of(seen).wrapping_sub(tick);
         let next = match ahead {
             0 => seen + 1,
             // This thread has slept for the whole window, and what it has to tell belongs to none any more.
-            1.. => return,
+            1..=AHEAD_MAX => return,
             _ => word(tick, 1),
         };
         match counter.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
@@ -169,6 +174,19 @@ mod tests {
         window.count(Counted::Failed, at(13_000));
         window.count(Counted::Failed, at(3000));
         assert_eq!(window.sums(at(13_000)).failed, 1);
+    }
+
+    #[test]
+    fn it_counts_however_long_nobody_has() {
+        const HALF: u64 = 1 << 31;
+        // One bucket a millisecond: one that was never counted in, and one that was so long ago.
+        let window = Window::new(10_000_000);
+        for (millis, sum) in [(7, 2), (HALF + 7, 2), (HALF + 9, 4)] {
+            for _ in 0..2 {
+                window.count(Counted::Failed, at(millis));
+            }
+            assert_eq!(window.sums(at(millis)).failed, sum, "{millis}");
+        }
     }
 
     proptest! {

@@ -139,8 +139,8 @@ impl fmt::Debug for Connections {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, AtomicUsize};
+    use std::sync::{Mutex, OnceLock};
 
     use futures_util::FutureExt;
 
@@ -236,6 +236,32 @@ mod tests {
             set.told(),
             [("ended", 5), ("opened", 5), ("tenant_full", 5)]
         );
+    }
+
+    /// Sends something on a connection when it hears that another has ended.
+    struct Speaks(OnceLock<ConnectionSlot>);
+
+    impl Recorder for Speaks {
+        fn record(&self, event: &Event<'_>) {
+            if let (Event::ConnectionClosed { .. }, Some(slot)) = (event, self.0.get()) {
+                slot.touch();
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_speaks_while_others_are_swept_stays() {
+        let (clock, hand) = Clock::manual();
+        let speaks = Arc::new(Speaks(OnceLock::new()));
+        let events = Events::to(vec![Arc::<Speaks>::clone(&speaks)]);
+        let config = ConnectionsConfig::default();
+        let connections = Connections::new(&config, clock, events).unwrap();
+        // So many that one shares its row with the first, behind it.
+        let mut slots: Vec<_> = (0..64).map(|_| connections.open().unwrap()).collect();
+        assert!(speaks.0.set(slots.pop().unwrap()).is_ok());
+        hand.advance(config.stale + SECOND);
+        assert_eq!(connections.sweep(), 63);
+        assert!(!speaks.0.get().unwrap().is_closed());
     }
 
     #[tokio::test]

@@ -92,8 +92,10 @@ impl Hall {
     /// Ends all that have been silent for longer than `limit`; returns how many.
     pub(crate) fn end_idle(&self, limit: Duration, ending: Ending) -> usize {
         let now = self.clock.now();
-        self.seats
-            .each(|seat| seat.idle(now) > limit, |seat| self.end(seat, ending))
+        let is_idle = |seat: &Seat, now| seat.idle(now) > limit;
+        // Those of a row are looked at first and ended then: one may have spoken meanwhile.
+        let end = |seat: &Seat| is_idle(seat, self.clock.now()) && self.end(seat, ending);
+        self.seats.each(|seat| is_idle(seat, now), end)
     }
 
     fn full(&self, why: &'static str) -> Refusal {

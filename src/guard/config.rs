@@ -18,15 +18,15 @@ use crate::identity::parse_network;
 pub struct GuardConfig {
     /// Whether the guard does anything; without it, requests are forwarded untouched.
     pub enabled: bool,
-    /// How many requests are inside at once, from their arrival to the end of their answer's body.
+    /// How many requests are inside at once, from when they are let in to the end of their answer's body.
     /// 1 to 100,000. Fewer for as long as the runtime lags behind.
     pub slots: usize,
     /// How few slots `adaptive`, or a runtime that lags, may leave: 1 to `slots`.
     pub slots_min: usize,
     /// Whether the number of slots follows what requests take, between `slots_min` and `slots`.
     pub adaptive: Adaptive,
-    /// What a request may take from its arrival to the end of its answer before `adaptive = "aimd"` calls it
-    /// slow: 1 ms to 60 s.
+    /// What a request may take from when it is let in to the end of its answer before `adaptive = "aimd"` calls
+    /// it slow: 1 ms to 60 s. Its wait in the queue is not part of that: fewer slots would only make it longer.
     #[serde(rename = "latency_target_ms", with = "crate::config_time::millis")]
     pub latency_target: Duration,
     /// How many requests may wait for a slot; 0 refuses at once. At most 100,000.

@@ -99,6 +99,8 @@ pub enum Event<'a> {
         /// where somebody more important took the place. `route_full` in place of all these but
         /// `memory_pressure` where it was for a slot of the route's own.
         why: &'static str,
+        /// How long it had waited in the queue, if it had.
+        waited: Duration,
     },
     /// A client left while its request waited for a slot.
     GuardLeft {

@@ -146,21 +146,23 @@ impl Future for Waiting {
             let Some(entrance) = this.place.entrance.clone() else {
                 return Poll::Pending;
             };
+            let waited = || entrance.clock().now().since(*this.began);
             // The order matters: the waker stands in the line before the pressure is looked at, so that
             // a change in between finds it there.
             let handed = entrance.slots().poll(this.place.ticket, cx.waker());
             if let Poll::Ready(Err(why)) = handed {
                 this.place.entrance = None;
-                return Poll::Ready(Err(entrance.refuse_as_overloaded(why)));
+                return Poll::Ready(Err(entrance.refuse_as_overloaded(why, waited())));
             }
             if entrance.sheds() && !this.claim.is_critical() {
                 this.place.give_up();
-                return Poll::Ready(Err(entrance.refuse_for_memory()));
+                return Poll::Ready(Err(entrance.refuse_for_memory(waited())));
             }
             if handed.is_pending() {
                 if this.patience.as_mut().poll(cx).is_ready() {
                     this.place.give_up();
-                    return Poll::Ready(Err(entrance.refuse_as_overloaded("queue_timeout")));
+                    let refusal = entrance.refuse_as_overloaded("queue_timeout", waited());
+                    return Poll::Ready(Err(refusal));
                 }
                 return Poll::Pending;
             }
@@ -181,7 +183,8 @@ impl Future for Waiting {
                 }
                 Place::Nowhere => {
                     *this.route = None;
-                    return Poll::Ready(Err(guard.refuse_as_overloaded("overloaded")));
+                    let waited = now.since(*this.began);
+                    return Poll::Ready(Err(guard.refuse_as_overloaded("overloaded", waited)));
                 }
                 Place::Line(ticket) => {
                     this.place.ticket = ticket;
@@ -203,7 +206,7 @@ pub(crate) fn admit(
 ) -> Admission {
     guard.look_at_the_clock();
     if guard.sheds() && !claim().is_critical() {
-        return Admission::Refused(guard.refuse_for_memory());
+        return Admission::Refused(guard.refuse_for_memory(Duration::ZERO));
     }
     let Some(route) = route else {
         return enter(guard, None, None, claim);
@@ -250,7 +253,7 @@ fn enter(
             })
         }
         (Place::Line(_) | Place::Nowhere, _) => {
-            Admission::Refused(first.refuse_as_overloaded("overloaded"))
+            Admission::Refused(first.refuse_as_overloaded("overloaded", Duration::ZERO))
         }
     }
 }

@@ -337,7 +337,7 @@ mod tests {
         fn record(&self, event: &Event<'_>) {
             self.0.lock().unwrap().push(match event {
                 Event::GuardAdmitted { waited } => format!("admitted after {waited:?}"),
-                Event::GuardRefused { why } => format!("refused: {why}"),
+                Event::GuardRefused { why, .. } => format!("refused: {why}"),
                 Event::GuardLeft { waited } => format!("left after {waited:?}"),
                 Event::GuardSlotsChanged { slots } => format!("{slots} slots"),
                 Event::PressureChanged { from, to, .. } => format!("{from} to {to}"),

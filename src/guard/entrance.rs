@@ -282,18 +282,18 @@ impl Entrance {
         }
     }
 
-    pub(crate) fn refuse_for_memory(&self) -> Refusal {
+    pub(crate) fn refuse_for_memory(&self, waited: Duration) -> Refusal {
         let retry_after = self.retry_after;
         let why = "memory_pressure";
-        self.events.emit(Event::GuardRefused { why });
+        self.events.emit(Event::GuardRefused { why, waited });
         Refusal::MemoryPressure { retry_after }
     }
 
-    pub(crate) fn refuse_as_overloaded(&self, why: &'static str) -> Refusal {
+    pub(crate) fn refuse_as_overloaded(&self, why: &'static str, waited: Duration) -> Refusal {
         let retry_after = self.retry_after;
         // What an operator has said of a route is no sign that the guard has too few slots.
         let why = if self.of_route { "route_full" } else { why };
-        self.events.emit(Event::GuardRefused { why });
+        self.events.emit(Event::GuardRefused { why, waited });
         Refusal::Overloaded { retry_after }
     }
 }

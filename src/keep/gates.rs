@@ -80,8 +80,9 @@ impl Recorder for DatabaseWaits {
             // The queue sheds nobody who has not waited for as long as that.
             Event::GuardRefused {
                 why: "queue_timeout" | "shed",
+                ..
             } => (self.patience, false),
-            Event::GuardRefused { .. } => (Duration::ZERO, false),
+            Event::GuardRefused { waited, .. } => (waited, false),
             _ => return,
         };
         self.events.emit(Event::DatabaseWaited { waited, served });
@@ -91,4 +92,50 @@ impl Recorder for DatabaseWaits {
 /// What was built, or its faults added to the others.
 pub(crate) fn noted<T>(built: Result<T, ConfigError>, faults: &mut Faults) -> Option<T> {
     built.map_err(|error| faults.absorb(error)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::sync::Mutex;
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::guard::{Admission, Criticality};
+
+    #[derive(Default)]
+    struct Waits(Mutex<Vec<(Duration, bool)>>);
+
+    impl Recorder for Waits {
+        fn record(&self, event: &Event<'_>) {
+            if let Event::DatabaseWaited { waited, served } = *event {
+                self.0.lock().unwrap().push((waited, served));
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_displaced_from_the_databases_queue_has_waited() {
+        let (clock, hand) = Clock::manual();
+        let waits = Arc::new(Waits::default());
+        let events = Events::to(vec![Arc::<Waits>::clone(&waits)]);
+        let config = DatabaseConfig {
+            connections_max: 1,
+            queue: 1,
+            ..DatabaseConfig::default()
+        };
+        let slots = database_slots(&config, &clock, &events).unwrap();
+        let _held = slots.acquire(Criticality::Critical).await.unwrap();
+        let mut waiting = std::pin::pin!(slots.acquire(Criticality::Sheddable));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        let waited = Duration::from_millis(200);
+        hand.advance(waited);
+        let Admission::Wait(_vital) = slots.admit(Criticality::Critical) else {
+            panic!("somebody gives up a place");
+        };
+        assert!(waiting.await.is_err());
+        let told = waits.0.lock().unwrap().clone();
+        assert_eq!(told, [(Duration::ZERO, true), (waited, false)]);
+    }
 }

@@ -296,7 +296,10 @@ mod tests {
             "memory_pressure",
             "route_full",
         ] {
-            keep.events().emit(Event::GuardRefused { why });
+            keep.events().emit(Event::GuardRefused {
+                why,
+                waited: Duration::ZERO,
+            });
         }
         let guard = keep.report(Window::Minute).observed.guard;
         assert_eq!((guard.asked(), guard.refused_for_load), (6, 4));

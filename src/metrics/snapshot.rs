@@ -402,7 +402,10 @@ mod tests {
             Event::ClientShutOut { why: "banned" },
             Event::PeerUnknown,
             Event::GuardAdmitted { waited: took },
-            Event::GuardRefused { why: "overloaded" },
+            Event::GuardRefused {
+                why: "overloaded",
+                waited: Duration::ZERO,
+            },
             Event::PressureChanged {
                 from: "normal",
                 to: "high",

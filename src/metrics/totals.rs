@@ -226,7 +226,7 @@ impl Totals {
             Event::ClientShutOut { why } => self.word(Word::ShutOut, why),
             Event::PeerUnknown => self.add(Count::PeersUnknown),
             Event::GuardAdmitted { waited } => self.time(Time::QueueWait).record(waited),
-            Event::GuardRefused { why } => self.word(Word::Refused, why),
+            Event::GuardRefused { why, .. } => self.word(Word::Refused, why),
             Event::PressureChanged { to, .. } => self.word(Word::PressureChanges, to),
             _ => self.count_rest(event),
         }

@@ -188,9 +188,13 @@ const AND_MORE: [Event<'static>; 5] = [
     Event::Warning { text: "odd" },
 ];
 
-const OF_OVERLOAD: [Event<'static>; 10] = [
+const OF_OVERLOAD: [Event<'static>; 11] = [
     Event::GuardLeft {
         waited: Duration::from_millis(30),
+    },
+    Event::GuardRefused {
+        why: "overloaded",
+        waited: Duration::ZERO,
     },
     Event::GuardSlotsChanged { slots: 7 },
     Event::RuntimeLagging {
@@ -263,7 +267,6 @@ pub fn record_one_of_each(metrics: &Metrics) {
         Event::GuardAdmitted {
             waited: Duration::ZERO,
         },
-        Event::GuardRefused { why: "overloaded" },
         Event::PressureChanged {
             from: "normal",
             to: "high",

@@ -73,7 +73,8 @@ impl LeakDetector {
     }
 
     /// Takes note that the process uses `used_bytes`, of which its caches hold `cached_bytes`. Returns
-    /// a suspicion when it is to be told: as it arises, and then once an hour while it lasts.
+    /// a suspicion when it is to be told: as it arises, and then once an hour while it lasts. Moments go forward; one
+    /// that goes back by more than two minutes is passed over.
     pub fn feed(
         &mut self,
         now: Moment,
@@ -91,6 +92,8 @@ impl LeakDetector {
                 open.used = open.used.min(bucket.used);
                 return None;
             }
+            // A moment that lies further back than what was fed before is of no use any more.
+            Some(open) if bucket.number < open.number => return None,
             Some(open) => {
                 self.closed.push_back(*open);
                 *open = bucket;
@@ -519,10 +522,25 @@ mod tests {
         ] {
             assert_eq!(detector.feed(Moment::from_nanos(nanos), used, cached), None);
         }
+        let mut detector = LeakDetector::new(0);
         // A minute of growth, then hours of sleep, again and again.
         for hour in 0..40_u64 {
             let now = Moment::from_nanos(hour * 3_600_000_000_000);
             assert_eq!(detector.feed(now, hour << 26, 0), None);
         }
+    }
+
+    #[test]
+    fn moments_that_go_back_are_passed_over() {
+        let at = |second: u64| Moment::from_nanos(second * 1_000_000_000);
+        let (mut steady, mut jumpy) = (LeakDetector::new(1 << 30), LeakDetector::new(1 << 30));
+        for second in 1800..7200 {
+            let used = (100 << 20) + (second << 16);
+            steady.feed(at(second), used, 0);
+            jumpy.feed(at(second), used, 0);
+            jumpy.feed(at(second - 1800), 0, 0);
+        }
+        assert!(steady.estimate().is_some());
+        assert_eq!(jumpy.estimate(), steady.estimate());
     }
 }

@@ -94,10 +94,9 @@ pub enum Event<'a> {
     },
     /// The guard turned a request away.
     GuardRefused {
-        /// `overloaded` where neither a slot nor a place in the queue was left, `memory_pressure`, and for
-        /// those who waited in vain: `queue_timeout`, `shed` where the queue had stood for too long, `displaced`
-        /// where somebody more important took the place. `route_full` in place of all these but
-        /// `memory_pressure` where it was for a slot of the route's own.
+        /// `overloaded` (no slot and no place in the queue), `memory_pressure`, and of those who waited in vain
+        /// `queue_timeout`, `shed` (the queue had stood for too long) and `displaced` (by somebody more important);
+        /// for a slot of the route's own `route_full` in place of all but `memory_pressure`.
         why: &'static str,
         /// How long it had waited in the queue, if it had.
         waited: Duration,
@@ -179,8 +178,7 @@ pub enum Event<'a> {
     },
     /// An invalidation was carried out here, and could not be confirmed everywhere in time.
     InvalidationPending {
-        /// `queued` while Redis is away, `unanswered` where Redis took too long, `unconfirmed` where
-        /// another instance did.
+        /// `queued` while Redis is away, `unanswered` where it took too long, `unconfirmed` where an instance did.
         why: &'static str,
     },
     /// This instance does not know any more whether what it stores still holds.
@@ -197,8 +195,7 @@ pub enum Event<'a> {
         /// How long after the acknowledgement: `10ms`, `100ms`, `1s`, `10s`, `60s`, or `on_demand`.
         window: &'static str,
     },
-    /// What an instance would serve, or says that it knows, breaks a promise. Told for each check that
-    /// finds it.
+    /// What an instance would serve, or says that it knows, breaks a promise. Told for each check that finds it.
     CoherencyViolation {
         /// Which promise: `served`, `stamped`, `heard`, `equal` or `expiry`.
         invariant: &'static str,
@@ -249,8 +246,7 @@ pub enum Event<'a> {
         /// How long that took.
         took: Duration,
     },
-    /// A command, or a batch, got no answer from Redis. Those that are not even sent while it is away are not
-    /// told.
+    /// A command, or a batch, got no answer from Redis. Those that were not sent, since it is away, are not told.
     RedisFailed {
         /// `timeout`, `lost`, or `crowded` where too many were under way.
         why: &'static str,

@@ -1,11 +1,13 @@
 //! Answers that a layer gives itself, and the body type that lets it.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use http::{Extensions, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -166,6 +168,31 @@ static DIGITS: [u8; 4 * SMALL] = {
 /// commit.
 pub(crate) fn may_have_changed(status: StatusCode) -> bool {
     !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT
+}
+
+/// A request extension of those who invalidate after changes: a layer further in says in it that it has answered in
+/// the service's stead. What the answer says of itself proves nothing: a handler may hand on another service's refusal
+/// after it has committed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NotCalled(Arc<AtomicBool>);
+
+impl NotCalled {
+    /// The request's own, or that of whoever is further out.
+    pub(crate) fn within(extensions: &mut Extensions) -> Self {
+        extensions.get_or_insert_default::<Self>().clone()
+    }
+
+    /// Says that the service is not called.
+    pub(crate) fn note(extensions: &Extensions) {
+        if let Some(Self(noted)) = extensions.get::<Self>() {
+            noted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether an answer of this status is no change for that. A success is one, whoever says so (RFC 9111 §4.4).
+    pub(crate) fn excuses(&self, status: StatusCode) -> bool {
+        status.is_server_error() && self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// The media type of problem details (RFC 9457 §3).

@@ -9,7 +9,7 @@ use crate::breaker::fallback::Fallback;
 use crate::breaker::future::BreakerFuture;
 use crate::breaker::names::{Circuits, as_sent};
 use crate::breaker::outcome::Classifier;
-use crate::response::AnswerBody;
+use crate::response::{AnswerBody, NotCalled};
 
 /// Keeps requests from a service that has failed too often of late; made by
 /// [`BreakerLayer`](crate::breaker::BreakerLayer).
@@ -55,6 +55,7 @@ where
             None => None,
             Some(Ok(call)) => Some(call),
             Some(Err(refusal)) => {
+                NotCalled::note(request.extensions());
                 let answer = self.fallback.answer(refusal, &as_sent(&request));
                 return BreakerFuture::answered(answer);
             }

@@ -26,7 +26,8 @@ use crate::clock::Moment;
 use crate::event::Event;
 use crate::identity::RequestView;
 use crate::journal::{Appending, Marker, Pending, Receipt, Stamp};
-use crate::response::may_have_changed;
+use crate::refusal::Refusal;
+use crate::response::{NotCalled, may_have_changed};
 use crate::target::normal_form;
 
 /// A request that may change what is stored under its path (RFC 9111 §4.4).
@@ -39,6 +40,7 @@ pub(crate) struct Change {
     path: Option<Arc<str>>,
     authority: Option<Box<str>>,
     post: Option<Post>,
+    not_called: NotCalled,
 }
 
 /// A POST, whose answer may be what a GET would be sent (RFC 9110 §9.3.3).
@@ -55,7 +57,8 @@ struct Post {
 }
 
 impl Change {
-    pub(crate) fn new<B>(cache: &Cache, request: &Request<B>) -> Self {
+    pub(crate) fn new<B>(cache: &Cache, request: &mut Request<B>) -> Self {
+        let not_called = NotCalled::within(request.extensions_mut());
         cache.emit(Event::CacheForwarded {
             reason: FwdReason::Method.as_str(),
         });
@@ -68,6 +71,7 @@ impl Change {
             path: Some(normal_form(view.uri.path()).into()),
             authority,
             post: Post::of(cache, &view),
+            not_called,
         }
     }
 
@@ -81,6 +85,7 @@ impl Change {
         } else {
             !status.is_client_error() && !status.is_server_error()
         };
+        let counts = counts && !self.not_called.excuses(status);
         let path = self.path.take().filter(|_| counts)?;
         let mut markers = vec![Marker::tag(&path)];
         // "A cache MAY also invalidate .. the URIs in the Location and Content-Location": those of
@@ -134,7 +139,9 @@ impl Change {
             arrived: cache.clock().wall(),
             delay: arrived.since(post.sent),
         };
+        // What a layer answers in the service's stead is no page of its.
         let refused = extensions.get::<NoStore>().is_some()
+            || extensions.get::<Refusal>().is_some()
             || !says_its_lifetime(&answer, cache.rules())
             || route.is_some_and(|route| route.is_never_stored());
         let terms = terms(&answer, cache.rules()).ok().filter(|_| !refused);

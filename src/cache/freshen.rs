@@ -22,6 +22,7 @@ use crate::cache::terms::Terms;
 use crate::cache::vary::Selector;
 use crate::clock::Moment;
 use crate::journal::{Marker, Record};
+use crate::refusal::Refusal;
 use crate::response::Uncounted;
 
 impl Errand {
@@ -154,7 +155,9 @@ impl Asking {
             && stored.status == StatusCode::OK
             && !self.inquiry.credentials
             && !response.headers().contains_key(SET_COOKIE)
-            && response.extensions().get::<NoStore>().is_none();
+            && response.extensions().get::<NoStore>().is_none()
+            // A layer has answered in the service's stead.
+            && response.extensions().get::<Refusal>().is_none();
         let len = stored.whole_len();
         let says = head_matches(&stored.headers, len, response.headers()).filter(|_| speaks);
         if let Some(matches) = says {

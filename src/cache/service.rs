@@ -79,7 +79,7 @@ where
                 CacheFuture::forward(self.inner.call(request), then)
             }
             Stop::Unsafe => {
-                let change = Change::new(cache, &request);
+                let change = Change::new(cache, &mut request);
                 CacheFuture::forward(self.inner.call(request), Then::Change(Box::new(change)))
             }
             Stop::Fetch(errand) if errand.looks_behind().is_some() => {

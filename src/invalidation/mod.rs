@@ -162,6 +162,7 @@
 //! |---|---|---|
 //! | 1xx, 2xx, 3xx | carried out | the handler did it |
 //! | 5xx, an error | carried out | it may have committed before it failed |
+//! | 5xx of a [breaker](crate::breaker) between this layer and the service | not | the service was not called |
 //! | 408 | carried out | a timeout below this layer drops a handler that may have committed |
 //! | other 4xx | not | nothing was changed, and bad requests must not empty the cache |
 //! | its future dropped: the client left, a timeout above | carried out | it may have committed |

@@ -5,7 +5,6 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tower_service::Service;
 
-use crate::identity::RequestView;
 use crate::invalidation::future::InvalidateFuture;
 use crate::invalidation::invalidator::Invalidator;
 use crate::invalidation::watch::Watch;
@@ -36,8 +35,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let watch = Watch::begin(&self.invalidator, &RequestView::of(&request));
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        let watch = Watch::begin(&self.invalidator, &mut request);
         InvalidateFuture::new(self.inner.call(request), watch)
     }
 }

@@ -4,14 +4,14 @@
 //! forgotten: an answer only corrects what is to be purged, an error, a panic or a client that left
 //! purge what the rules could tell from the request at the start.
 
-use http::Response;
+use http::{Request, Response};
 
 use crate::identity::{RequestView, ResponseView};
 use crate::invalidation::begun::Begun;
 use crate::invalidation::invalidate::Invalidate;
 use crate::invalidation::invalidator::Invalidator;
 use crate::journal::{Appending, Marker};
-use crate::response::may_have_changed;
+use crate::response::{NotCalled, may_have_changed};
 
 /// A request under way. Its drop appends what it names.
 #[derive(Debug)]
@@ -21,24 +21,28 @@ pub(crate) struct Watch {
     begun: Begun,
     /// What was named by the answer.
     markers: Vec<Marker>,
+    not_called: Option<NotCalled>,
 }
 
 impl Watch {
     /// Notes what `request` says to the rules; `None` where the layer is off. Must be made before
     /// the inner service is called, which may already begin to work then.
-    pub(crate) fn begin(invalidator: &Invalidator, request: &RequestView<'_>) -> Option<Self> {
+    pub(crate) fn begin<B>(invalidator: &Invalidator, request: &mut Request<B>) -> Option<Self> {
         if !invalidator.is_enabled() {
             return None;
         }
-        let begun = if request.method.is_safe() {
-            Begun::default()
+        let (begun, not_called) = if request.method().is_safe() {
+            (Begun::default(), None)
         } else {
-            invalidator.begin(request)
+            let not_called = NotCalled::within(request.extensions_mut());
+            let begun = invalidator.begin(&RequestView::of(request));
+            (begun, Some(not_called))
         };
         Some(Self {
             invalidator: invalidator.clone(),
             begun,
             markers: Vec::new(),
+            not_called,
         })
     }
 
@@ -51,7 +55,10 @@ impl Watch {
         {
             self.markers = self.invalidator.said(said);
         }
-        if !may_have_changed(response.status()) {
+        let status = response.status();
+        let excused = self.not_called.as_ref();
+        let excused = excused.is_some_and(|not_called| not_called.excuses(status));
+        if !may_have_changed(status) || excused {
             self.begun = Begun::default();
         } else if !self.begun.is_empty() {
             // An application's closure may panic in here. Then `begun` still stands, and the drop names

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -27,6 +28,7 @@ use tower_keep::breaker::{
 use tower_keep::clock::{Clock, ManualClock};
 use tower_keep::event::Events;
 use tower_keep::health::HealthStatus;
+use tower_keep::invalidation::InvalidationRule;
 use tower_keep::refusal::Refusal;
 use tower_keep::{Keep, Profile};
 
@@ -352,6 +354,8 @@ fn stack(
     let mut overlay = serde_json::json!({"rate_limit": {"enabled": false}});
     change(&mut overlay);
     let keep = Keep::builder(Profile::azure_b1()).overlay(overlay);
+    let rule = InvalidationRule::new("/{*path}").tags(["all"]);
+    let keep = keep.invalidation(|changes| changes.rules.push(rule));
     let keep = keep.clock(clock).build().unwrap();
     let status = Arc::new(AtomicU16::new(200));
     let says = Arc::clone(&status);
@@ -362,7 +366,12 @@ fn stack(
             true => headers["x-terms"].to_str().unwrap().to_owned(),
             false => "no-store".to_owned(),
         };
-        (status, [("cache-control", terms)], "fresh")
+        (
+            status,
+            [("cache-control", &*terms), ("cache-tag", "all")],
+            "fresh",
+        )
+            .into_response()
     };
     let app = Router::new()
         .route("/{*path}", get(handler))
@@ -399,6 +408,13 @@ async fn while_it_is_open_the_cache_answers_with_what_it_has() {
     assert_eq!(code, 200);
     assert!(said.contains("stale-if-error"), "{said}");
     assert_eq!(ask(&app, "/other", terms).await.0, 503);
+    // A change that nobody was asked for has changed nothing.
+    let change = Request::post("/a").header("host", "keep.test");
+    let change = change.body(axum::body::Body::empty()).unwrap();
+    let refused = app.clone().oneshot(change).await.unwrap();
+    assert_eq!(refused.status(), 503);
+    let (code, said) = ask(&app, "/a", terms).await;
+    assert!(code == 200 && said.contains("stale-if-error"), "{said}");
     // It works again: the probes close it, and what they bring is fresh.
     status.store(200, Ordering::SeqCst);
     hand.advance(30 * SECOND);

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::cache::body::CacheBody;
 use crate::cache::conditional::{not_modified, strip_content_fields};
+use crate::cache::content::Content;
 use crate::cache::engine::Cache;
 use crate::cache::entry::Entry;
 use crate::cache::found::{Found, Wishes};
@@ -185,7 +186,12 @@ fn cut(entry: &Entry, spans: &[Span], headers: &mut HeaderMap) -> Bytes {
         let place = |at: u64| usize::try_from(at.saturating_sub(base)).unwrap_or(usize::MAX);
         let (from, to) = (place(span.first), place(span.last).saturating_add(1));
         // Within, because the spans were made from this length.
-        bytes.slice(from.min(bytes.len())..to.min(bytes.len()))
+        let part = bytes.slice(from.min(bytes.len())..to.min(bytes.len()));
+        match &entry.content {
+            Content::Plain(_) => part,
+            // Or a byte of it would hold all that was unpacked for it.
+            Content::Squeezed { .. } => Bytes::copy_from_slice(&part),
+        }
     };
     let content = match spans {
         [only] => {

@@ -289,7 +289,14 @@ impl Looking<'_> {
     }
 
     /// Sends a request on to the service, alone, as leader or behind one.
-    fn fetch(self, reason: FwdReason, stale: Option<Arc<Entry>>, control: &CacheControl) -> Stop {
+    fn fetch(
+        mut self,
+        reason: FwdReason,
+        stale: Option<Arc<Entry>>,
+        control: &CacheControl,
+    ) -> Stop {
+        // What was brought for it did not do: whatever else is found is judged.
+        self.is_its_own = false;
         if control.only_if_cached {
             return Stop::Refuse;
         }

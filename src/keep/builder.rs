@@ -19,7 +19,7 @@ use crate::event::{Events, Recorder, TracingRecorder};
 use crate::guard::{Claims, GuardConfig};
 use crate::health::HealthCheck;
 use crate::http_config::HttpConfig;
-use crate::identity::{ApiKeyResolver, CallerResolver};
+use crate::identity::ApiKeyResolver;
 use crate::invalidation::{InvalidationConfig, Supplier};
 use crate::journal::JournalConfig;
 use crate::keep::alerts;
@@ -50,7 +50,6 @@ use crate::warming::WarmingConfig;
 pub struct KeepBuilder {
     pub(crate) config: KeepConfig,
     faults: Faults,
-    pub(crate) callers: CallerResolver,
     pub(crate) api_keys: ApiKeyResolver,
     pub(crate) refusals: RefusalWriter,
     pub(crate) cache_key: Option<KeyPart>,
@@ -89,7 +88,6 @@ impl Keep {
         KeepBuilder {
             config,
             faults,
-            callers: CallerResolver::none(),
             api_keys: ApiKeyResolver::none(),
             refusals: RefusalWriter::default(),
             cache_key: None,
@@ -307,7 +305,6 @@ impl KeepBuilder {
         let Self {
             mut config,
             mut faults,
-            callers,
             api_keys,
             refusals,
             cache_key,
@@ -350,6 +347,7 @@ impl KeepBuilder {
             #[cfg(feature = "redis")]
             scripts: redis_scripts,
         };
+        let callers = ground.hooks.callers.clone();
         let claims = claims.callers(callers.clone());
         // What is wrong with a rule's route only its engine can tell, so all of them are asked before
         // anything is reported.

@@ -102,7 +102,7 @@ impl Engines {
         let progress = ProgressHub::new(&config.progress, clock(), events());
         let progress = noted(progress, faults);
         let progress = progress.map(|hub| match &gates {
-            Some(gates) => hub.counted_by(gates.connections.clone()),
+            Some(gates) => hub.counted_by(gates.connections.clone(), ground.hooks.callers.clone()),
             None => hub,
         });
         #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres"))]

@@ -3,11 +3,14 @@
 use std::fmt;
 
 use crate::admin::AdminAuth;
+use crate::identity::CallerResolver;
 use crate::keep::relief::PurgeHook;
 
 /// Closures that are called now and then.
 #[derive(Clone, Default)]
 pub(crate) struct Hooks {
+    /// Says who is calling.
+    pub(crate) callers: CallerResolver,
     /// Gives the allocator's free memory back.
     pub(crate) purge: Option<PurgeHook>,
     /// Says who may see details and change things. It holds no token yet.
@@ -17,6 +20,7 @@ pub(crate) struct Hooks {
 impl fmt::Debug for Hooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hooks")
+            .field("callers", &self.callers)
             .field("purge", &self.purge.is_some())
             .field("admin", &self.admin)
             .finish()

@@ -48,7 +48,7 @@ impl KeepBuilder {
         mut self,
         resolve: impl Fn(&RequestView<'_>) -> Option<Caller> + Send + Sync + 'static,
     ) -> Self {
-        self.callers = CallerResolver::new(resolve);
+        self.hooks.callers = CallerResolver::new(resolve);
         self
     }
 

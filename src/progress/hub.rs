@@ -10,7 +10,7 @@ use crate::clock::{Clock, Moment};
 use crate::connections::{ConnectionSlot, Connections};
 use crate::error::{ConfigError, Faults};
 use crate::event::Events;
-use crate::identity::{Caller, RequestView};
+use crate::identity::{CallerResolver, RequestView};
 use crate::progress::config::ProgressConfig;
 use crate::progress::error::ProgressError;
 use crate::progress::id::EventId;
@@ -24,8 +24,8 @@ use crate::refusal::Refusal;
 #[derive(Clone)]
 pub struct ProgressHub {
     shared: Arc<Shared>,
-    /// Where watchers take a slot, if anywhere.
-    connections: Option<Connections>,
+    /// Where watchers take a slot, if anywhere, and who they are.
+    connections: Option<(Connections, CallerResolver)>,
 }
 
 struct Shared {
@@ -151,18 +151,18 @@ impl ProgressHub {
     }
 
     /// Has each watcher that [`respond`](Self::respond) answers take one of these slots, for as long as its
-    /// stream goes on.
+    /// stream goes on: as one of the tenant of its caller, of whom `callers` knows; a caller without a tenant is one
+    /// himself.
     #[must_use]
-    pub fn counted_by(mut self, connections: Connections) -> Self {
-        self.connections = Some(connections);
+    pub fn counted_by(mut self, connections: Connections, callers: CallerResolver) -> Self {
+        self.connections = Some((connections, callers));
         self
     }
 
     /// Answers a watcher's request: an event stream that goes on after its `Last-Event-ID`; 204 to
     /// one that has seen the end, which stops an `EventSource` from coming back; 404 where there is
     /// no such stream; 503 where the watchers are [counted](Self::counted_by) and there are too many, all together or
-    /// of the tenant of the [`Caller`] in the request's extensions, who without a tenant is one himself. Whether the
-    /// caller may watch it is for the caller of this method to decide.
+    /// of one tenant. Whether the caller may watch it is for the caller of this method to decide.
     #[must_use]
     pub fn respond(&self, request: &RequestView<'_>, id: &str) -> Response<SseBody> {
         let seen = request
@@ -182,8 +182,8 @@ impl ProgressHub {
 
     /// A slot for a watcher, where they are counted.
     fn slot(&self, request: &RequestView<'_>) -> Option<Result<ConnectionSlot, Refusal>> {
-        let connections = self.connections.as_ref()?;
-        Some(match request.extensions.get::<Caller>() {
+        let (connections, callers) = self.connections.as_ref()?;
+        Some(match callers.caller(request) {
             Some(caller) => connections.open_for(caller.tenant.as_ref().unwrap_or(&caller.id)),
             None => connections.open(),
         })
@@ -307,6 +307,7 @@ mod tests {
 
     use crate::clock::ManualClock;
     use crate::connections::ConnectionsConfig;
+    use crate::identity::Caller;
     use crate::progress::update::{ProgressKind, ProgressUpdate};
 
     use super::*;
@@ -345,16 +346,28 @@ mod tests {
             ..ConnectionsConfig::default()
         };
         let connections = Connections::new(&config, Clock::system(), Events::none()).unwrap();
-        let hub = hub(|_| {}).0.counted_by(connections.clone());
+        // One whom the request's extensions tell, and one whom the service knows by a field.
+        let known = CallerResolver::new(|request| {
+            let name = request.headers.get("x-name")?.to_str().ok()?;
+            Some(Caller::new(name))
+        });
+        let hub = hub(|_| {}).0.counted_by(connections.clone(), known);
         let _job = hub.open("job").unwrap();
         let respond = |caller: Option<Caller>| {
             let mut request = http::Request::new(());
             caller.map(|caller| request.extensions_mut().insert(caller));
             hub.respond(&RequestView::of(&request), "job")
         };
+        let named = |name: &'static str| {
+            let request = http::Request::builder().header("x-name", name);
+            hub.respond(&RequestView::of(&request.body(()).unwrap()), "job")
+        };
         let acme = |id: &str| Some(Caller::new(id).tenant("acme"));
         let watching = [None, None, acme("ada"), Some(Caller::new("bob"))].map(respond);
         assert!(watching.iter().all(|answer| answer.status() == 200));
+        assert_eq!(named("bob").status(), 503);
+        let eve = named("eve");
+        assert_eq!([eve.status(), named("eve").status()], [200, 503]);
         for late in [acme("eve"), Some(Caller::new("bob"))] {
             assert_eq!(respond(late).status(), 503);
         }

@@ -11,6 +11,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::metrics::spans::{RequestSpans, Telling};
+use crate::response::Uncounted;
 
 /// Tells the requests of the services it is laid around to `tracing`, in spans and events; see
 /// [`RequestSpans`]. It belongs outside of all other layers, so that what they log lies within the span.
@@ -95,9 +96,17 @@ where
         let result = ready!(polled);
         let mut telling = this.telling.take();
         if let Some(telling) = &mut telling {
-            // The client gets a broken connection at best, and that is the service's doing.
-            let failed = StatusCode::INTERNAL_SERVER_ERROR;
-            telling.answered(result.as_ref().map_or(failed, Response::status));
+            match &result {
+                Ok(response) => {
+                    // One that anybody may ask the cache for is no failure.
+                    let told = response.extensions().get::<Uncounted>();
+                    let failed = response.status().is_server_error()
+                        && told != Some(&Uncounted::OnlyIfCached);
+                    telling.answered(response.status(), failed);
+                }
+                // The client gets a broken connection at best, and that is the service's doing.
+                Err(_) => telling.answered(StatusCode::INTERNAL_SERVER_ERROR, true),
+            }
         }
         Poll::Ready(result.map(|response| response.map(|body| RequestSpanBody { body, telling })))
     }

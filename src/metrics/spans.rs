@@ -12,7 +12,7 @@
 //! trace, evenly spread. A stranger can set that flag. A service that faces strangers takes `traceparent` off at its
 //! edge, as the specification asks for.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -192,6 +192,8 @@ pub(crate) struct Telling {
     begun: Moment,
     /// Whether the answer's head was there.
     answered: bool,
+    /// Whether the service panicked.
+    unwound: AtomicBool,
 }
 
 impl Telling {
@@ -220,37 +222,41 @@ impl Telling {
             trace_id,
             begun: spans.clock.now(),
             answered: false,
+            unwound: AtomicBool::new(false),
         }
     }
 
     /// Runs `work` as a part of the request.
     #[inline]
     pub(crate) fn within<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.span.in_scope(work)
+        let mut unwinding = Unwinding(Some(&self.unwound));
+        let done = self.span.in_scope(work);
+        unwinding.0 = None;
+        done
     }
 
-    /// The answer's head is there.
-    pub(crate) fn answered(&mut self, status: StatusCode) {
+    /// The answer's head is there; `is_failure` if it is the service's.
+    pub(crate) fn answered(&mut self, status: StatusCode, is_failure: bool) {
         self.answered = true;
         self.span.record("status", status.as_u16());
-        self.tell_if_bad(status.as_u16(), self.took());
+        self.tell_if_bad((status.as_u16(), is_failure), self.took());
     }
 
-    fn tell_if_bad(&self, status: u16, took: Duration) {
-        if status >= FAILED || took > self.spans.slow {
-            self.within(|| self.tell(status, took));
+    fn tell_if_bad(&self, (status, is_failure): (u16, bool), took: Duration) {
+        if is_failure || took > self.spans.slow {
+            self.within(|| self.tell((status, is_failure), took));
         }
     }
 
     #[cold]
-    fn tell(&self, status: u16, took: Duration) {
+    fn tell(&self, (status, is_failure): (u16, bool), took: Duration) {
         let Some(left_out) = self.spans.ration() else {
             return;
         };
         let (method, route, duration_ms) = (self.method, self.route.as_str(), millis(took));
         let id = self.trace_id.map(|id| format!("{id:032x}"));
         let trace_id = id.as_deref().map(display);
-        if status >= FAILED {
+        if is_failure {
             error!(
                 target: "tower_keep::http", method, route, trace_id, status, duration_ms, left_out,
                 "a request failed"
@@ -276,15 +282,28 @@ impl Drop for Telling {
         let took = self.took();
         self.span.record("duration_ms", millis(took));
         if !self.answered {
-            // A panic is the service's fault and not the client's change of mind.
-            let panicking = std::thread::panicking();
-            self.tell_if_bad(if panicking { FAILED } else { CLIENT_LEFT }, took);
+            // A panic is the service's fault and not the client's change of mind. Whoever catches it directly outside
+            // drops this when the thread does not unwind any more.
+            let panicked = std::thread::panicking() || *self.unwound.get_mut();
+            let status = if panicked { PANICKED } else { CLIENT_LEFT };
+            self.tell_if_bad((status, panicked), took);
         }
     }
 }
 
-/// The least status of those that are the service's fault, and what a panic is told as.
-const FAILED: u16 = 500;
+/// Sets what it holds where it is dropped with it.
+struct Unwinding<'a>(Option<&'a AtomicBool>);
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        if let Some(unwound) = self.0 {
+            unwound.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What a panic is told as.
+const PANICKED: u16 = 500;
 
 /// What nginx writes for a client that closed the connection before it was answered.
 const CLIENT_LEFT: u16 = 499;

@@ -114,15 +114,15 @@ impl FacadeBridge {
     }
 
     /// Publishes at once and then once in a `period` of at least 1 ms, for ever. Between some steps it lets other tasks
-    /// run. A panic of the recorder or of a gauge is reported to `tracing`, and what comes after it in this period is
-    /// told in the next. Safe to drop at any await.
+    /// run. Where the recorder or a gauge panics, that figure is left out, and the first one of a period is reported to
+    /// `tracing`. Safe to drop at any await.
     pub async fn run(mut self, period: Duration) {
         let mut ticks = tokio::time::interval(period.max(PERIOD_MIN));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let mut walk = Walk::new(&self.metrics);
-            while self.told.some_steps_or_panic(&mut walk) {
+            let (mut walk, mut panicked) = (Walk::new(&self.metrics), false);
+            while self.told.some_steps_or_panic(&mut walk, &mut panicked) {
                 tokio::task::yield_now().await;
             }
         }
@@ -130,15 +130,17 @@ impl FacadeBridge {
 }
 
 impl Told {
-    /// Returns whether there is more to tell. Nothing more is told of a walk on which somebody panicked.
-    fn some_steps_or_panic(&mut self, walk: &mut Walk) -> bool {
+    /// Returns whether there is more to tell. Each panic has passed a step of the walk, or a record that is owed.
+    fn some_steps_or_panic(&mut self, walk: &mut Walk, panicked: &mut bool) -> bool {
         let steps = AssertUnwindSafe(|| self.some_steps(walk));
         catch_unwind(steps).unwrap_or_else(|_| {
-            tracing::error!(
-                target: "tower_keep",
-                "the recorder of the metrics crate or a gauge panicked"
-            );
-            false
+            if !std::mem::replace(panicked, true) {
+                tracing::error!(
+                    target: "tower_keep",
+                    "the recorder of the metrics crate or a gauge panicked"
+                );
+            }
+            true
         })
     }
 

@@ -51,17 +51,21 @@ impl Walk {
         self.metrics.clock().clone()
     }
 
-    /// Tells what comes next, a few figures at most. Returns whether there was anything left.
+    /// Tells what comes next, a few figures at most. Returns whether there was anything left. Whatever panics there is
+    /// not told again: the next step is behind it.
     pub(crate) fn step(&mut self, visitor: &mut dyn Visitor) -> bool {
         match self.next {
             Place::Http { family, row } => match self.http.get(family) {
-                Some(told) => self.next = self.tell_row(told, (family, row), visitor),
+                Some(told) => {
+                    self.next = self.behind(told, (family, row));
+                    self.tell_row(told, row, visitor);
+                }
                 None => self.next = Place::Totals(0),
             },
             Place::Totals(index) => match FAMILIES.get(index) {
                 Some(family) => {
-                    family.tell(self.metrics.totals(), visitor);
                     self.next = Place::Totals(index + 1);
+                    family.tell(self.metrics.totals(), visitor);
                 }
                 None => self.next = Place::Gauge(0),
             },
@@ -69,43 +73,43 @@ impl Walk {
                 let Some(gauge) = self.gauges.get(index) else {
                     return false;
                 };
+                self.next = Place::Gauge(index + 1);
                 visitor.family(&Family {
                     name: gauge.name,
                     help: gauge.help,
                     kind: Kind::Gauge,
                 });
                 visitor.level(&[], (gauge.read)());
-                self.next = Place::Gauge(index + 1);
             }
         }
         true
     }
 
-    fn tell_row(
-        &self,
-        told: &HttpFamily,
-        (family, row): (usize, usize),
-        visitor: &mut dyn Visitor,
-    ) -> Place {
+    /// The place behind a row.
+    fn behind(&self, told: &HttpFamily, (family, row): (usize, usize)) -> Place {
+        match told.tell {
+            Tell::Row(_) if row + 1 < self.rows.len() => Place::Http {
+                family,
+                row: row + 1,
+            },
+            _ => Place::Http {
+                family: family + 1,
+                row: 0,
+            },
+        }
+    }
+
+    fn tell_row(&self, told: &HttpFamily, row: usize, visitor: &mut dyn Visitor) {
         if row == 0 {
             visitor.family(&told.family);
         }
-        let next = Place::Http {
-            family: family + 1,
-            row: 0,
-        };
         match (&told.tell, self.rows.get(row)) {
             (Tell::All(tell), _) => tell(&self.rows, visitor),
             (Tell::Row(_), None) => {}
             (Tell::Row(tell), Some(figures)) => {
                 let names = self.metrics.config().names;
                 with_labels(names, figures, |labels| tell(figures, labels, visitor));
-                let row = row + 1;
-                if row < self.rows.len() {
-                    return Place::Http { family, row };
-                }
             }
         }
-        next
     }
 }

@@ -552,13 +552,15 @@ mod facade {
             1.0
         };
         metrics.gauge("moody", "Panics once.", moody).unwrap();
+        let never = || panic!("again and again");
+        metrics.gauge("always", "Panics.", never).unwrap();
         let recorder = Moody(DebuggingRecorder::new(), AtomicBool::default());
         let snapshotter = recorder.0.snapshotter();
         let _local = ::metrics::set_default_local_recorder(&recorder);
         let mut tasks = tokio::task::JoinSet::new();
         // As often as a timer can: not at all is no period.
         tasks.spawn(FacadeBridge::new(&metrics).run(Duration::ZERO));
-        // Each panic costs a tick, and each bucket that has records panics once.
+        // What panicked is told at the next tick, if it does not panic then.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let told = told(&snapshotter).figures;
         assert_eq!(told["moody"], 1.0);

@@ -163,6 +163,7 @@ impl Shard {
         if !self.standing().begin_to_tell() {
             return;
         }
+        let _turn = Turn(self);
         loop {
             let news = self.standing().news();
             self.events.emit(match news {
@@ -228,6 +229,17 @@ impl Shard {
 
     fn write(&self) -> RwLockWriteGuard<'_, Mirror> {
         self.mirror.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever tells. A recorder that panics ends the telling, and the next change is told all the same.
+struct Turn<'a>(&'a Shard);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.standing().stop_telling();
+        }
     }
 }
 

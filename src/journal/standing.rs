@@ -119,6 +119,11 @@ impl Standing {
         !std::mem::replace(&mut self.is_telling, true)
     }
 
+    /// Leaves the telling to the next one.
+    pub(crate) const fn stop_telling(&mut self) {
+        self.is_telling = false;
+    }
+
     /// What is to be told next: that it is verified, or why not. `None` ends the telling.
     pub(crate) fn news(&mut self) -> Option<Result<(), Unverified>> {
         let why = self.unverified.map(|(_, why)| why);

@@ -104,6 +104,7 @@ impl Herald {
         if std::mem::replace(&mut self.inside().is_telling, true) {
             return;
         }
+        let _turn = Turn(self);
         loop {
             let news = {
                 let mut inside = self.inside();
@@ -121,6 +122,17 @@ impl Herald {
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever tells. A recorder that panics ends the telling, and what comes next is told all the same.
+struct Turn<'a>(&'a Herald);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.inside().is_telling = false;
+        }
     }
 }
 

@@ -121,8 +121,8 @@ impl AdminAuth {
     }
 
     /// Whether a request may have what is not for everybody. The right token is let in however many were wrong;
-    /// who guesses is told to wait after [`DENIED_MAX`] within a minute. Whom a closure turns away by other means
-    /// than a token has guessed nothing.
+    /// who guesses is told to wait after [`DENIED_MAX`] within a minute. Whom a closure turns away by anything else than
+    /// `Authorization` has guessed nothing.
     pub(crate) fn judge(&self, request: &RequestView<'_>, now: Moment) -> Judgement {
         let brought = bearer(request).zip(self.token.as_ref());
         if brought.is_some_and(|(brought, token)| is_token(brought, token)) {
@@ -141,7 +141,7 @@ impl AdminAuth {
             Access::Deny => Judgement::Deny,
         };
         self.tally.denied.fetch_add(1, Ordering::Relaxed);
-        let guesses = brought.is_some() || (wrong && self.ask.is_none());
+        let guesses = brought.is_some() || (wrong && judgement == Judgement::Deny);
         let wait = guesses.then(|| self.tally.wait(now)).flatten();
         wait.map_or(judgement, Judgement::Wait)
     }
@@ -294,6 +294,15 @@ mod tests {
         for _ in 0..=DENIED_MAX {
             assert_eq!(judged(&strict, &[], 100), Judgement::Deny);
         }
+        // But one that checks passwords is guessed at.
+        let basic = AdminAuth::none().asking(|_| Access::Deny);
+        for _ in 0..DENIED_MAX {
+            assert_eq!(
+                judged(&basic, &[b"Basic cm9vdDpyb290"], 100),
+                Judgement::Deny
+            );
+        }
+        assert_eq!(judged(&basic, &[b"Basic cm9vdDpyb290"], 100), wait);
     }
 
     /// `build()` refuses such tokens, but who makes an `AdminAuth` by hand may not have asked it.

@@ -16,8 +16,7 @@ pub(crate) fn built_in(places: usize) -> Vec<AlertRule> {
     rules
 }
 
-/// From how many requests on a queue is long: 80 % of its places, and 1,000 at the most. Without places nobody waits
-/// but for the slots of single routes.
+/// From how many requests on a queue is long: 80 % of its places, and 1,000 at the most. Without places nobody waits.
 fn long(places: usize) -> usize {
     match places {
         0 => 1_000,
@@ -76,8 +75,8 @@ fn cache() -> [AlertRule; 2] {
         resolve: Some(threshold + 0.05),
         lasting: 10 * MINUTE,
         cooldown: 60 * MINUTE,
-        advice: "see the reasons in keep_cache_forwards_total: raise max-age or cache.ttl_default_ms for \
-             `stale`, cache.capacity_bytes for `uri-miss`, and have answers vary by less for `vary-miss`"
+        advice: "see keep_cache_misses_total: raise max-age or cache.ttl_default_ms where most were stale, else \
+             cache.capacity_bytes; and have answers vary by less where keep_cache_forwards_total has many `vary-miss`"
             .to_owned(),
         ..over_five_minutes(AlertRule::below(name, Measure::HitRatio, threshold))
     }

@@ -50,7 +50,7 @@
 //! | `memory_very_high` | > 90 % | 30 s | ≤ 85 % | critical | instance |
 //! | `memory_exhausted` | > 95 % | 30 s | ≤ 90 % | emergency | instance |
 //! | `concurrency_full` | > 95 % of the guard's slots | 30 s | ≤ 85 % | warning | instance |
-//! | `queue_long` | requests wait in > 80 % of `guard.queue`, or > 1,000 | 30 s | ≤ half of that | critical | instance |
+//! | `queue_long` | > 80 % of the places of `guard.queue` are taken, or > 1,000 | 30 s | ≤ half of that | critical | instance |
 //! | `redis_down` | Redis is away | 30 s | | critical | instance |
 //! | `journal_unverified` | not all invalidations may be heard | 1 min | | warning | instance |
 //!

@@ -78,8 +78,8 @@ const GUARD: [Row<Guard>; 6] = [
     ),
     (
         "keep_guard_queued",
-        "Requests waiting for a slot.",
-        |guard| guard.queued() as f64,
+        "Requests waiting for one of the slots that are for all.",
+        |guard| guard.queued_for_all() as f64,
     ),
     (
         "keep_memory_used_bytes",

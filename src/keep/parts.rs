@@ -323,7 +323,8 @@ impl Keep {
     }
 
     /// Says that the end has begun: `/ready` answers 503, and the streams of progress and of the dashboard end, which
-    /// a server that finishes what is under way would wait for. Requests are answered as ever. Call it when the
+    /// a server that finishes what is under way would wait for; no stream of progress is opened any more
+    /// ([`ProgressError::Closed`](crate::progress::ProgressError::Closed)). Requests are answered as ever. Call it when the
     /// service is told to stop, before the server is; more than once is as good as once.
     ///
     /// ```no_run

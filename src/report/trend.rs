@@ -178,7 +178,11 @@ impl Trend {
         let State { here, untold, .. } = &mut *state;
         for days in [here, untold] {
             while days.len() > kept {
-                days.pop_first();
+                // But one that only a wrong clock has seen goes first.
+                match days.last_key_value() {
+                    Some((day, _)) if *day > today => days.pop_last(),
+                    _ => days.pop_first(),
+                };
             }
         }
     }
@@ -302,12 +306,22 @@ mod tests {
         let days = trend.days(2).await;
         let ahead = Date::of(trend.shared.clock.wall() + HOUR * 24 * 4000).0;
         trend.note_on(ahead);
+        hit(&metrics, 5);
+        trend.note_on(ahead);
         hit(&metrics, 1);
         trend.add_up().await;
         let after = trend.days(2).await;
         assert_eq!(days[0], after[0]);
         assert_eq!((days[1].hits, after[1].hits), (3, 4));
-        assert_eq!(trend.shared.state().here.len(), 2, "no day ahead");
+        // A day that only a wrong clock has seen is the first to go, and not the oldest.
+        for _ in 0..2 {
+            hand.advance(HOUR * 24);
+            hit(&metrics, 1);
+            trend.add_up().await;
+        }
+        let here: Vec<_> = trend.shared.state().here.keys().copied().collect();
+        assert_eq!(here.len(), 3);
+        assert!(here.iter().all(|day| *day < ahead), "{here:?}");
     }
 
     #[test]

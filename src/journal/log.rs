@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "redis")]
+use futures_util::future::join_all;
+
 use crate::clock::{Clock, Moment};
 use crate::error::{ConfigError, Faults};
 use crate::event::{Event, Events};
@@ -17,6 +20,8 @@ use crate::journal::record::Record;
 #[cfg(feature = "redis")]
 use crate::journal::scribe::Scribe;
 use crate::journal::shard::Shard;
+#[cfg(feature = "redis")]
+use crate::journal::stamp::Pending;
 use crate::journal::stamp::{Checked, Receipt, Stamp, Verdict};
 use crate::journal::standing::JournalStatus;
 
@@ -140,7 +145,8 @@ impl Journal {
     /// by this process any more, all of them at once; when the result has been awaited and is a [`Receipt`],
     /// by no instance. Takes time by the number of markers, not of entries; an empty record is not made.
     ///
-    /// With several shards a record that is for no tenant is one record in each.
+    /// With several shards a record that is for no tenant is one record in each, and the receipt is that of the
+    /// shard that entries without a tenant are in: [`position`](Self::position) tells of the same.
     pub fn append(&self, record: impl Into<Record>) -> Appending {
         let record = record.into();
         if record.markers().is_empty() {
@@ -156,12 +162,11 @@ impl Journal {
                     .map(|part| self.append_to(part, record.clone()));
                 let each: Vec<Appending> = each.collect();
                 Appending::waiting(async move {
-                    let mut last = Ok(Receipt(Stamp::default()));
-                    for one in each {
-                        let outcome = one.await;
-                        last = last.and(outcome);
-                    }
-                    last
+                    let outcomes = join_all(each).await;
+                    // What belongs to no tenant is stamped in the first, so its receipt is the one that counts.
+                    let first = outcomes.first().copied();
+                    let failed = outcomes.into_iter().find(Result::is_err);
+                    failed.or(first).unwrap_or(Err(Pending::Queued))
                 })
             }
             #[cfg(not(feature = "redis"))]
@@ -169,9 +174,9 @@ impl Journal {
                 let mut outcomes = several
                     .iter()
                     .map(|part| self.append_to(part, record.clone()));
-                outcomes
-                    .next_back()
-                    .unwrap_or(Appending::ready(Ok(Receipt(self.position()))))
+                let first = outcomes.next();
+                outcomes.for_each(drop);
+                first.unwrap_or(Appending::ready(Ok(Receipt(self.position()))))
             }
         }
     }

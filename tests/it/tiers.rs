@@ -124,6 +124,22 @@ async fn a_value_is_computed_once_and_found_afterwards() {
     .await;
 }
 
+/// What belongs to no tenant is invalidated in every shard, and stamped in one of them.
+#[tokio::test]
+async fn what_is_set_is_there_in_however_many_shards_the_journal_is() {
+    let server = TestRedis::start();
+    let mut plan = Plan::redis(&server.url());
+    plan.journal.shards = 4;
+    let instance = plan.start().await;
+    let cache: TypedCache<u64> = instance.tiers.cache("number");
+    let receipt = cache.set(7, 1, &NONE).await.unwrap();
+    assert_eq!(receipt.0.inc, instance.journal.position().inc);
+    assert_eq!(cache.peek(7).as_deref(), Some(&1));
+    let acme = cache.for_tenant("acme");
+    acme.set(7, 2, &NONE).await.unwrap();
+    assert_eq!(acme.peek(7).as_deref(), Some(&2));
+}
+
 #[tokio::test]
 async fn what_is_purged_is_computed_anew_everywhere() {
     of_all(async |pair| {

@@ -153,7 +153,8 @@ impl Scribe {
             while let Err(error) = self.flush().await {
                 self.away.store(true, Ordering::Relaxed);
                 untold(&mut self.queue(), Pending::Queued);
-                if !error.is_unavailable() {
+                // A server that is there and takes no writes at present would be asked without end.
+                if !error.is_unavailable() || status.now().is_up() {
                     tokio::time::sleep(PAUSE).await;
                 }
                 if !status.until_up().await {

@@ -639,6 +639,36 @@ async fn an_instance_that_ends_is_not_waited_for() {
     assert_eq!(first.of(first.journal.position(), "k"), Verdict::Unverified);
 }
 
+/// A refusal is an answer, and a server that answers is up: there is no coming back that could be waited for.
+#[tokio::test]
+async fn a_server_that_takes_no_writes_is_asked_again_with_pauses() {
+    let server = TestRedis::start();
+    let a = Instance::join(&server.url(), &config()).await;
+    let mut raw = server.raw();
+    let mut refused = || {
+        let stats = raw.must(&["INFO", "commandstats"]);
+        let stats = stats.line("cmdstat_fcall").unwrap();
+        let mut stats = stats.split(',');
+        let refused = stats.find_map(|stat| stat.strip_prefix("rejected_calls="));
+        refused.unwrap().parse::<u128>().unwrap()
+    };
+    let began = Instant::now();
+    server.raw().must(&["CONFIG", "SET", "maxmemory", "1"]);
+    drop(a.journal.append([Marker::key("k")]));
+    let mut asked = 0;
+    until("it was refused again and again", || {
+        asked = refused();
+        asked >= 50
+    })
+    .await;
+    // One rests for 50 ms each time, and the other for 20 ms; however slow the machine is, that is the least.
+    let most = began.elapsed().as_millis() / 10 + 20;
+    assert!(asked <= most, "{asked} calls, {most} at most");
+    server.raw().must(&["CONFIG", "SET", "maxmemory", "0"]);
+    until("it is recorded", || a.journal.figures().waiting == 0).await;
+    a.verified().await;
+}
+
 #[tokio::test]
 async fn a_record_that_cannot_be_read_is_taken_for_one_of_everything() {
     let server = TestRedis::start();

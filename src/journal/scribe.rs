@@ -164,16 +164,22 @@ impl Scribe {
         }
     }
 
-    /// Sends all that waits.
+    /// Sends all that waits by the time that it is this one's turn. What comes meanwhile is for the next: else,
+    /// where something always comes, whoever waits for this would never get on.
     ///
     /// # Errors
     ///
     /// The store's. What was not confirmed still waits then; whoever hears of it twice carries it out twice,
     /// which does no harm.
+    ///
+    /// # Cancellation
+    ///
+    /// As with an error.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
         let _sending = self.sending.lock().await;
-        loop {
-            let mut taken = {
+        let mut taken = Taken {
+            scribe: self,
+            queue: {
                 let mut queue = self.queue();
                 if queue.is_empty() {
                     self.away.store(false, Ordering::Relaxed);
@@ -181,17 +187,13 @@ impl Scribe {
                 }
                 self.shard.change(|mirror, _| mirror.send());
                 std::mem::take(&mut *queue)
-            };
-            let outcome = self.send(&mut taken).await;
-            let mut queue = self.queue();
-            // What was not recorded is the first to be sent the next time.
-            let idle = queue.is_empty() && taken.is_empty();
-            while let Some(left) = taken.pop_back() {
-                queue.push_front(left);
-            }
-            outcome?;
-            self.shard.change(|mirror, _| mirror.sent(idle));
-        }
+            },
+        };
+        self.send(&mut taken.queue).await?;
+        let queue = self.queue();
+        self.away.store(false, Ordering::Relaxed);
+        self.shard.change(|mirror, _| mirror.sent(queue.is_empty()));
+        Ok(())
     }
 
     /// Sends records in order, and takes those that are recorded out of `taken`.
@@ -256,6 +258,24 @@ impl Scribe {
 
     fn queue(&self) -> MutexGuard<'_, VecDeque<Queued>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is being sent. What was not recorded when this is dropped is the first to be sent the next time.
+struct Taken<'a> {
+    scribe: &'a Scribe,
+    queue: VecDeque<Queued>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let mut queue = self.scribe.queue();
+        while let Some(left) = self.queue.pop_back() {
+            queue.push_front(left);
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use tower_keep::pattern::Pattern;
 use tower_keep::store::{Batch, Command, RedisConfig, RedisPool, StoreParts};
 use tower_keep::task::Tasks;
 
-use crate::redis::{Proxy, TestCluster, TestRedis, TestSentinel};
+use crate::redis::{Answer, Proxy, TestCluster, TestRedis, TestSentinel};
 use crate::store::{patient, until};
 
 /// One of a fleet. Dropped, it is as if it had crashed.
@@ -667,6 +667,37 @@ async fn a_server_that_takes_no_writes_is_asked_again_with_pauses() {
     server.raw().must(&["CONFIG", "SET", "maxmemory", "0"]);
     until("it is recorded", || a.journal.figures().waiting == 0).await;
     a.verified().await;
+}
+
+#[tokio::test]
+async fn while_there_is_always_more_to_invalidate_the_lease_is_renewed() {
+    let server = TestRedis::start();
+    let a = Instance::join(&server.url(), &config()).await;
+    let journal = a.journal.clone();
+    a.tasks.spawner().spawn_until_stopped(async move {
+        loop {
+            while journal.figures().waiting < 8 {
+                drop(journal.append([Marker::key("k")]));
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut raw = server.raw();
+    let names = raw.must(&["HKEYS", "keep:{cj:0}:m"]);
+    let lease = names.array().iter().find_map(|name| match name {
+        Answer::Bulk(name) if name.len() == 9 && name[0] == b'L' => Some(name.clone()),
+        _ => None,
+    });
+    let lease = lease.expect("it has one");
+    let mut ends = Vec::new();
+    until("it is renewed again and again", || {
+        let end = raw.must(&[b"HGET", &b"keep:{cj:0}:m"[..], &lease]).text();
+        if ends.last() != Some(&end) {
+            ends.push(end);
+        }
+        ends.len() > 4
+    })
+    .await;
 }
 
 #[tokio::test]

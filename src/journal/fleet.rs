@@ -125,6 +125,10 @@ impl Journal {
 /// How long a reader waits for a mirror that is behind.
 const BEHIND_MAX: Duration = Duration::from_millis(50);
 
+/// What is left to send at the end gets this long: connections outlive the stack by 50 ms, and the lease is to be
+/// given back in that time as well.
+const FINISH: Duration = Duration::from_millis(40);
+
 /// A shard, and the tasks that follow it.
 fn part(
     config: &JournalConfig,
@@ -185,6 +189,7 @@ fn part(
             () = stopped.stopped() => {}
             () = keeper.keep(status) => {}
         }
+        let _ = tokio::time::timeout(FINISH, keeper.scribe.finish()).await;
         keeper.leave().await;
     });
     let (status, writer) = (parts.redis.watch(), Arc::clone(&scribe));

@@ -196,6 +196,12 @@ impl Scribe {
         Ok(())
     }
 
+    /// Sends what is left when the stack ends, until nothing waits or Redis takes no more.
+    pub(crate) async fn finish(&self) {
+        // Even if nothing waits: another may just have been interrupted who had taken it.
+        while self.flush().await.is_ok() && self.waiting() > 0 {}
+    }
+
     /// Sends records in order, and takes those that are recorded out of `taken`.
     async fn send(&self, taken: &mut VecDeque<Queued>) -> Result<(), StoreError> {
         while !taken.is_empty() {

@@ -639,6 +639,26 @@ async fn an_instance_that_ends_is_not_waited_for() {
     assert_eq!(first.of(first.journal.position(), "k"), Verdict::Unverified);
 }
 
+#[tokio::test]
+async fn what_was_invalidated_just_before_the_end_is_recorded() {
+    for sending in [false, true] {
+        let server = TestRedis::start();
+        let a = Instance::join(&server.url(), &config()).await;
+        for n in 0..100 {
+            drop(a.journal.append([Marker::key(&n.to_string())]));
+        }
+        while sending && a.journal.figures().waiting > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(a.tasks.shutdown(Duration::from_secs(5)).await, 0);
+        assert_eq!(a.journal.figures().waiting, 0);
+        let last = server.raw().command(&["HGET", "keep:{cj:0}:m", "seq"]);
+        let last: u64 = last.text().parse().unwrap();
+        // What is interrupted may be sent twice.
+        assert!(last >= 101, "the beginning and a hundred, not {last}");
+    }
+}
+
 /// A refusal is an answer, and a server that answers is up: there is no coming back that could be waited for.
 #[tokio::test]
 async fn a_server_that_takes_no_writes_is_asked_again_with_pauses() {

@@ -213,17 +213,20 @@ impl Scribe {
             let answers = match self.line.append(&self.run_id(), &batch).await {
                 Ok(answers) => answers,
                 Err(error) => {
-                    let pending = match error.may_have_run() {
-                        true => Pending::Unanswered,
-                        false => Pending::Queued,
-                    };
-                    untold(taken, pending);
+                    untold(taken, left(&error, &[]));
                     return Err(error);
                 }
             };
             let answered = self.line.clock.now();
-            for answer in answers {
-                let appended = answer?;
+            let mut answers = answers.into_iter();
+            while let Some(answer) = answers.next() {
+                let appended = match answer {
+                    Ok(appended) => appended,
+                    Err(error) => {
+                        untold(taken, left(&error, answers.as_slice()));
+                        return Err(error);
+                    }
+                };
                 if let Some(Queued { record, told, .. }) = taken.pop_front() {
                     let at = (appended.inc, appended.seq);
                     self.shard
@@ -295,10 +298,52 @@ fn untold(queue: &mut VecDeque<Queued>, why: Pending) {
     }
 }
 
+/// What is to be said of a record that came back with this error, and of those `behind` it, which will be sent
+/// again: that they wait, unless one of them may be recorded already.
+fn left(error: &StoreError, behind: &[Result<Appended, StoreError>]) -> Pending {
+    let ran = |answer: &Result<_, StoreError>| match answer {
+        Ok(_) => true,
+        Err(error) => error.may_have_run(),
+    };
+    if error.may_have_run() || behind.iter().any(ran) {
+        Pending::Unanswered
+    } else {
+        Pending::Queued
+    }
+}
+
 const fn why(pending: Pending) -> &'static str {
     match pending {
         Pending::Queued => "queued",
         Pending::Unanswered => "unanswered",
         Pending::Unconfirmed => "unconfirmed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_answered_in_part_waits_unless_some_of_it_may_be_recorded() {
+        let full = || StoreError::Refused {
+            code: "OOM".into(),
+            text: "".into(),
+        };
+        let appended = Appended {
+            inc: 1,
+            seq: 1,
+            unknown_leases: Duration::ZERO,
+            leases: Vec::new(),
+        };
+        for (error, behind, pending) in [
+            (full(), vec![], Pending::Queued),
+            (full(), vec![Err(full())], Pending::Queued),
+            (full(), vec![Err(full()), Ok(appended)], Pending::Unanswered),
+            (full(), vec![Err(StoreError::Lost)], Pending::Unanswered),
+            (StoreError::Timeout, vec![], Pending::Unanswered),
+        ] {
+            assert_eq!(left(&error, &behind), pending, "{error} {behind:?}");
+        }
     }
 }

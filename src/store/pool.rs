@@ -112,10 +112,9 @@ impl RedisPool {
         let Some(target) = target else {
             return Ok(Self::disabled());
         };
-        let authority = config.ca_certificate.as_deref();
         let encrypted = target.uses_tls();
         let tls = encrypted
-            .then(|| Tls::new("redis.ca_certificate", authority))
+            .then(|| Tls::new("redis.ca_certificate", config.ca_certificate.as_deref()))
             .transpose()?;
         let hub = Hub::default();
         let starting = DownReason::new(DownKind::Starting, "connecting");
@@ -157,7 +156,8 @@ impl RedisPool {
             }
         };
         if let Some(vault) = vault {
-            parts.spawner.spawn(async move { vault.keep_fresh().await });
+            let keeping = async move { vault.keep_fresh().await };
+            parts.spawner.spawn_until_stopped(keeping);
         }
         Ok(Self {
             inner: Arc::new(Inner {
@@ -354,12 +354,11 @@ fn access(
     target: &Target,
     (tls, hub): (Option<Tls>, Hub),
 ) -> Access {
-    let (clock, events) = (parts.clock.clone(), parts.events.clone());
-    let provider = parts.credentials.clone();
+    let vault = |provider| Vault::new(provider, parts.clock.clone(), parts.events.clone());
     Access {
         login: target.login.clone(),
         tls,
-        vault: provider.map(|provider| Vault::new(provider, clock, events)),
+        vault: parts.credentials.clone().map(vault),
         resolver: Resolver::new(parts.spawner.clone()),
         hub,
         clock: parts.clock.clone(),

@@ -932,4 +932,5 @@ async fn a_token_is_renewed_on_the_open_connection() {
     for token in ["t0ken-1", "t0ken-2", "t0ken-3"] {
         site.hides(token).await;
     }
+    assert_eq!(site.keep.shutdown().await, 0, "all of them stop when asked");
 }

@@ -93,11 +93,14 @@ impl Map {
         })
     }
 
-    /// This map with one guest more, unless there are too many.
-    pub(crate) fn with_guest(&self, guest: Member) -> Option<Self> {
+    /// This map with the guest that `join` makes, who is asked only if there is room for one more.
+    pub(crate) fn with_guest(&self, join: impl FnOnce() -> Option<Member>) -> Option<Self> {
+        if self.guests.len() >= GUESTS_MAX {
+            return None;
+        }
         let mut guests = self.guests.clone();
-        guests.push(guest);
-        (guests.len() <= GUESTS_MAX).then(|| self.with_guests(guests))
+        guests.push(join()?);
+        Some(self.with_guests(guests))
     }
 
     /// This map without the guests that were not called since this was asked last; `None` if all were.

@@ -397,3 +397,30 @@ impl fmt::Debug for StoreParts {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::slots::NodeAddress;
+    use crate::task::Tasks;
+
+    #[tokio::test]
+    async fn a_guest_that_is_one_too_many_leaves_nothing_behind() {
+        let tasks = Tasks::new().unwrap();
+        let config = RedisConfig {
+            url: Some("redis-cluster://127.0.0.1:1".to_owned()),
+            ..RedisConfig::default()
+        };
+        let pool = RedisPool::new(&config, &StoreParts::new(tasks.spawner())).unwrap();
+        let Fleet::Cluster(topology) = &pool.inner.fleet else {
+            panic!("no cluster");
+        };
+        let is_invited = |port: &u16| {
+            let (host, port) = ("127.0.0.1".into(), *port);
+            topology.invite(&NodeAddress { host, port }).is_some()
+        };
+        assert_eq!((1..=20).filter(is_invited).count(), 16);
+        // Nothing has run yet: there is one task for each guest, and one that reads the map.
+        assert_eq!(tasks.spawner().running(), 17);
+    }
+}

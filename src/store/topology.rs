@@ -116,7 +116,7 @@ impl Topology {
         }
         self.replace(|old| match old.at(address) {
             Some(_) => None,
-            None => old.with_guest(self.join(address)?),
+            None => old.with_guest(|| self.join(address)),
         });
         self.at(address)
     }

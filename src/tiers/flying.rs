@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::event::Event;
-use crate::journal::Temperature;
+use crate::journal::{Temperature, Verdict};
 #[cfg(not(feature = "redis"))]
 use crate::tiers::absent::Lease;
 use crate::tiers::claiming::{Claiming, Turn, Unfit};
@@ -121,7 +121,12 @@ impl<T: Send + Sync + 'static> Flying<T> {
     fn fail(self, error: CacheError, begun: Begun) {
         self.inner.tally.failed.one();
         let (terms, now) = (&self.quest.terms, self.inner.clock.now());
-        let stands_in = |stale: &Cached<T>| now < stale.meta().life.fresh_until.plus(terms.error);
+        // It may have been purged since it was found.
+        let stands_in = |stale: &Cached<T>| {
+            let meta = stale.meta();
+            now < meta.life.fresh_until.plus(terms.error)
+                && meta.verdict(&self.inner.journal, now) != Verdict::Gone
+        };
         if let Some(stale) = self
             .stale
             .filter(|stale| terms.error > Duration::ZERO && stands_in(stale))

@@ -211,6 +211,34 @@ async fn what_was_purged_does_not_stand_in_for_anything() {
     assert_eq!(*value.unwrap(), 3);
 }
 
+/// Nor what is purged while it is computed anew: whoever computes found the old value in Redis before.
+#[tokio::test]
+async fn what_is_purged_meanwhile_does_not_stand_in_for_a_computation_that_fails() {
+    let server = TestRedis::start();
+    let by_hand = ByHand::of(Plan::redis(&server.url())).await;
+    let options = EntryOptions::new()
+        .ttl(SECOND * 10)
+        .ttl_hot(SECOND * 5)
+        .stale_if_error(SECOND * 100);
+    by_hand.ask(&options).await;
+    stored(&server, "number", 1).await;
+    for purged in [false, true] {
+        by_hand.hand.advance(SECOND * 11);
+        by_hand.instance.verified().await;
+        let (cache, fail) = (by_hand.cache.clone(), by_hand.origin.fail());
+        let outcome = by_hand
+            .cache
+            .get_or_compute(7, &options, move || async move {
+                if purged {
+                    drop(cache.purge(7));
+                }
+                fail().await
+            });
+        let outcome = outcome.await;
+        assert_eq!(outcome.is_err(), purged, "{:?}", outcome.as_deref());
+    }
+}
+
 #[tokio::test]
 async fn what_was_expired_is_served_while_it_is_computed_anew() {
     let by_hand = ByHand::new().await;

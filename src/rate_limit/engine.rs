@@ -159,7 +159,7 @@ impl Engine {
             None => self.owner_by_address(request),
         };
         let (ledger, now) = (&*self.ledger, self.ledger.now());
-        let key = owner.key(rule, plan, ledger.table.hasher());
+        let key = owner.key(rule, plan, ledger.table.hasher()) ^ known.generation;
         let (key, limit) = ledger.current(key, &plan.terms, now);
         let cost = rule.cost.before(request);
         let bucket = Bucket {

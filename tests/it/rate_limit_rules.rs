@@ -432,6 +432,14 @@ async fn a_change_of_quotas_is_no_fresh_start() {
     }
     stand.hand.advance(HOUR);
     assert_eq!(stand.passes(somebody).await, 8);
+    // Nor once what was used under the former quotas is forgotten.
+    stand.hand.advance(24 * HOUR);
+    assert_eq!(stand.passes(somebody).await, 8);
+    stand.limiter.reconfigure(&rule(8)).unwrap();
+    assert_eq!(stand.passes(somebody).await, 0);
+    stand.hand.advance(HOUR);
+    assert_eq!(stand.passes(somebody).await, 8);
+    assert_eq!(stand.remaining(), 0);
 }
 
 #[tokio::test]

@@ -146,8 +146,14 @@ fn at_once(name: &str, requests: u32) -> Rule {
 /// How many decisions a server was asked for since it was started or told to begin anew. Announcements are
 /// calls as well, each of which adds one name to a set.
 fn questions(raw: &mut Raw) -> u64 {
+    let [fcall, evalsha, zadd] = calls(raw, ["fcall", "evalsha", "zadd"]);
+    fcall + evalsha - zadd
+}
+
+/// How often each of these commands was called.
+fn calls<const N: usize>(raw: &mut Raw, commands: [&str; N]) -> [u64; N] {
     let stats = raw.must(&["INFO", "commandstats"]);
-    let calls = |command: &str| -> u64 {
+    commands.map(|command| {
         let line = stats.line(&format!("cmdstat_{command}"));
         let calls = line.map(|line| {
             let calls = line.strip_prefix("calls=").expect("it begins so");
@@ -155,6 +161,5 @@ fn questions(raw: &mut Raw) -> u64 {
             calls[..end].parse().expect("a number")
         });
         calls.unwrap_or(0)
-    };
-    calls("fcall") + calls("evalsha") - calls("zadd")
+    })
 }

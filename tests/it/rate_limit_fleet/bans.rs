@@ -7,7 +7,7 @@ use http::Request;
 use tower_keep::identity::{PeerAddr, RequestView};
 use tower_keep::rate_limit::{Decision, Mode, PenaltyConfig, RateLimitConfig, Rule, Scope};
 
-use super::{Instance, at_once, fleet, only, questions};
+use super::{Instance, at_once, calls, fleet, only, questions};
 use crate::redis::{Answer, Proxy, TestRedis};
 use crate::store::{patient, until};
 
@@ -119,13 +119,50 @@ async fn a_banned_client_takes_nobody_along() {
 
 /// Asks, as a client would, until she is let in.
 async fn is_let_in(instance: &Instance) {
+    lets_in(instance, "alice").await;
+}
+
+async fn lets_in(instance: &Instance, caller: &str) {
     for _ in 0..1000 {
-        if !is_banned(instance, "alice").await {
+        if !is_banned(instance, caller).await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("still banned");
+    panic!("{caller} is still banned");
+}
+
+/// An operator who corrects himself at once is understood by all, however many are spoken of.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_ban_and_a_pardon_in_a_row_the_last_word_counts() {
+    const CALLERS: u64 = 300;
+    let server = TestRedis::start();
+    let config = strict([at_once("r", 10)]);
+    let both = fleet(&server, 2, &config).await;
+    for n in 0..CALLERS {
+        let who = format!("caller:{n}");
+        let ban = || both[0].limiter.ban(&who, Duration::from_secs(600));
+        if n % 2 == 0 {
+            assert!(!both[0].limiter.unban(&who) && ban());
+        } else {
+            assert!(ban() && both[0].limiter.unban(&who));
+        }
+    }
+    let mut raw = server.raw();
+    until("all was said", || {
+        calls(&mut raw, ["publish"]) == [2 * CALLERS]
+    })
+    .await;
+    for n in 0..CALLERS {
+        let last = if n % 2 == 0 { "1" } else { "0" };
+        let known = raw.must(&["GET", &format!("keep:rl:ban:{{caller:{n}}}")]);
+        assert_eq!(known, Answer::Bulk(last.into()), "{n}");
+        let caller = n.to_string();
+        match n % 2 {
+            0 => assert!(is_banned(&both[1], &caller).await, "{n}"),
+            _ => lets_in(&both[1], &caller).await,
+        }
+    }
 }
 
 /// One of two does not hear that a ban was lifted, because the network between it and Redis is down.

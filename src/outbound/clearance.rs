@@ -115,10 +115,11 @@ pin_project! {
     ///
     /// Served in the order of arrival, as soon as the remote's quota allows. Refuses once the budget,
     /// [`QuotaConfig::wait_max`](crate::outbound::QuotaConfig::wait_max), has passed, and before that as
-    /// soon as it is known that it will not do. Cancel safe: dropping it at any time leaves the line.
+    /// soon as it is known that it will not do. One that nobody polls is passed over a second after its budget
+    /// has, and refused when it is polled after all. Cancel safe: dropping it at any time leaves the line.
     /// Pending for ever when polled after it was ready.
     #[derive(Debug)]
-    #[must_use = "a place in line that nobody polls holds up those behind it"]
+    #[must_use = "a place in line that nobody polls holds up those behind it for as long as it may wait"]
     pub struct Waiting {
         place: InLine,
         began: Moment,
@@ -411,6 +412,48 @@ mod tests {
         for task in waits {
             assert!(outcome(task).await.is_err());
         }
+    }
+
+    /// A future that is kept and forgotten.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_not_polled_holds_up_nobody_for_ever() {
+        let bench = Bench::new(Duration::from_secs(1), 10);
+        let [one, under_way] = [bench.sent(), bench.sent()];
+        answer(one, 200, &[("ratelimit", "\"a\";r=1;t=60")]);
+        let Clearance::Wait(forgotten) = bench.ask() else {
+            panic!("there may be one left");
+        };
+        let behind = bench.waits();
+        bench.pass(1_900).await;
+        assert!(!behind.is_finished(), "the first may still be polled");
+        bench.pass(200).await;
+        let refusal = outcome(behind).await.unwrap_err();
+        assert!(refusal.retry_after().unwrap() > Duration::ZERO);
+        // One that is left over for whoever comes is not kept for the first, who comes too late.
+        under_way.failed();
+        drop(bench.sent());
+        assert!(forgotten.await.is_err());
+        assert_eq!(bench.desk.waiting(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_behind_one_that_is_not_polled_goes_when_somebody_comes() {
+        let bench = Bench::new(Duration::from_secs(1), 10);
+        let [one, under_way] = [bench.sent(), bench.sent()];
+        answer(one, 200, &[("ratelimit", "\"a\";r=1;t=60")]);
+        let Clearance::Wait(forgotten) = bench.ask() else {
+            panic!("there may be one left");
+        };
+        bench.pass(500).await;
+        let behind = bench.waits();
+        under_way.failed();
+        bench.pass(1_510).await;
+        assert!(!behind.is_finished(), "nobody has looked");
+        let next = bench.ask();
+        settle().await;
+        drop(outcome(behind).await.unwrap());
+        drop((next, forgotten));
+        assert_eq!(bench.desk.waiting(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
+use crate::clock::Moment;
+
 /// The line.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
@@ -15,23 +17,34 @@ pub(crate) struct Line {
     waiters: VecDeque<Waiter>,
 }
 
+/// Whoever is in it. Dropped without the remote's lock, as its waker is.
 #[derive(Debug)]
-struct Waiter {
+pub(crate) struct Waiter {
     ticket: u64,
+    /// When it must have gone, if anybody asks for it.
+    until: Moment,
     /// `None` until the waiter has asked for the first time, and once it was woken.
     waker: Option<Waker>,
 }
 
 impl Line {
-    /// A place at the end, to be given back by [`leave`](Self::leave).
-    pub(crate) fn join(&mut self) -> u64 {
+    /// A place at the end until then, to be given back by [`leave`](Self::leave).
+    pub(crate) fn join(&mut self, until: Moment) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.waiters.push_back(Waiter {
             ticket,
+            until,
             waker: None,
         });
         ticket
+    }
+
+    /// Takes out those before `ticket` whose time has passed and who are still there: nobody polls them.
+    pub(crate) fn pass_over(&mut self, ticket: u64, now: Moment) -> Vec<Waiter> {
+        let is_over = |waiter: &&Waiter| waiter.ticket < ticket && waiter.until <= now;
+        let over = self.waiters.iter().take_while(is_over).count();
+        self.waiters.drain(..over).collect()
     }
 
     pub(crate) fn is_first(&self, ticket: u64) -> bool {
@@ -100,7 +113,7 @@ mod tests {
     #[test]
     fn whoever_leaves_first_hands_on_and_whoever_leaves_from_the_middle_wakes_nobody() {
         let mut line = Line::default();
-        let [a, b, c] = [(); 3].map(|()| line.join());
+        let [a, b, c] = [(); 3].map(|()| line.join(Moment::default()));
         let counts = [(); 3].map(|()| Arc::<Counts>::default());
         for (ticket, count) in [a, b, c].into_iter().zip(&counts) {
             let waker = Arc::clone(count).into();
@@ -115,5 +128,16 @@ mod tests {
         assert!(line.first().is_none(), "woken once, until it asks again");
         assert!(line.leave(a).0.is_none() && line.leave(c).0.is_none());
         assert!(line.is_empty());
+    }
+
+    #[test]
+    fn whoever_overstays_is_passed_over_by_those_who_came_later() {
+        let mut line = Line::default();
+        let [a, b, c] = [1, 2, 3].map(|until| line.join(Moment::from_nanos(until)));
+        let mut over = |ticket, now| line.pass_over(ticket, Moment::from_nanos(now)).len();
+        assert_eq!([over(c, 0), over(a, 9), over(c, 1)], [0, 0, 1]);
+        assert_eq!(over(u64::MAX, 2), 1);
+        assert!(line.is_first(c) && line.len() == 1);
+        assert!(line.leave(a).0.is_none() && line.leave(b).0.is_none());
     }
 }

@@ -83,7 +83,7 @@ impl Remote {
     /// A request wants to be sent.
     pub(crate) fn arrive(&self) -> Arrival {
         let now = self.desk.clock.now();
-        let mut state = self.lock();
+        let mut state = self.lock_for(u64::MAX, now);
         let verdict = self.decide(&mut state, now);
         let patience = self.desk.wait_max;
         // Without patience nobody is in line but those who wait for what Redis says.
@@ -99,20 +99,26 @@ impl Remote {
         if in_vain || !self.desk.sit_down() {
             return Arrival::Refused(told(verdict, now));
         }
-        Arrival::Wait(state.line.join())
+        let until = now.plus(patience).plus(ASKING_MAX);
+        Arrival::Wait(state.line.join(until))
     }
 
     /// The request with this ticket asks again; `waker` is called when it should. It waits for the quota
     /// until `deadline`, and somewhat longer for what Redis says.
     pub(crate) fn step(&self, ticket: u64, deadline: Moment, waker: &Waker) -> Step {
         let now = self.desk.clock.now();
-        let mut state = self.lock();
+        let mut state = self.lock_for(ticket, now);
         if !state.line.is_first(ticket) {
+            let last = deadline.plus(ASKING_MAX);
+            if last <= now {
+                // It was itself passed over.
+                return Step::Refused(told(state.ledger.verdict(now), now));
+            }
             // Whoever stands before has come before, and gives up before: that wakes this one.
             let stale = state.line.note(ticket, waker);
             drop(state);
             drop(stale);
-            return Step::Sleep(deadline.plus(ASKING_MAX));
+            return Step::Sleep(last);
         }
         let verdict = self.decide(&mut state, now);
         let sleep = match verdict {
@@ -255,6 +261,21 @@ impl Remote {
         {
             news.add(&self.name);
         }
+    }
+
+    /// The state as the one with this ticket, or who has none yet, finds it: those before who should have gone
+    /// long ago are out of the line, or one that nobody polls would hold up all others for ever.
+    fn lock_for(&self, ticket: u64, now: Moment) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        let over = state.line.pass_over(ticket, now);
+        if over.is_empty() {
+            return state;
+        }
+        let next = state.line.first();
+        drop(state);
+        drop(over);
+        wake(next);
+        self.lock()
     }
 
     /// A panic under the lock leaves a count that the next answer corrects.

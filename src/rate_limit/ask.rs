@@ -111,6 +111,26 @@ impl Part {
         worth.min(self.meter.fill())
     }
 
+    /// What gives the debt back, if the server has added all of it: one token that is worth it. Of a debt beyond
+    /// what the bucket holds only that much can be.
+    pub(crate) fn debt_back(&self, told: &Told) -> Option<(Self, u32)> {
+        let taken = match self.meter {
+            Meter::Rolling { .. } => true,
+            Meter::Calendar { .. } => self.window == 0 || self.window == told.window,
+        };
+        // At the most that can be used it may have been cut.
+        if self.debt == 0 || !taken || told.ahead >= self.meter.most() {
+            return None;
+        }
+        let (window, mut part) = (told.window, self.clone());
+        let mut tokens = u32::try_from(self.debt).unwrap_or(u32::MAX);
+        if let Meter::Rolling { interval, .. } = &mut part.meter {
+            *interval = self.debt.min(self.meter.fill());
+            tokens = 1;
+        }
+        Some((Self { window, ..part }, tokens))
+    }
+
     /// What so many tokens are worth that nobody can refuse.
     pub(crate) fn debit_of(&self, tokens: u32) -> u64 {
         let worth = self.meter.interval().saturating_mul(u64::from(tokens));

@@ -177,7 +177,7 @@ impl Shared {
         let answers = self.ask_all(ask.requests, &bare, shares).await?;
         let all = answers.iter().map(granted).min().unwrap_or(0);
         let mut told = vec![NOTHING; ask.parts.len()];
-        let mut surplus = Vec::new();
+        let (mut surplus, mut debts) = (Vec::new(), Vec::new());
         for (share, answer) in shares.iter().zip(&answers) {
             let beyond = granted(answer) - all;
             let known = answer.as_ref().map_or(&[][..], |answer| &answer.told);
@@ -186,6 +186,7 @@ impl Shared {
                     continue;
                 };
                 *slot = known;
+                debts.extend(part.debt_back(&known));
                 let tokens = beyond.saturating_mul(part.cost);
                 if tokens > 0 {
                     let worth = part.worth_of(tokens);
@@ -199,6 +200,11 @@ impl Shared {
             }
         }
         self.return_soon(surplus);
+        let is_told = |answer| matches!(answer, &Ok(Answer { banned: None, .. }));
+        if !debts.is_empty() && !answers.iter().all(is_told) {
+            // They are told again with the next question, which must not meet them.
+            self.return_now(debts).await;
+        }
         let mut banned = None;
         for answer in answers {
             banned = banned.or(answer?.banned);
@@ -272,12 +278,15 @@ impl Shared {
             return;
         }
         let shared = self.clone();
-        self.spawner.spawn(async move {
-            let (parts, tokens): (Vec<Part>, Vec<u32>) = surplus.into_iter().unzip();
-            if let Err(error) = shared.give_back(&parts, &tokens).await {
-                tracing::debug!(target: "tower_keep", %error, "denied requests remain charged");
-            }
-        });
+        let back = async move { shared.return_now(surplus).await };
+        self.spawner.spawn(back);
+    }
+
+    async fn return_now(&self, surplus: Vec<(Part, u32)>) {
+        let (parts, tokens): (Vec<Part>, Vec<u32>) = surplus.into_iter().unzip();
+        if let Err(error) = self.give_back(&parts, &tokens).await {
+            tracing::debug!(target: "tower_keep", %error, "what counted nowhere else remains charged");
+        }
     }
 
     async fn settle(&self, way: Settle, parts: &[Part], tokens: &[u32]) -> Result<(), StoreError> {
@@ -770,6 +779,15 @@ mod tests {
         cluster.nodes()[1].kill();
         client.take(&ask(2, &parts), None).await.unwrap_err();
         until_used(&client, &[parts[0].clone(), parts[2].clone()], &[5, 6]).await;
+        // Nor does a debt count that is told again.
+        let mut owing = parts.clone();
+        (owing[0].debt, owing[2].debt) = (3 * HOUR, 15 * HOUR);
+        for _ in 0..3 {
+            client.take(&ask(2, &owing), None).await.unwrap_err();
+        }
+        until_used(&client, &[parts[0].clone()], &[5]).await;
+        // One that cannot be told from what was there is the strict side's.
+        assert_eq!(used(&client, &parts[2..]).await, [20]);
     }
 
     /// What is given back in the background is there soon.

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::event::{Event, Events};
-use crate::rate_limit::ask::{Answer, Ask, Part};
+use crate::rate_limit::ask::{Answer, Ask};
 use crate::rate_limit::flights::{Boarding, Flights, Row};
 use crate::rate_limit::leases::{Landed, Leases, Taken, fair};
 use crate::rate_limit::outage::{Memory, Outage};
@@ -132,11 +132,17 @@ impl Fleet {
         });
     }
 
-    /// Charges tokens that were only known after the answer.
-    pub(crate) fn debit(&self, part: Part, tokens: u32) {
-        let shared = self.inner.parts.shared.clone();
+    /// Charges tokens that were only known after the answer, to a bucket whose limit was looked at then: to
+    /// Redis, or here if it does not answer. What Redis has charged is known here with its next answer.
+    pub(crate) fn debit(&self, stop: Stop, at: u64, tokens: u32) {
+        let inner = Arc::clone(&self.inner);
         self.inner.parts.spawner.spawn(async move {
-            let _ = shared.debit(&[part], &[tokens]).await;
+            let parts = &inner.parts;
+            if parts.shared.debit(&[stop.part], &[tokens]).await.is_err() {
+                let now = ticks(&parts.clock);
+                let limit = stop.limit.after(now.saturating_sub(at));
+                parts.table.debit(stop.key, now, limit, tokens);
+            }
         });
     }
 

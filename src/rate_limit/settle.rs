@@ -105,13 +105,14 @@ impl Item {
         if tokens == 0 {
             return;
         }
+        // Not here as well: a question that goes out before Redis has heard of it would tell of it, too.
+        #[cfg(feature = "redis")]
+        if let (Some(shared), Some(stop)) = (&ledger.shared, &self.stop) {
+            return shared.fleet.debit(stop.clone(), self.at, tokens);
+        }
         let now = ledger.now();
         let limit = self.limit.after(now.saturating_sub(self.at));
         ledger.table.debit(self.key, now, limit, tokens);
-        #[cfg(feature = "redis")]
-        if let (Some(shared), Some(stop)) = (&ledger.shared, &self.stop) {
-            shared.fleet.debit(stop.part.clone(), tokens);
-        }
     }
 }
 
@@ -179,44 +180,64 @@ mod tests {
         books
     }
 
+    /// A question that goes out in between carries what is known here.
+    #[tokio::test]
+    async fn what_is_charged_afterwards_is_charged_here_only_where_redis_does_not_hear_of_it() {
+        let tasks = Tasks::new().unwrap();
+        let books = shared_books(&tasks);
+        let item = item(&books, None);
+        let (now, interval) = (books.now(), item.limit.interval());
+        item.debit(&books, 3);
+        assert_eq!(books.table.ahead(KEY, now), 0);
+        while books.table.ahead(KEY, now) == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(books.table.ahead(KEY, now), 3 * interval);
+    }
+
+    /// A request that has taken one of a hundred tokens, of a lease that ends then.
+    fn item(books: &Ledger, held: Option<u64>) -> Item {
+        let rule = Rule::new("r", Quota::requests(100).per(Duration::from_secs(100)));
+        let rule = Arc::new(CompiledRule::new(&rule, Mode::Leased).unwrap());
+        let (limit, now) = (rule.base.terms.limit, books.now());
+        let (interval, fill) = (limit.interval(), limit.fill());
+        let part = Part {
+            owner: "caller:alice".into(),
+            bucket: "r".into(),
+            meter: Meter::Rolling { interval, fill },
+            cost: 1,
+            lease: 0,
+            hint: 0,
+            debt: 0,
+            window: 0,
+        };
+        Item {
+            rule,
+            key: KEY,
+            limit,
+            at: now,
+            until: now + fill,
+            cost: 1,
+            stop: Some(Stop {
+                key: KEY,
+                limit,
+                leased: true,
+                held,
+                gives_back: true,
+                part,
+            }),
+        }
+    }
+
     #[tokio::test]
     async fn tokens_of_a_lease_go_back_to_the_lease_alone() {
         let tasks = Tasks::new().unwrap();
         let books = shared_books(&tasks);
-        let rule = Rule::new("r", Quota::requests(100).per(Duration::from_secs(100)));
-        let rule = Arc::new(CompiledRule::new(&rule, Mode::Leased).unwrap());
-        let limit = rule.base.terms.limit;
-        let (interval, fill) = (limit.interval(), limit.fill());
-        let now = books.now();
+        let (now, limit) = (books.now(), item(&books, None).limit);
+        let interval = limit.interval();
         books.table.put(KEY, now, 50 * interval);
-        for (held, ahead) in [(Some(now + fill), 50), (None, 49)] {
-            let part = Part {
-                owner: "caller:alice".into(),
-                bucket: "r".into(),
-                meter: Meter::Rolling { interval, fill },
-                cost: 1,
-                lease: 0,
-                hint: 0,
-                debt: 0,
-                window: 0,
-            };
-            let item = Item {
-                rule: Arc::clone(&rule),
-                key: KEY,
-                limit,
-                at: now,
-                until: now + fill,
-                cost: 1,
-                stop: Some(Stop {
-                    key: KEY,
-                    limit,
-                    leased: true,
-                    held,
-                    gives_back: true,
-                    part,
-                }),
-            };
-            item.give_back(&books, 1);
+        for (held, ahead) in [(Some(now + limit.fill()), 50), (None, 49)] {
+            item(&books, held).give_back(&books, 1);
             assert_eq!(books.table.ahead(KEY, now), ahead * interval, "{held:?}");
         }
     }

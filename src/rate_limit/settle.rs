@@ -185,7 +185,7 @@ mod tests {
     async fn what_is_charged_afterwards_is_charged_here_only_where_redis_does_not_hear_of_it() {
         let tasks = Tasks::new().unwrap();
         let books = shared_books(&tasks);
-        let item = item(&books, None);
+        let item = item(&books, None).unwrap();
         let (now, interval) = (books.now(), item.limit.interval());
         item.debit(&books, 3);
         assert_eq!(books.table.ahead(KEY, now), 0);
@@ -196,9 +196,9 @@ mod tests {
     }
 
     /// A request that has taken one of a hundred tokens, of a lease that ends then.
-    fn item(books: &Ledger, held: Option<u64>) -> Item {
+    fn item(books: &Ledger, held: Option<u64>) -> Option<Item> {
         let rule = Rule::new("r", Quota::requests(100).per(Duration::from_secs(100)));
-        let rule = Arc::new(CompiledRule::new(&rule, Mode::Leased).unwrap());
+        let rule = Arc::new(CompiledRule::new(&rule, Mode::Leased).ok()?);
         let (limit, now) = (rule.base.terms.limit, books.now());
         let (interval, fill) = (limit.interval(), limit.fill());
         let part = Part {
@@ -211,7 +211,7 @@ mod tests {
             debt: 0,
             window: 0,
         };
-        Item {
+        Some(Item {
             rule,
             key: KEY,
             limit,
@@ -226,18 +226,18 @@ mod tests {
                 gives_back: true,
                 part,
             }),
-        }
+        })
     }
 
     #[tokio::test]
     async fn tokens_of_a_lease_go_back_to_the_lease_alone() {
         let tasks = Tasks::new().unwrap();
         let books = shared_books(&tasks);
-        let (now, limit) = (books.now(), item(&books, None).limit);
+        let (now, limit) = (books.now(), item(&books, None).unwrap().limit);
         let interval = limit.interval();
         books.table.put(KEY, now, 50 * interval);
         for (held, ahead) in [(Some(now + limit.fill()), 50), (None, 49)] {
-            item(&books, held).give_back(&books, 1);
+            item(&books, held).unwrap().give_back(&books, 1);
             assert_eq!(books.table.ahead(KEY, now), ahead * interval, "{held:?}");
         }
     }

@@ -97,18 +97,29 @@ pub(crate) fn terms(answer: &Answer<'_>, rules: &Rules) -> Result<Terms, &'stati
             seconds(said, default)
         }
     };
+    // What says nothing of its life, and is given none, is not served unasked for an operator's window either.
+    let lives = explicit.is_some() || !lifetime.is_zero();
+    let revalidated = match lives {
+        true => rules.stale_while_revalidate,
+        false => Duration::ZERO,
+    };
     let terms = Terms {
         lifetime,
         ttl: answer.ttl,
         initial_age: initial_age(answer.headers, answer.arrived, answer.delay),
         always_validate: control.no_cache,
-        stale_while_revalidate: stale(control.stale_while_revalidate, rules.stale_while_revalidate),
+        stale_while_revalidate: stale(control.stale_while_revalidate, revalidated),
         stale_if_error: stale(control.stale_if_error, rules.stale_if_error),
         stale_if_disconnected: stale(None, rules.stale_if_disconnected),
         may_be_stale,
         for_everyone,
     };
-    if worth_keeping(&terms, answer.headers) {
+    let lives = lives
+        || control
+            .stale_while_revalidate
+            .or(control.stale_if_error)
+            .is_some();
+    if worth_keeping(&terms, lives, answer.headers) {
         Ok(terms)
     } else {
         Err("no lifetime")
@@ -215,14 +226,14 @@ fn guessed_lifetime(
 
 /// What would never be served again is not kept: no lifetime, nothing to ask the origin with, and no
 /// leave to serve it stale.
-fn worth_keeping(terms: &Terms, headers: &HeaderMap) -> bool {
+fn worth_keeping(terms: &Terms, lives: bool, headers: &HeaderMap) -> bool {
     let windows = [
         terms.stale_while_revalidate,
         terms.stale_if_error,
         terms.stale_if_disconnected,
     ];
     let window = windows.into_iter().max().unwrap_or_default();
-    terms.lifetime.saturating_add(window) > terms.initial_age
+    (lives && terms.lifetime.saturating_add(window) > terms.initial_age)
         || headers.contains_key(http::header::ETAG)
         || headers.contains_key(http::header::LAST_MODIFIED)
 }
@@ -546,6 +557,38 @@ mod tests {
             Err("no lifetime")
         );
         assert_eq!(lifetime(200, &[("expires", NOW)]), Err("no lifetime"));
+    }
+
+    /// The windows of the operator's are for what says how long it is fresh, or is given a life by its rules.
+    #[test]
+    fn what_says_nothing_of_its_life_is_not_kept_for_an_operators_windows() {
+        let minute = secs(60);
+        let windows = |ttl_default| Rules {
+            stale_while_revalidate: minute,
+            stale_if_error: minute,
+            stale_if_disconnected: minute,
+            ttl_default,
+            ..rules()
+        };
+        let judged = |fields: &[(&'static str, &'static str)], rules: &Rules| {
+            let headers = headers(fields);
+            let answer = Answer {
+                status: StatusCode::OK,
+                headers: &headers,
+                ttl: None,
+                forced: false,
+                credentials: false,
+                arrived: now(),
+                delay: Duration::ZERO,
+            };
+            terms(&answer, rules).map(|terms| terms.stale_while_revalidate)
+        };
+        let none = windows(Duration::ZERO);
+        assert_eq!(judged(&[], &none), Err("no lifetime"));
+        assert_eq!(judged(&[("etag", "\"a\"")], &none), Ok(Duration::ZERO));
+        let fresh = [("cache-control", "max-age=1")];
+        assert_eq!(judged(&fresh, &none), Ok(minute));
+        assert_eq!(judged(&[], &windows(secs(1))), Ok(minute));
     }
 
     #[test]

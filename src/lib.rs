@@ -12,8 +12,9 @@
 //!     .build()?; // names every fault at once
 //! let app = Router::new()
 //!     .route("/reports/{id}", get(async || ([("cache-control", "max-age=60")], "slow to make")))
-//!     .layer(keep.layer()) // metrics > guard > rate limit > invalidation > cache
-//!     .merge(keep.probe_router()) // /alive /ready /health /metrics
+//!     .layer(keep.layer()); // metrics > guard > rate limit > invalidation > cache
+//! let app = keep.probe_router() // /alive /ready /health /metrics
+//!     .merge(app) // in this order, or unknown paths go past the layer: axum keeps the last fallback
 //!     .nest("/admin", keep.admin_router()); // with KEEP_ADMIN_TOKEN: /admin/dashboard, reports, alerts, purging
 //! // Hold `keep` as long as the service runs; `keep.drain()` when it is to end, `keep.shutdown().await` when it has.
 //! # Ok((app, keep)) }

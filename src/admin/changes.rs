@@ -170,7 +170,7 @@ pub(crate) fn peek(engines: &AdminEngines, said: &Peek) -> Done {
     Ok(json!({
         "who": shortened(&said.who),
         "banned_for_ms": banned.map(|left| left.as_millis() as u64),
-        "allowed": decision.as_ref().map(Decision::is_allow),
+        "allowed": decision.as_ref().map(|it| it.is_allow() && banned.is_none()),
         "standing": standing.map(|standing| json!({
             "rule": standing.rule(),
             "limit": standing.limit(),

@@ -20,8 +20,10 @@ impl Keep {
         AdminService::new(self.admin_sources(), auth)
     }
 
-    /// The probes alone, whatever is configured: `GET /alive`, `/ready`, `/health`, `/metrics`. Merge them beside the
-    /// stack, not behind it, so that they answer while it sheds.
+    /// The probes alone, whatever is configured: `GET /alive`, `/ready`, `/health`, `/metrics`. They belong beside the
+    /// stack and not behind it, so that they answer while it sheds: `keep.probe_router().merge(app)`, where `app` has its
+    /// layer. In the other order axum takes the fallback of this router for a service that has set none of its own, and
+    /// requests for unknown paths are neither counted nor limited.
     #[cfg(feature = "axum")]
     pub fn probe_router<S: Clone + Send + Sync + 'static>(&self) -> axum::Router<S> {
         AdminService::new(self.admin_sources(), AdminAuth::none()).router()

@@ -25,6 +25,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Streams live in the process that publishes them: of several instances only that one can be watched for a job, so a
+//! balancer has to send its watchers there (session affinity, or an instance's own name in the stream's address).
+//!
 //! # What is bounded
 //!
 //! A hub holds at most [`bytes_max`](ProgressConfig::bytes_max) of events, whatever publishers do.

@@ -835,6 +835,38 @@ async fn ready_says_no_once_it_is_told_to_drain() {
     assert_eq!(send(&client(), "GET", url).await.status(), 503);
 }
 
+/// axum takes the fallback of the router that is merged last, where none has one of its own.
+#[tokio::test]
+async fn with_the_readme_s_routers_unknown_paths_meet_the_stack() {
+    let keep = Keep::builder(Profile::azure_b1())
+        .rate_limit(|limits| (limits.requests_max, limits.burst) = (3, None))
+        .admin(|admin| admin.token = Some("of-the-operator-0123456789".to_owned()))
+        .build()
+        .unwrap();
+    let app: Router = Router::new()
+        .route("/reports/{id}", get(async || "slow to make"))
+        .layer(keep.layer());
+    let app = keep
+        .probe_router()
+        .merge(app)
+        .nest("/admin", keep.admin_router());
+    let ask = async |path: String| {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        app.clone().oneshot(request).await.unwrap().status()
+    };
+    for nth in 0..3 {
+        assert_eq!(ask(format!("/nope{nth}")).await, 404);
+    }
+    assert_eq!(ask("/nope".to_owned()).await, 429);
+    assert_eq!(ask("/alive".to_owned()).await, 200);
+    let unmatched = keep.metrics().snapshot().routes;
+    let unmatched = unmatched
+        .iter()
+        .find(|row| &*row.route == "unmatched")
+        .unwrap();
+    assert_eq!(unmatched.counts.requests, 4);
+}
+
 #[tokio::test]
 async fn a_shutdown_that_is_cancelled_leaves_nobody_refused_for_want_of_memory() {
     let keep = Keep::builder(Profile::azure_b1())

@@ -34,9 +34,11 @@ impl Watch {
         let (begun, not_called) = if request.method().is_safe() {
             (Begun::default(), None)
         } else {
-            let not_called = NotCalled::within(request.extensions_mut());
             let begun = invalidator.begin(&RequestView::of(request));
-            (begun, Some(not_called))
+            // Nothing is allocated where no rule speaks of it.
+            let extensions = request.extensions_mut();
+            let not_called = (!begun.is_empty()).then(|| NotCalled::within(extensions));
+            (begun, not_called)
         };
         Some(Self {
             invalidator: invalidator.clone(),

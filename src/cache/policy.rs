@@ -293,7 +293,20 @@ mod tests {
         }
     }
 
-    /// The terms of an answer that came at once, at [`NOW`], to a request without credentials.
+    /// An answer that came at once, at [`NOW`], to a request without credentials.
+    fn plain(status: u16, headers: &HeaderMap) -> Answer<'_> {
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers,
+            ttl: None,
+            forced: false,
+            credentials: false,
+            arrived: now(),
+            delay: Duration::ZERO,
+        }
+    }
+
+    /// The terms of such an answer.
     fn judged(status: u16, fields: Fields<'_>) -> Result<Terms, &'static str> {
         answered(status, fields, |_| {})
     }
@@ -304,15 +317,7 @@ mod tests {
         change: impl FnOnce(&mut Answer<'_>),
     ) -> Result<Terms, &'static str> {
         let headers = headers(fields);
-        let mut answer = Answer {
-            status: StatusCode::from_u16(status).unwrap(),
-            headers: &headers,
-            ttl: None,
-            forced: false,
-            credentials: false,
-            arrived: now(),
-            delay: Duration::ZERO,
-        };
+        let mut answer = plain(status, &headers);
         change(&mut answer);
         terms(&answer, &rules())
     }
@@ -527,15 +532,7 @@ mod tests {
         };
         let lifetime = |status: u16, fields: Fields<'_>| {
             let headers = headers(fields);
-            let answer = Answer {
-                status: StatusCode::from_u16(status).unwrap(),
-                headers: &headers,
-                ttl: None,
-                forced: false,
-                credentials: false,
-                arrived: now(),
-                delay: Duration::ZERO,
-            };
+            let answer = plain(status, &headers);
             terms(&answer, &rules).map(|terms| terms.lifetime)
         };
         for status in [200, 203, 204, 404, 405, 410, 414, 501] {
@@ -572,15 +569,7 @@ mod tests {
         };
         let judged = |fields: &[(&'static str, &'static str)], rules: &Rules| {
             let headers = headers(fields);
-            let answer = Answer {
-                status: StatusCode::OK,
-                headers: &headers,
-                ttl: None,
-                forced: false,
-                credentials: false,
-                arrived: now(),
-                delay: Duration::ZERO,
-            };
+            let answer = plain(200, &headers);
             terms(&answer, rules).map(|terms| terms.stale_while_revalidate)
         };
         let none = windows(Duration::ZERO);
@@ -714,15 +703,7 @@ mod tests {
             "max-age=60, no-cache, stale-while-revalidate=60, stale-if-error=60",
         ] {
             let headers = headers(&[("cache-control", line), tag]);
-            let answer = Answer {
-                status: StatusCode::OK,
-                headers: &headers,
-                ttl: None,
-                forced: false,
-                credentials: false,
-                arrived: now(),
-                delay: Duration::ZERO,
-            };
+            let answer = plain(200, &headers);
             let rules = Rules {
                 stale_while_revalidate: secs(60),
                 stale_if_error: secs(60),
